@@ -1,0 +1,56 @@
+# make app    set up on first use, then start the dashboard on http://127.0.0.1:8501
+# make test   set up with the development tools and a browser, then lint and run every test
+# make lint   check the style; make format mends what can be mended without a person
+# make clean  remove the environment and everything generated
+#
+# PYTHON=python3.12             which Python makes the environment (3.11 or newer)
+# PIP_ARGS="..."                passed on to `pip install`
+# make app  ARGS="--server.port 8600"     passed on to Streamlit
+# make test ARGS="-k spectra -x"          passed on to pytest
+
+VENV ?= .venv
+ARGS ?=
+PIP_ARGS ?=
+# The first Python that is new enough; plain python3 comes first.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14 python3.11 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+
+PY := $(VENV)/bin/python
+APP_STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+.PHONY: app test lint format screenshots browser install install-dev clean
+.DEFAULT_GOAL := app
+
+app: $(APP_STAMP)
+	$(PY) -m streamlit run app.py $(ARGS)
+
+test: $(DEV_STAMP) lint browser
+	$(PY) -m pytest $(ARGS)
+
+lint: $(DEV_STAMP)
+	$(PY) -m ruff check .
+
+format: $(DEV_STAMP)
+	$(PY) -m ruff check --fix .
+
+browser: $(DEV_STAMP)
+	$(PY) -m tools.chromium
+
+screenshots: $(DEV_STAMP) browser
+	$(PY) -m tools.screenshots $(or $(OUT),screenshots) $(ARGS)
+
+install: $(APP_STAMP)
+
+install-dev: $(DEV_STAMP)
+
+$(APP_STAMP): requirements.txt tools/environment.py
+	@$(if $(PYTHON),,echo "No Python 3.11 or newer was found. Install one, or name it: make app PYTHON=/path/to/python3.11" >&2; exit 1)
+	@$(PYTHON) tools/environment.py $(VENV) $@ requirements.txt -- $(PIP_ARGS)
+
+$(DEV_STAMP): requirements-dev.txt $(APP_STAMP)
+	@$(PYTHON) tools/environment.py $(VENV) $@ requirements.txt requirements-dev.txt -- $(PIP_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis test-results screenshots
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

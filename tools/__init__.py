@@ -1,0 +1,1 @@
+"""Helpers for developing and testing the dashboard; nothing here is needed to use it."""
