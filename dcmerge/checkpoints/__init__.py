@@ -1,0 +1,21 @@
+"""Open any checkpoint safely and lazily, save tensors one by one, and keep to the folders that were allowed."""
+
+from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorInfo
+from dcmerge.checkpoints.lora import LoraCheckpoint
+from dcmerge.checkpoints.low_rank import LowRank
+from dcmerge.checkpoints.names import align
+from dcmerge.checkpoints.opening import open_checkpoint
+from dcmerge.checkpoints.roots import Roots
+from dcmerge.checkpoints.writing import write_safetensors
+
+__all__ = [
+    "Checkpoint",
+    "LoraCheckpoint",
+    "LowRank",
+    "Roots",
+    "StoredCheckpoint",
+    "TensorInfo",
+    "align",
+    "open_checkpoint",
+    "write_safetensors",
+]

@@ -1,0 +1,115 @@
+"""``adapter_config.json`` of a PEFT LoRA adapter: which scale belongs to which module, and what we cannot read."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dcmerge.checkpoints.paths import read_json, shown
+from dcmerge.errors import InputError
+
+# Settings under which the delta is not scale * B @ A of the named weights. Off is null, false or empty.
+UNSUPPORTED = {
+    "use_dora": "DoRA",
+    "lora_bias": "biases of the factors (lora_bias)",
+    "use_qalora": "QA-LoRA",
+    "use_bdlora": "BD-LoRA",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "arrow_config": "Arrow routing",
+    "alora_invocation_tokens": "activated LoRA",
+    "layer_replication": "layer replication",
+    "target_parameters": "adapted bare parameters (target_parameters)",
+    "trainable_token_indices": "trainable tokens",
+    "modules_to_save": "fully trained modules (modules_to_save)",
+}
+# These initialisations subtract something from the base's own weights, so B @ A alone is not expert minus base.
+CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica", "orthogonal")
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """What of a LoRA configuration decides the delta; names are PEFT's.
+
+    https://huggingface.co/docs/peft/package_reference/lora
+    """
+
+    r: int
+    lora_alpha: float
+    use_rslora: bool = False
+    fan_in_fan_out: bool = False
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path) -> AdapterSettings:
+        """Read and check a configuration; InputError names what is wrong or not supported."""
+        config = read_json(path)
+        kind = config.get("peft_type")
+        if kind != "LORA":
+            raise InputError(f"Expected a LoRA adapter (peft_type LORA), got {shown(kind)} in {shown(path)}.")
+        for key, title in UNSUPPORTED.items():
+            if config.get(key):
+                raise InputError(f"The adapter {shown(path.parent)} uses {title}, which is not supported.")
+        start = config.get("init_lora_weights", True)
+        if isinstance(start, str) and start.lower().startswith(CHANGES_THE_BASE):
+            raise InputError(
+                f"The adapter {shown(path.parent)} was initialised with {shown(start)}, which changes the base's own "
+                "weights; save it with PEFT's path_initial_model_for_weight_conversion to make it a plain LoRA."
+            )
+        try:
+            return cls(
+                r=_rank(config.get("r")),
+                lora_alpha=_number(config.get("lora_alpha")),
+                use_rslora=bool(config.get("use_rslora")),
+                fan_in_fan_out=bool(config.get("fan_in_fan_out")),
+                rank_pattern={_pattern(key): _rank(value) for key, value in _table(config.get("rank_pattern"))},
+                alpha_pattern={_pattern(key): _number(value) for key, value in _table(config.get("alpha_pattern"))},
+            )
+        except (ValueError, re.error) as error:
+            raise InputError(f"The adapter configuration {shown(path)} is damaged: {error}.") from None
+
+    def rank_of(self, module: str) -> int:
+        """The rank of a module of the base model."""
+        return _match(self.rank_pattern, module, self.r)
+
+    def scale_of(self, module: str) -> float:
+        """What B @ A is multiplied by: alpha / r, or alpha / sqrt(r) with rank-stabilised LoRA (arXiv 2312.03732)."""
+        rank = self.rank_of(module)
+        alpha = _match(self.alpha_pattern, module, self.lora_alpha)
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def _match(patterns: dict[str, float], module: str, default: float) -> float:
+    """The first pattern that matches the end of the module's name, as PEFT's get_pattern_key does."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def _rank(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"expected a rank of at least 1, got {shown(value)}")
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"expected a finite lora_alpha, got {shown(value)}")
+    return value
+
+
+def _pattern(key: str) -> str:
+    re.compile(key)
+    return key
+
+
+def _table(value: object) -> list[tuple[str, object]]:
+    if value is None:
+        return []
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a table of patterns, got {shown(value)}")
+    return list(value.items())

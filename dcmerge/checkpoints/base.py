@@ -1,0 +1,142 @@
+"""What every checkpoint offers, whatever its layout on disk: names, shapes, dtypes, and one tensor at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dcmerge.checkpoints.low_rank import LowRank
+from dcmerge.checkpoints.names import canonical_names
+from dcmerge.checkpoints.paths import checked_file, reason, shown
+from dcmerge.errors import InputError
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Shape and dtype of a stored tensor, known without reading it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the dense tensor in bytes."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+class TensorFile(Protocol):
+    """One file of named tensors; names are those of the file."""
+
+    path: Path
+    infos: Mapping[str, TensorInfo]
+    notes: tuple[str, ...]
+
+    def read(self, name: str) -> Tensor:
+        """The tensor in the file's dtype, fresh at every call."""
+
+
+class Checkpoint(ABC):
+    """A set of named tensors on disk, opened lazily.
+
+    Attributes:
+        path: the file or folder that was opened.
+        kind: "safetensors", "state_dict" or "lora".
+        infos: canonical name -> shape and dtype, in the file's order.
+        source_names: canonical name -> name in the file.
+        files: the files that make up the checkpoint; their content is the fingerprint.
+        notes: what is in the files but not in ``infos``, one sentence each, for the user.
+        metadata: free text stored beside the tensors (safetensors only).
+    """
+
+    kind: str
+
+    def __init__(
+        self, path: Path, infos: Mapping[str, TensorInfo], source_names: Mapping[str, str], files: Sequence[Path]
+    ) -> None:
+        self.path = path
+        self.infos: Mapping[str, TensorInfo] = MappingProxyType(dict(infos))
+        self.source_names: Mapping[str, str] = MappingProxyType(dict(source_names))
+        self.files = tuple(files)
+        self.notes: tuple[str, ...] = ()
+        self.metadata: Mapping[str, str] = MappingProxyType({})
+
+    @abstractmethod
+    def read(self, name: str) -> Tensor | LowRank:
+        """The tensor of that canonical name, fresh at every call: the caller may change it. KeyError if absent."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the content, the same wherever the files lie.
+
+        Of a single file it is what ``sha256sum`` prints; of several it is the hash over their sizes and hashes in the
+        order of ``files``. Computed at the first use: it reads everything.
+        """
+        digests = [content_digest(file) for file in self.files]
+        if len(digests) == 1:
+            return digests[0]
+        lines = (f"{file.stat().st_size} {digest}\n" for file, digest in zip(self.files, digests, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r}, {len(self.infos)} tensors)"
+
+
+class StoredCheckpoint(Checkpoint):
+    """Plain tensors from one file or from several shards."""
+
+    def __init__(self, path: Path, kind: str, files: Sequence[TensorFile], extra_files: Sequence[Path] = ()) -> None:
+        """
+        Args:
+            path: what the user named.
+            kind: "safetensors" or "state_dict".
+            files: the shards; a name in two of them is an InputError.
+            extra_files: what else decides the content (a shard index), for the fingerprint.
+        """
+        stored: dict[str, TensorInfo] = {}
+        self._file_of: dict[str, TensorFile] = {}
+        for file in files:
+            for name, info in file.infos.items():
+                if name in stored:
+                    both = f"{self._file_of[name].path.name} and {file.path.name}"
+                    raise InputError(f"The tensor {shown(name)} is in both {shown(both)} of {shown(path)}.")
+                stored[name] = info
+                self._file_of[name] = file
+        if not stored:
+            raise InputError(f"Expected tensors in {shown(path)}, found none.")
+        source_names = canonical_names({name: info.dtype.is_floating_point for name, info in stored.items()}, path)
+        infos = {canonical: stored[source] for canonical, source in source_names.items()}
+        super().__init__(path, infos, source_names, [file.path for file in files] + list(extra_files))
+        self.kind = kind
+        self.notes = tuple(note for file in files for note in file.notes)
+        if len(files) == 1:
+            self.metadata = MappingProxyType(dict(getattr(files[0], "metadata", {})))
+
+    def read(self, name: str) -> Tensor:
+        source = self.source_names[name]
+        return self._file_of[source].read(source)
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file (hex), remembered in this process as long as its size and time of change stay the same."""
+    try:
+        status = os.stat(checked_file(path))
+        return _digest(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise InputError(f"Cannot read {shown(path)}: {reason(error)}.") from None
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

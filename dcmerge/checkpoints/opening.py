@@ -1,0 +1,139 @@
+"""``open_checkpoint``: from a path to a checkpoint, whatever the layout, or one sentence why not."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorFile
+from dcmerge.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraCheckpoint, is_adapter_key
+from dcmerge.checkpoints.paths import checked_file, checked_path, read_json, shown
+from dcmerge.checkpoints.safetensors_files import SafetensorsFile
+from dcmerge.checkpoints.state_dicts import StateDictFile
+from dcmerge.errors import InputError
+
+STATE_DICT_SUFFIXES = (".pt", ".pth", ".bin")
+SAFETENSORS_SUFFIX = ".safetensors"
+INDEX_SUFFIX = ".index.json"
+# Hugging Face's names, in the order in which its own loaders look for them.
+WHOLE_MODELS = ("model.safetensors", "model.safetensors.index.json")
+OLD_MODELS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+SHARD = re.compile(r"-(\d+)-of-(\d+)\.safetensors$")
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Open a file or a folder of weights lazily: only names, shapes and dtypes are read.
+
+    Accepts a .safetensors file; a shard index (``*.index.json``); a state dict (.pt, .pth, .bin); a folder with
+    ``adapter_config.json`` (PEFT LoRA), ``model.safetensors``, a shard index, one or more .safetensors files, or one
+    state dict.
+
+    Raises:
+        InputError: one sentence with the path: what was expected and what is there.
+    """
+    checked = checked_path(path)
+    try:
+        return _open_folder(checked) if checked.is_dir() else _open_file(checked)
+    except OSError as error:
+        raise InputError(f"Cannot open {shown(checked)}: {error.strerror or error}.") from None
+
+
+def _open_file(path: Path) -> Checkpoint:
+    if path.name.endswith(INDEX_SUFFIX):
+        return _open_index(path, path)
+    if path.name == ADAPTER_CONFIG:
+        return LoraCheckpoint.open(path.parent)
+    file = _tensor_file(path)
+    if any(is_adapter_key(name) for name in file.infos):
+        # The factors alone do not say their scale, so they are only read together with their settings.
+        if (path.parent / ADAPTER_CONFIG).exists() and path.name in ADAPTER_WEIGHTS:
+            return LoraCheckpoint.open(path.parent)
+        raise InputError(f"{shown(path)} holds LoRA factors; expected an {ADAPTER_CONFIG} beside it, found none.")
+    return StoredCheckpoint(path, _kind(path), [file])
+
+
+def _open_folder(path: Path) -> Checkpoint:
+    if (path / ADAPTER_CONFIG).exists():
+        return LoraCheckpoint.open(path)
+    for name in WHOLE_MODELS:
+        if (path / name).exists():
+            return _open_inside(path, path / name)
+    inside = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    indexes = [entry for entry in inside if entry.name.endswith(SAFETENSORS_SUFFIX + INDEX_SUFFIX)]
+    if len(indexes) == 1:
+        return _open_index(path, indexes[0])
+    if len(indexes) > 1:
+        raise InputError(f"Expected one shard index in {shown(path)}, found {_listed(indexes)}: name one of them.")
+    shards = [entry for entry in inside if entry.suffix == SAFETENSORS_SUFFIX]
+    if len(shards) == 1:
+        return _open_inside(path, shards[0])
+    if shards:
+        return _open_shards(path, shards)
+    for name in OLD_MODELS:
+        if (path / name).exists():
+            return _open_inside(path, path / name)
+    state_dicts = [entry for entry in inside if entry.suffix in STATE_DICT_SUFFIXES]
+    if len(state_dicts) == 1:
+        return _open_inside(path, state_dicts[0])
+    if state_dicts:
+        raise InputError(f"Expected one state dict in {shown(path)}, found {_listed(state_dicts)}: name one of them.")
+    what = f"found {_listed(inside)}" if inside else "the folder is empty"
+    raise InputError(f"Expected weights ({SAFETENSORS_SUFFIX}, .pt, .pth or .bin) in {shown(path)}: {what}.")
+
+
+def _open_inside(folder: Path, file: Path) -> Checkpoint:
+    """The checkpoint of one file, named after the folder that the user gave."""
+    checkpoint = _open_index(folder, file) if file.name.endswith(INDEX_SUFFIX) else _open_file(checked_file(file))
+    checkpoint.path = folder
+    return checkpoint
+
+
+def _open_index(path: Path, index: Path) -> Checkpoint:
+    """The shards that an index names, and of them the tensors that it lists."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"Expected a shard index with a weight_map, got {shown(index)}.")
+    shards: dict[str, TensorFile] = {}
+    for name in sorted({str(shard) for shard in weight_map.values()}):
+        if Path(name).name != name or "\\" in name or "\0" in name or name in (".", ".."):
+            raise InputError(f"Expected the shards of {shown(index)} in its own folder, got {shown(name)}.")
+        if not (index.parent / name).exists():
+            raise InputError(f"The shard {shown(name)} that {shown(index)} names is missing.")
+        shards[name] = _tensor_file(checked_file(index.parent / name))
+    for tensor, shard in weight_map.items():
+        if tensor not in shards[str(shard)].infos:
+            raise InputError(f"The tensor {shown(tensor)} that {shown(index)} lists is not in {shown(shard)}.")
+    listed = sum(len(shard.infos) for shard in shards.values())
+    checkpoint = StoredCheckpoint(path, _kind(next(iter(shards.values())).path), list(shards.values()), [index])
+    if listed > len(weight_map):
+        checkpoint.notes += (f"{shown(index.name)} lists {len(weight_map)} of the {listed} tensors of its shards.",)
+    return checkpoint
+
+
+def _open_shards(path: Path, shards: Sequence[Path]) -> Checkpoint:
+    """All .safetensors files of a folder without an index; numbered ones must be complete."""
+    for match in filter(None, (SHARD.search(shard.name) for shard in shards)):
+        found = sum(shard.name.endswith(f"-of-{match[2]}{SAFETENSORS_SUFFIX}") for shard in shards)
+        if found != int(match[2]):
+            raise InputError(f"Expected {int(match[2])} shards in {shown(path)}, found {found}: {_listed(shards)}.")
+    return StoredCheckpoint(path, "safetensors", [SafetensorsFile(checked_file(shard)) for shard in shards])
+
+
+def _tensor_file(path: Path) -> TensorFile:
+    if path.suffix == SAFETENSORS_SUFFIX:
+        return SafetensorsFile(path)
+    if path.suffix in STATE_DICT_SUFFIXES:
+        return StateDictFile(path)
+    known = ", ".join((SAFETENSORS_SUFFIX, *STATE_DICT_SUFFIXES))
+    raise InputError(f"Expected a checkpoint ({known}, or a folder of them), got {shown(path)}.")
+
+
+def _kind(path: Path) -> str:
+    return "safetensors" if path.suffix == SAFETENSORS_SUFFIX else "state_dict"
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    names = ", ".join(shown(path.name) for path in paths[:4])
+    return names + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")

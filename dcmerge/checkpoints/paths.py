@@ -1,0 +1,75 @@
+"""What is checked about a path before anything is opened: existence, kind of file, size."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+from dcmerge.errors import InputError
+
+# A safetensors file is memory-mapped, so its size costs nothing; a larger .pt than this is a mistake or an attack.
+STATE_DICT_SIZE_LIMIT = 64 * 2**30
+# Settings and shard indexes are JSON of a few kB to a few MB; more is not one of them.
+JSON_SIZE_LIMIT = 64 * 2**20
+
+
+def shown(path: object) -> str:
+    """Text of a path for a message of one line: characters that do not print are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
+
+
+def checked_path(path: str | os.PathLike[str]) -> Path:
+    """``path`` as a Path if a file or folder is there.
+
+    Raises InputError where it holds a NUL byte, does not exist, cannot be reached, or is a device, pipe or socket:
+    opening one of those could block forever, so this looks without opening.
+    """
+    text = os.fspath(path)
+    if not text:
+        raise InputError("Expected the path of a checkpoint, got an empty one.")
+    if "\0" in text:
+        raise InputError(f"Expected a path, got one with a NUL byte: {shown(text)}.")
+    try:
+        mode = os.stat(text).st_mode
+    except FileNotFoundError:
+        raise InputError(f"There is no file or folder {shown(text)}.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"Cannot open {shown(text)}: {reason(error)}.") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"Expected a file or a folder, got a device, pipe or socket: {shown(text)}.")
+    return Path(text)
+
+
+def checked_file(path: str | os.PathLike[str]) -> Path:
+    """Like :func:`checked_path`, but a folder is refused too."""
+    checked = checked_path(path)
+    if checked.is_dir():
+        raise InputError(f"Expected a file, got the folder {shown(checked)}.")
+    return checked
+
+
+def reason(error: Exception) -> str:
+    """The system's own words for an error, without numbers and paths, or the first line of any other error."""
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (words.strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, object]:
+    """The JSON object in a file; anything else is an InputError."""
+    checked = checked_file(path)
+    try:
+        size = checked.stat().st_size
+        if size > JSON_SIZE_LIMIT:
+            raise InputError(f"Expected a JSON file of at most {JSON_SIZE_LIMIT} bytes, {shown(checked)} has {size}.")
+        content = json.loads(checked.read_bytes())
+    except OSError as error:
+        raise InputError(f"Cannot read {shown(checked)}: {reason(error)}.") from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"Expected a JSON file, got {shown(checked)}, which is damaged ({reason(error)}).") from None
+    if not isinstance(content, dict):
+        raise InputError(f"Expected a JSON object, got a {type(content).__name__} in {shown(checked)}.")
+    return content

@@ -1,0 +1,84 @@
+"""One safetensors file, read through the safetensors library: its header at once, a tensor when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from dcmerge.checkpoints.base import TensorInfo
+from dcmerge.checkpoints.dtypes import DTYPES
+from dcmerge.checkpoints.paths import checked_file, reason, shown
+from dcmerge.errors import InputError
+
+
+class SafetensorsFile:
+    """Names, shapes and dtypes of one file; no handle stays open between calls.
+
+    Attributes:
+        infos: name in the file -> TensorInfo, in the order in which the data lies.
+        metadata: the header's free text.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = checked_file(path)
+        self.notes: tuple[str, ...] = ()
+        self.infos: dict[str, TensorInfo] = {}
+        with _open(self.path) as file:
+            self.metadata: dict[str, str] = file.metadata() or {}
+            for name in file.offset_keys():
+                header = file.get_slice(name)
+                code = header.get_dtype()
+                if code not in DTYPES:
+                    raise InputError(
+                        f"The tensor {shown(name)} of {shown(self.path)} has the dtype {shown(code)}, "
+                        f"expected one of {', '.join(DTYPES)}."
+                    )
+                self.infos[name] = TensorInfo(tuple(header.get_shape()), DTYPES[code])
+
+    def read(self, name: str) -> Tensor:
+        """The tensor, mapped from the file where it can be: pages are read when they are used.
+
+        The mapping is private, so a change of the tensor never reaches the file.
+        """
+        info = self.infos[name]
+        try:
+            with _open(checked_file(self.path), info.nbytes) as file:
+                tensor = file.get_tensor(name)
+        except (SafetensorError, RuntimeError) as error:
+            raise InputError(f"Cannot read {shown(name)} from {shown(self.path)}: {reason(error)}.") from None
+        if tuple(tensor.shape) != info.shape or tensor.dtype != info.dtype:
+            raise InputError(f"{shown(self.path)} has changed since it was opened: {shown(name)} is another tensor.")
+        return tensor
+
+
+def _open(path: Path, nbytes: int = 0) -> safe_open:
+    """safe_open with every failure as one sentence.
+
+    torch maps files privately and writable, which Linux refuses for a file larger than its memory and swap together.
+    Then the library's other backend reads just the tensors that are asked for.
+    """
+    try:
+        try:
+            return safe_open(path, framework="pt", device="cpu")
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            _refuse_more_than_memory(path, nbytes)
+            return safe_open(path, framework="pt", device="cpu", backend="pread")
+    except SafetensorError as error:
+        size = path.stat().st_size
+        raise InputError(
+            f"Expected a complete safetensors file, got {shown(path)} ({size} bytes), which is damaged or not one "
+            f"({reason(error)})."
+        ) from None
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"Cannot open {shown(path)}: {reason(error)}.") from None
+
+
+def _refuse_more_than_memory(path: Path, nbytes: int) -> None:
+    # A failed allocation inside the library's pread backend ends the whole process: ask before.
+    if hasattr(os, "sysconf") and nbytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise InputError(f"A tensor of {shown(path)} needs {nbytes} bytes, more than this machine's memory.")

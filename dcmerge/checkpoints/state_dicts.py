@@ -1,0 +1,101 @@
+"""One PyTorch state dict (.pt, .pth, .bin): ``torch.load(weights_only=True, mmap=True)`` and no other way."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dcmerge.checkpoints.base import TensorInfo
+from dcmerge.checkpoints.paths import STATE_DICT_SIZE_LIMIT, checked_file, reason, shown
+from dcmerge.errors import InputError
+
+# Training scripts save the weights beside the epoch and the optimizer under one of these names.
+NESTED_UNDER = ("state_dict", "model_state_dict", "model")
+HOW_TO_CONVERT = "torch.save(model.state_dict(), 'weights.pt') or safetensors.torch.save_file(model.state_dict(), ...)"
+
+
+class StateDictFile:
+    """Names, shapes and dtypes of one file; the tensors stay memory-mapped until they are read.
+
+    Attributes:
+        infos: name in the file -> TensorInfo, in the file's order.
+        notes: what lies beside the tensors and is not read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = checked_file(path)
+        size = self.path.stat().st_size
+        if size > STATE_DICT_SIZE_LIMIT:
+            raise InputError(
+                f"{shown(self.path)} has {size} bytes, more than the limit of {STATE_DICT_SIZE_LIMIT} for state dicts: "
+                "convert it to safetensors, which has no limit."
+            )
+        self._tensors, left_out = _tensors_of(_load(self.path), self.path)
+        self.infos: dict[str, TensorInfo] = {}
+        for name, tensor in self._tensors.items():
+            _check_plain(name, tensor, size, self.path)
+            self.infos[name] = TensorInfo(tuple(tensor.shape), tensor.dtype)
+        self.notes: tuple[str, ...] = ()
+        if left_out:
+            names = ", ".join(shown(name) for name in left_out[:5]) + (", ..." if len(left_out) > 5 else "")
+            self.notes = (f"{shown(self.path.name)}: not tensors of the model, left out: {names}.",)
+
+    def read(self, name: str) -> Tensor:
+        """A contiguous copy: tensors of a state dict may share memory, and the caller may change what it gets."""
+        return self._tensors[name].clone(memory_format=torch.contiguous_format)
+
+
+def _load(path: Path) -> object:
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if not start.startswith(b"PK\x03\x04"):
+        raise InputError(
+            f"Expected a PyTorch state dict, got {shown(path)}, which is damaged, not one, or in the format before "
+            f"PyTorch 1.6; in the environment that made it, save it again: {HOW_TO_CONVERT}."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"a pickled object ({found[1]})" if found else "pickled objects"
+        raise InputError(
+            f"Expected a state dict of plain tensors, got {what} in {shown(path)}, which would run code when opened; "
+            f"in the environment that made it, convert it: {HOW_TO_CONVERT}."
+        ) from None
+    except Exception as error:  # The reader of a damaged archive fails in many ways, none of them listed anywhere.
+        raise InputError(
+            f"Expected a PyTorch state dict, got {shown(path)}, which is damaged or not one ({reason(error)})."
+        ) from None
+
+
+def _tensors_of(loaded: object, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of the state dict, wherever it is nested, and the names of everything else."""
+    left_out: list[str] = []
+    if isinstance(loaded, Mapping):
+        for key in NESTED_UNDER:
+            if isinstance(loaded.get(key), Mapping):
+                left_out = [str(other) for other in loaded if other != key]
+                loaded = loaded[key]
+                break
+    if isinstance(loaded, Tensor):
+        raise InputError(f"Expected a state dict of named tensors, got one tensor without a name in {shown(path)}.")
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"Expected a state dict of named tensors, got a {type(loaded).__name__} in {shown(path)}.")
+    tensors = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    left_out += [str(name) for name in loaded if name not in tensors]
+    if not tensors:
+        raise InputError(f"Expected a state dict of named tensors, got no tensor in {shown(path)}.")
+    return tensors, left_out
+
+
+def _check_plain(name: str, tensor: Tensor, file_size: int, path: Path) -> None:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        raise InputError(f"The tensor {shown(name)} of {shown(path)} is sparse, quantised or without data.")
+    # A few bytes repeated by strides of 0 can claim to be terabytes.
+    if tensor.nbytes > file_size:
+        raise InputError(f"The tensor {shown(name)} of {shown(path)} claims more bytes than the file has.")

@@ -1,0 +1,175 @@
+"""Save tensors one after another: constant memory, and either the whole file appears or nothing.
+
+The safetensors library only saves a dictionary that is complete in memory; it has no streaming save. The format is
+simple enough to write here: the header's length (8 bytes, little-endian), the header (JSON), the data without gaps.
+https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+import struct
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from dcmerge.checkpoints.base import TensorInfo
+from dcmerge.checkpoints.dtypes import CODES
+from dcmerge.checkpoints.paths import reason, shown
+from dcmerge.errors import InputError
+
+# The safetensors library refuses to open a file with a longer header.
+HEADER_LIMIT = 100_000_000
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    tensors: Iterable[tuple[str, Tensor]],
+    infos: Mapping[str, TensorInfo],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write ``tensors`` as they come to a safetensors file at ``path``, atomically.
+
+    The data lies in the order of ``infos``, wider dtypes first (readers map tensors in place, which needs aligned
+    addresses); tensors may come in any order. They go to a hidden file in the same folder, which is flushed to the
+    disk and then renamed: an existing file is replaced in one step, and after any failure, the iterable's own and a
+    cancellation included, it is as it was and nothing is left behind.
+
+    Args:
+        path: the target; its folder must exist.
+        tensors: (name, tensor) pairs, exactly those of ``infos``. On any device, of any memory layout.
+        infos: name -> shape and dtype, which is all the header needs.
+        metadata: free text; ``format: pt``, which other libraries ask for, is added.
+
+    Raises:
+        InputError: the file cannot be written: no such folder, no permission, disk full.
+        ValueError: a tensor is missing, extra, doubled, or differs from its info. This is a bug, not bad input.
+    """
+    target = Path(path)
+    header, starts = _layout(infos, {"format": "pt", **(metadata or {})})
+    _check_target(target, len(header) + sum(info.nbytes for info in infos.values()))
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.part")
+    try:
+        with _create(temporary, target) as file:
+            _write(file, target, header, starts, tensors, infos)
+        _rename(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _layout(infos: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+    """The header's bytes and the position of each tensor in the file."""
+    if "__metadata__" in infos:
+        raise ValueError("a tensor cannot be called __metadata__")
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise ValueError(f"metadata is text, got {key!r}: {type(value).__name__}")
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    starts: dict[str, int] = {}
+    end = 0
+    for name, info in sorted(infos.items(), key=lambda item: -item[1].dtype.itemsize):
+        if info.dtype not in CODES:
+            raise ValueError(f"safetensors has no dtype for {info.dtype} ({name})")
+        starts[name] = end
+        end += info.nbytes
+        offsets = [starts[name], end]
+        entries[name] = {"dtype": CODES[info.dtype], "shape": list(info.shape), "data_offsets": offsets}
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > HEADER_LIMIT:
+        raise ValueError(f"a header of {len(text)} bytes is longer than readers accept ({HEADER_LIMIT})")
+    header = struct.pack("<Q", len(text)) + text
+    return header, {name: len(header) + start for name, start in starts.items()}
+
+
+def _check_target(target: Path, nbytes: int) -> None:
+    """Refuse before hours of work what cannot be written after them."""
+    if "\0" in str(target) or not target.name:
+        raise InputError(f"Expected the path of a file to write, got {shown(target)!r}.")
+    if not target.parent.is_dir():
+        raise InputError(f"Cannot write {shown(target)}: there is no folder {shown(target.parent)}.")
+    if target.exists() and not target.is_file():
+        raise InputError(f"Cannot write {shown(target)}: it exists and is not a file.")
+    free = shutil.disk_usage(target.parent).free
+    if nbytes > free:
+        raise InputError(f"Cannot write {shown(target)}: it needs {nbytes} bytes and the disk has {free} left.")
+
+
+def _create(temporary: Path, target: Path) -> BinaryIO:
+    try:
+        # Not tempfile: its files are readable by their owner only, and stay so after the renaming.
+        return open(temporary, "xb", buffering=0)
+    except OSError as error:
+        raise InputError(f"Cannot write {shown(target)}: {reason(error)}.") from None
+
+
+def _write(
+    file: BinaryIO,
+    target: Path,
+    header: bytes,
+    starts: Mapping[str, int],
+    tensors: Iterable[tuple[str, Tensor]],
+    infos: Mapping[str, TensorInfo],
+) -> None:
+    missing = dict(infos)
+    _put(file, target, 0, memoryview(header))
+    for name, tensor in tensors:
+        if name not in missing:
+            raise ValueError(f"the tensor {name} came {'twice' if name in infos else 'but is not in infos'}")
+        info = missing.pop(name)
+        if tuple(tensor.shape) != info.shape or tensor.dtype != info.dtype:
+            got = f"{tuple(tensor.shape)} {tensor.dtype}"
+            raise ValueError(f"the tensor {name} was announced as {info.shape} {info.dtype} and came as {got}")
+        _put(file, target, starts[name], _bytes(tensor))
+    if missing:
+        raise ValueError(f"{len(missing)} tensors never came, the first is {next(iter(missing))}")
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise _write_error(error, target) from None
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """The tensor's memory, row-major; no copy where it lies so already."""
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy()).cast("B")
+
+
+def _put(file: BinaryIO, target: Path, position: int, data: memoryview) -> None:
+    try:
+        file.seek(position)
+        while data:
+            data = data[file.write(data) :]
+    except OSError as error:
+        raise _write_error(error, target) from None
+
+
+def _write_error(error: OSError, target: Path) -> InputError:
+    if error.errno in DISK_FULL:
+        return InputError(f"Cannot write {shown(target)}: the disk is full; nothing was kept of it.")
+    return InputError(f"Cannot write {shown(target)}: {reason(error)}.")
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        raise _write_error(error, target) from None
+    # The name itself is on the disk only after its folder is flushed; not every system lets one open a folder.
+    with suppress(OSError):
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
