@@ -1,0 +1,15 @@
+"""Understand and tune model merging: task vectors, their spectra and alignment, merging methods, and accuracies.
+
+    import dcmerge
+    vectors = dcmerge.TaskVectors.open(base="base.safetensors", experts={"mnist": "mnist.safetensors", "dtd": "dtd/"})
+    merged = dcmerge.merge(vectors, "dc_merge", smoothing="linear", rho=5.0)
+    merged.save("merged.safetensors", scale=0.8)
+"""
+
+from dcmerge.errors import Cancelled, IncompatibleSet, InputError
+from dcmerge.methods import methods
+from dcmerge.recipe import Merged, Recipe, merge
+from dcmerge.task_vectors import TaskVectors
+
+__all__ = ["Cancelled", "IncompatibleSet", "InputError", "Merged", "Recipe", "TaskVectors", "merge", "methods"]
+__version__ = "0.1.0"

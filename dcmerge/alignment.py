@@ -1,0 +1,131 @@
+"""The shared cover basis of several deltas, the deltas in it, and measures of directional consistency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dcmerge.linalg import NULL_TOLERANCE, SVD, polar_factor
+
+
+@dataclass(frozen=True)
+class CoverBasis:
+    """Orthonormal ``U`` (m, T·r) and ``V`` (n, T·r); task t owns the columns t·r .. (t+1)·r."""
+
+    U: Tensor
+    V: Tensor
+    tasks: int
+    block: int
+
+
+def concatenated(factors: Sequence[SVD], side: str) -> Tensor:
+    """[U_1 .. U_T] or [V_1 .. V_T], (m, T·r); directions whose singular value is zero are zero columns.
+
+    The singular vectors of a zero singular value are arbitrary: they must not push other experts' directions aside.
+    """
+    columns = []
+    for svd in factors:
+        present = svd.s > NULL_TOLERANCE * svd.spectrum[:1].clamp_min(torch.finfo(svd.s.dtype).tiny)
+        columns.append(getattr(svd, side) * present)
+    return torch.cat(columns, dim=1)
+
+
+def cover_basis(factors: Sequence[SVD]) -> CoverBasis:
+    """C_U = polar([U_1 .. U_T]), C_V = polar([V_1 .. V_T]) (DC-Merge, Eq. 9; TSV-M's decorrelation).
+
+    All factors have one rank r with T·r <= min(m, n); raises ValueError otherwise.
+    """
+    if len({svd.rank for svd in factors}) != 1:
+        raise ValueError("a cover basis needs factors of one rank")
+    U, V = concatenated(factors, "U"), concatenated(factors, "V")
+    return CoverBasis(polar_factor(U), polar_factor(V), len(factors), factors[0].rank)
+
+
+def aligned_deltas(factors: Sequence[SVD], smoothed: Sequence[Tensor], basis: CoverBasis) -> Tensor:
+    """M_t = C_Uᵀ U_t diag(s̄_t) V_tᵀ C_V, (T, k, k) with k = T·r (DC-Merge, Eq. 10); no dense delta is formed."""
+    return torch.stack(
+        [((basis.U.T @ f.U) * s) @ (f.V.T @ basis.V) for f, s in zip(factors, smoothed, strict=True)]
+    )
+
+
+def keep_count(fraction: float, size: int) -> int:
+    """Entries kept of a size x size aligned delta: max(1, floor(fraction · size²))."""
+    return max(1, int(fraction * size * size))
+
+
+def kept_entries(M: Tensor, count: int) -> Tensor:
+    """Per task the ``count`` entries of largest magnitude, ties of the last one included; bool (T, k, k)."""
+    magnitudes = M.abs().flatten(1)
+    count = min(count, magnitudes.shape[1])
+    if count == 0:
+        return torch.zeros_like(M, dtype=torch.bool)
+    threshold = magnitudes.topk(count, dim=1).values[:, -1]
+    return M.abs() >= threshold[:, None, None]
+
+
+def elected(M: Tensor) -> Tensor:
+    """TIES' disjoint mean, (k, k): per entry the mean over the tasks whose sign is that of the sum; 0 where the sum is 0."""
+    sign = M.sum(dim=0).sign()
+    agrees = (M.sign() == sign) & (sign != 0)
+    return (M * agrees).sum(dim=0) / agrees.sum(dim=0).clamp_min(1)
+
+
+def diagonal_blocks(tasks: int, block: int) -> Tensor:
+    """T blocks of r x r ones on the diagonal, bool (T·r, T·r) (DC-Merge, Eq. 11)."""
+    owner = torch.arange(tasks * block) // max(block, 1)
+    return owner[:, None] == owner[None, :]
+
+
+def block_energy(M: Tensor, tasks: int) -> Tensor:
+    """Share of ‖M_t‖² in each block of the T x T grid, (T, T, T): task, block row, block column."""
+    block = M.shape[-1] // tasks
+    grid = (M.double() ** 2).reshape(M.shape[0], tasks, block, tasks, block).sum(dim=(2, 4))
+    return grid / grid.sum(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def dirsim(a: SVD, b: SVD) -> float:
+    """Directional similarity, (1/√(p q)) Σ_ij |⟨u_i, u_j⟩ ⟨v_i, v_j⟩| in [0, 1] (DC-Merge, Eq. 3; absolute values).
+
+    p and q count the components with a non-zero singular value. 1 for the same components in any order; about
+    2 r / (π d) for independent ones. Take both from the unsmoothed delta: equal singular values leave vectors arbitrary.
+    """
+    a, b = _present(a), _present(b)
+    if not a.rank or not b.rank:
+        return 0.0
+    return (((a.U.T @ b.U) * (a.V.T @ b.V)).abs().sum() / math.sqrt(a.rank * b.rank)).item()
+
+
+def _present(svd: SVD) -> SVD:
+    return svd.truncate(int((svd.s > NULL_TOLERANCE * svd.spectrum.max().clamp_min(1e-30)).sum()))
+
+
+def subspace_affinity(A: Tensor, B: Tensor) -> float:
+    """‖AᵀB‖_F² / min(p, q) in [0, 1] for orthonormal columns A (m, p), B (m, q): 1 where one span holds the other."""
+    smaller = min(A.shape[1], B.shape[1])
+    return ((A.T @ B) ** 2).sum().item() / smaller if smaller else 0.0
+
+
+def overlap(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Subspace affinity of every pair, (len(first), len(second)).
+
+    Before whitening: overlap(U, U) of the experts' own subspaces. After: overlap(blocks of C_U, U), where a diagonal near 1
+    and an off-diagonal near 0 mean that every expert kept its own directions.
+    """
+    return torch.tensor([[subspace_affinity(a, b) for b in second] for a in first])
+
+
+def reconstruction_error(factors: SVD, smoothed: Tensor, M: Tensor, basis: CoverBasis) -> float:
+    """‖C_U M C_Vᵀ − D̄‖_F / ‖D̄‖_F: 0 where the cover basis spans the expert's directions."""
+    target = factors.dense(smoothed)
+    difference = basis.U @ M @ basis.V.T - target
+    return (difference.norm() / target.norm().clamp_min(1e-30)).item()
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    """⟨a, b⟩ / (‖a‖ ‖b‖) of two dense deltas; 0 where one of them is zero."""
+    a, b = a.double().flatten(), b.double().flatten()
+    return (a @ b / (a.norm() * b.norm()).clamp_min(1e-300)).item()

@@ -1,0 +1,212 @@
+"""Does a set of checkpoints fit together? Everything that differs, found before anything is merged."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo
+
+
+class Kind(StrEnum):
+    """What a parameter is to a merging method."""
+
+    MATRIX = "matrix"
+    VECTOR = "vector"
+    CONVOLUTION = "convolution"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of the set, how it is treated, and the reason where that is not obvious."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Kind
+    reason: str = ""
+
+    @property
+    def mergeable(self) -> bool:
+        return self.kind is not Kind.SKIPPED
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something a user should know of the set. An "error" forbids merging, a "warning" and a "note" do not."""
+
+    level: str
+    what: str
+    text: str
+    task: str | None = None
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What fits, what differs, what is skipped and why. Norms are ‖τ‖ of each expert and ‖θ0‖ over the same parameters."""
+
+    tasks: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    findings: tuple[Finding, ...]
+    delta_norms: dict[str, float] = field(default_factory=dict)
+    base_norm: float | None = None
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.level == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.level == "warning")
+
+    def counts(self) -> dict[str, int]:
+        """Number of parameters of each kind."""
+        return {kind.value: sum(p.kind is kind for p in self.parameters) for kind in Kind}
+
+    def to_dict(self) -> dict:
+        return asdict(self) | {"counts": self.counts()}
+
+
+def classify(name: str, info: TensorInfo) -> Parameter:
+    """Matrix (2-D), vector (0-D, 1-D), convolution (3-D and more), or skipped (not a floating-point tensor).
+
+    The text projection counts as a vector, that is, it is averaged: DC-Merge's and TSV-M's published code excludes every
+    name that holds ``text_projection`` from the singular-value route.
+    """
+    if not info.dtype.is_floating_point:
+        return Parameter(name, info.shape, Kind.SKIPPED, f"buffer of {str(info.dtype).removeprefix('torch.')}, kept from the base")
+    if len(info.shape) == 2:
+        if "text_projection" in name:
+            return Parameter(name, info.shape, Kind.VECTOR, "text projection, averaged as in the authors' code")
+        return Parameter(name, info.shape, Kind.MATRIX)
+    return Parameter(name, info.shape, Kind.VECTOR if len(info.shape) < 2 else Kind.CONVOLUTION)
+
+
+def examine(
+    base: Checkpoint | None,
+    experts: Mapping[str, Checkpoint],
+    *,
+    progress: Callable[[float, str], None] | None = None,
+) -> Report:
+    """Compare names, shapes and dtypes, then, if those fit, stream every value once. Never raises for a set that differs."""
+    lora = all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
+    reference = next(iter(experts.values())) if lora else base
+    parameters = tuple(classify(name, info) for name, info in reference.infos.items())
+    findings = [*_compare_headers(reference, experts), *(_adapted_weights_in_base(base, parameters) if lora and base else ())]
+    skipped = [p for p in parameters if not p.mergeable]
+    if skipped:
+        findings.append(Finding("note", "integer buffer", f"{len(skipped)} buffers are not merged but kept from the base: "
+                                + ", ".join(p.name for p in skipped), parameters=tuple(p.name for p in skipped)))
+    if any(finding.level == "error" for finding in findings):
+        return Report(tuple(experts), parameters, tuple(findings))
+    values = _Values()
+    mergeable = [p for p in parameters if p.mergeable]
+    for done, parameter in enumerate(mergeable):
+        if progress:
+            progress(done / len(mergeable), parameter.name)
+        values.add(parameter.name, None if lora else base.read(parameter.name), experts)
+    findings += values.findings(tuple(experts))
+    norms = {task: math.sqrt(values.delta_square[task]) for task in experts}
+    return Report(tuple(experts), parameters, tuple(findings), norms, None if lora else math.sqrt(values.base_square))
+
+
+def _compare_headers(reference: Checkpoint, experts: Mapping[str, Checkpoint]) -> Iterator[Finding]:
+    wanted = reference.infos
+    for task, expert in experts.items():
+        got = expert.infos
+        missing = tuple(name for name, info in wanted.items() if name not in got and info.dtype.is_floating_point)
+        extra = tuple(name for name in got if name not in wanted)
+        common = [name for name in got if name in wanted]
+        shapes = [name for name in common if got[name].shape != wanted[name].shape]
+        dtypes = tuple(name for name in common if got[name].dtype != wanted[name].dtype)
+        if missing:
+            yield Finding("error", "missing", f"{task} lacks {len(missing)} parameters: {', '.join(missing)}", task, missing)
+        if shapes:
+            told = ", ".join(f"{n} (expected {list(wanted[n].shape)}, got {list(got[n].shape)})" for n in shapes)
+            yield Finding("error", "other shape", f"{task} has {len(shapes)} parameters of another shape: {told}", task, tuple(shapes))
+        if extra:
+            yield Finding("warning", "extra", f"{task} has {len(extra)} parameters that the base lacks, which are left out: "
+                          + ", ".join(extra), task, extra)
+        if dtypes:
+            told = f"{dtypes[0]} is {got[dtypes[0]].dtype} here and {wanted[dtypes[0]].dtype} in the base".replace("torch.", "")
+            yield Finding("warning", "other dtype", f"{task} has {len(dtypes)} parameters of another dtype ({told}); "
+                          "deltas are taken in float32", task, dtypes)
+
+
+def _adapted_weights_in_base(base: Checkpoint, adapted: tuple[Parameter, ...]) -> Iterator[Finding]:
+    lost = tuple(p.name for p in adapted if p.name not in base.infos)
+    if lost:
+        yield Finding("error", "missing", f"the base lacks {len(lost)} adapted weights: {', '.join(lost)}", None, lost)
+    other = [p for p in adapted if p.name in base.infos and base.infos[p.name].shape != p.shape]
+    if other:
+        told = ", ".join(f"{p.name} (base {list(base.infos[p.name].shape)}, adapters {list(p.shape)})" for p in other)
+        yield Finding("error", "other shape", f"{len(other)} adapted weights have another shape in the base: {told}",
+                      None, tuple(p.name for p in other))
+
+
+class _Values:
+    """What can be said only after reading: NaN and Inf, deltas of zero, equal experts, norms."""
+
+    def __init__(self) -> None:
+        self.not_finite: dict[str, list[str]] = defaultdict(list)
+        self.changed: set[str] = set()
+        self.unchanged: dict[str, list[str]] = defaultdict(list)
+        self.digests: dict[str, int] = defaultdict(int)
+        self.delta_square: dict[str, float] = defaultdict(float)
+        self.base_square = 0.0
+
+    def add(self, name: str, base: Tensor | None, experts: Mapping[str, Checkpoint]) -> None:
+        if base is not None:
+            base = base.float()
+            self._note_if_not_finite("base", name, base)
+            self.base_square += base.double().square().sum().item()
+        for task, expert in experts.items():
+            value = expert.read(name)
+            parts = [value.left.float(), value.right.float()] if isinstance(value, LowRank) else [value.float()]
+            for part in parts:
+                self._note_if_not_finite(task, name, part)
+                self.digests[task] = zlib.crc32(part.contiguous().numpy(), self.digests[task])
+            square = _square_of_product(*parts) if base is None else (parts[0] - base).double().square().sum().item()
+            self.delta_square[task] += 0.0 if math.isnan(square) else square
+            if square == 0:
+                self.unchanged[task].append(name)
+            else:
+                self.changed.add(task)
+
+    def _note_if_not_finite(self, who: str, name: str, value: Tensor) -> None:
+        if not torch.isfinite(value).all() and name not in self.not_finite[who]:
+            self.not_finite[who].append(name)
+
+    def findings(self, tasks: tuple[str, ...]) -> Iterator[Finding]:
+        for who, names in self.not_finite.items():
+            if names:
+                task = None if who == "base" else who
+                yield Finding("error", "not finite", f"{who} holds NaN or Inf in: {', '.join(names)}", task, tuple(names))
+        for task in tasks:
+            names = tuple(self.unchanged[task])
+            if task not in self.changed:
+                yield Finding("warning", "zero delta", f"{task} does not differ from the base at all", task)
+            elif names:
+                yield Finding("note", "zero delta", f"{task} leaves {len(names)} parameters as in the base: {', '.join(names)}", task, names)
+        for place, task in enumerate(tasks):
+            twins = [other for other in tasks[:place] if self.digests[other] == self.digests[task]]
+            if twins:
+                yield Finding("warning", "identical", f"{task} is identical to {twins[0]}, which then counts twice", task)
+
+
+def _square_of_product(left: Tensor, right: Tensor) -> float:
+    """‖L R‖_F² = tr((LᵀL)(RRᵀ))."""
+    left, right = left.double(), right.double()
+    return ((left.T @ left) * (right @ right.T)).sum().clamp_min(0).item()

@@ -1,0 +1,117 @@
+"""Accuracies that state their uncertainty: Wilson intervals, normalised accuracy, paired bootstrap of differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: 97.5 % quantile of the normal distribution, for 95 % intervals.
+_Z = 1.959963984540054
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927); (0, 1) of no images."""
+    if total == 0:
+        return 0.0, 1.0
+    p, z2 = correct / total, _Z * _Z
+    centre = (p + z2 / (2 * total)) / (1 + z2 / total)
+    half = _Z * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2)) / (1 + z2 / total)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True, eq=False)
+class TaskAccuracy:
+    """Top-1 on one task: which images were right (bool (N,)), and the accuracy of that task's own expert, if known."""
+
+    task: str
+    hits: Tensor = field(repr=False)
+    expert: float | None = None
+
+    @property
+    def images(self) -> int:
+        return len(self.hits)
+
+    @property
+    def accuracy(self) -> float:
+        return self.hits.double().mean().item() if self.images else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(int(self.hits.sum()), self.images)
+
+    @property
+    def normalised(self) -> float | None:
+        """Accuracy divided by that of the task's own expert on the same images."""
+        return self.accuracy / self.expert if self.expert else None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Accuracies of one model on every task, with what they were measured on."""
+
+    model: str
+    split: str
+    tasks: Mapping[str, TaskAccuracy]
+    limit: int | None = None
+    seed: int = 0
+
+    @property
+    def mean(self) -> float:
+        """Mean absolute accuracy over tasks."""
+        return sum(t.accuracy for t in self.tasks.values()) / len(self.tasks)
+
+    @property
+    def mean_normalised(self) -> float | None:
+        """Mean over tasks of the ratios to the experts (not the ratio of the means)."""
+        ratios = [task.normalised for task in self.tasks.values()]
+        return None if None in ratios else sum(ratios) / len(ratios)
+
+    @property
+    def worst(self) -> TaskAccuracy:
+        return min(self.tasks.values(), key=lambda task: task.accuracy)
+
+    @property
+    def measured_on(self) -> str:
+        """"test split, 1000 images a task" in words."""
+        sizes = sorted({task.images for task in self.tasks.values()})
+        span = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        return f"{self.split} split, {span} images a task"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON."""
+        tasks = {
+            name: {"accuracy": t.accuracy, "interval": list(t.interval), "normalised": t.normalised, "images": t.images}
+            for name, t in self.tasks.items()
+        }
+        return {"model": self.model, "split": self.split, "limit": self.limit, "mean": self.mean,
+                "mean_normalised": self.mean_normalised, "tasks": tasks}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean accuracy of one model minus another's on the same images, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+def paired_difference(a: Evaluation, b: Evaluation, resamples: int = 2000, seed: int = 0) -> Difference:
+    """Paired bootstrap over images: in each task the same images are resampled for both models, then tasks are averaged."""
+    generator = torch.Generator().manual_seed(seed)
+    differences = torch.zeros(resamples, dtype=torch.float64)
+    for name, task in a.tasks.items():
+        gain = task.hits.double() - b.tasks[name].hits.double()
+        drawn = torch.randint(len(gain), (resamples, len(gain)), generator=generator)
+        differences += gain[drawn].mean(dim=1) / len(a.tasks)
+    low, high = differences.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Difference(a.mean - b.mean, low, high)

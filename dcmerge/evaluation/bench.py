@@ -1,0 +1,155 @@
+"""The bench on which merges are compared: one encoder, several tasks, the zero-shot and the expert rows, the choice of α."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dcmerge.cache import Memo
+from dcmerge.evaluation.accuracy import Evaluation, TaskAccuracy
+from dcmerge.evaluation.encoders import ImageEncoder
+from dcmerge.evaluation.tasks import Split, Task
+from dcmerge.task_vectors import TaskVectors
+
+Progress = Callable[[float, str], None]
+Cancelled = Callable[[], bool]
+
+ZERO_SHOT = "zero-shot"
+EXPERTS = "experts"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A scale α and where it came from; ``curve`` holds the (α, mean normalised validation accuracy) that were tried."""
+
+    value: float
+    origin: str
+    curve: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(eq=False)
+class Bench:
+    """Evaluates weights on tasks. ``vectors`` gives the base and the experts, whose rows are computed once and remembered."""
+
+    encoder: ImageEncoder
+    tasks: Mapping[str, Task]
+    vectors: TaskVectors
+    memo: Memo = field(default_factory=lambda: Memo(256 << 20), repr=False)
+
+    def base_weights(self) -> dict[str, Tensor]:
+        """The base's weights that the encoder needs, float32; read once."""
+        read = self.vectors.base_tensor
+        return self.memo.get("base weights", lambda: {name: read(name).float() for name in self.encoder.shapes})
+
+    def merged_weights(self, merged: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+        """base + α · merged."""
+        base = self.base_weights()
+        return {name: value + scale * merged[name] if name in merged else value for name, value in base.items()}
+
+    def expert_weights(self, task: str) -> dict[str, Tensor]:
+        """The weights of one expert."""
+        deltas = {name: self.vectors.delta(name, task) for name in self.vectors.parameters}
+        dense = {name: d if isinstance(d, Tensor) else d.dense() for name, d in deltas.items()}
+        return self.merged_weights(dense, 1.0)
+
+    def split(self, task: str, split: str, limit: int | None, seed: int = 0) -> Split:
+        """A (limited) split of one task, drawn once."""
+        key = ("split", task, split, limit, seed)
+        return self.memo.get(key, lambda: self.tasks[task].split(split, limit, seed))
+
+    def evaluate(
+        self,
+        weights: Mapping[str, Tensor],
+        model: str,
+        *,
+        split: str = "test",
+        limit: int | None = None,
+        seed: int = 0,
+        normalise: bool = True,
+        progress: Progress | None = None,
+        cancelled: Cancelled | None = None,
+    ) -> Evaluation:
+        """Top-1 of one model on every task: all images pass the encoder in one go, then each task's own head decides.
+
+        ``normalise`` adds the experts' accuracies on the same images (computed once).
+        """
+        parts = {task: self.split(task, split, limit, seed) for task in self.tasks}
+        told = (lambda share: progress(share, f"{model}: {split} images")) if progress else None
+        images = torch.cat([part.images for part in parts.values()])
+        features = self.encoder.encode(weights, images, progress=told, cancelled=cancelled)
+        experts = self.experts(split=split, limit=limit, seed=seed, cancelled=cancelled) if normalise else None
+        rows = {}
+        for (name, part), chunk in zip(parts.items(), features.split([len(p) for p in parts.values()]), strict=True):
+            hits = (chunk @ self.tasks[name].head.T).argmax(dim=1) == part.labels
+            rows[name] = TaskAccuracy(name, hits, experts.tasks[name].accuracy if experts else None)
+        return Evaluation(model, split, rows, limit, seed)
+
+    def zero_shot(self, *, split: str = "test", limit: int | None = None, seed: int = 0) -> Evaluation:
+        """The base with each task's head, without fine-tuning; remembered."""
+        key = (ZERO_SHOT, split, limit, seed)
+        return self.memo.get(
+            key, lambda: self.evaluate(self.base_weights(), ZERO_SHOT, split=split, limit=limit, seed=seed)
+        )
+
+    def experts(
+        self, *, split: str = "test", limit: int | None = None, seed: int = 0, cancelled: Cancelled | None = None
+    ) -> Evaluation:
+        """Each expert on its own task; remembered."""
+        key = (EXPERTS, split, limit, seed)
+        return self.memo.get(key, lambda: self._evaluate_experts(split, limit, seed, cancelled))
+
+    def _evaluate_experts(self, split: str, limit: int | None, seed: int, cancelled: Cancelled | None) -> Evaluation:
+        rows = {}
+        for name, task in self.tasks.items():
+            part = self.split(name, split, limit, seed)
+            features = self.encoder.encode(self.expert_weights(name), part.images, cancelled=cancelled)
+            hits = (features @ task.head.T).argmax(dim=1) == part.labels
+            rows[name] = TaskAccuracy(name, hits, hits.double().mean().item())
+        return Evaluation(EXPERTS, split, rows, limit, seed)
+
+
+def choose_scale(
+    bench: Bench,
+    merged: Mapping[str, Tensor],
+    *,
+    step: float = 0.1,
+    last: float = 3.0,
+    coarse: int = 4,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    cancelled: Cancelled | None = None,
+) -> Scale:
+    """The α of the best mean normalised accuracy on validation, on the grid step, 2·step .. last.
+
+    Every ``coarse``-th value is tried first, then every value between the best one's neighbours: with one maximum this
+    finds the grid's best at a third of the cost; ``coarse`` 1 tries them all. While the best is the last value the grid
+    goes on. Ties go to the smaller α, as in the authors' code. Test images are never looked at.
+    """
+    tried: dict[int, float] = {}
+
+    def measure(points: Sequence[int]) -> int:
+        new = [point for point in points if point >= 1 and point not in tried]
+        for done, point in enumerate(new):
+            if progress:
+                progress(done / len(new), f"α = {point * step:g} on validation")
+            weights = bench.merged_weights(merged, point * step)
+            found = bench.evaluate(weights, "merged", split="val", limit=limit, cancelled=cancelled)
+            tried[point] = found.mean_normalised
+        return max(sorted(tried), key=tried.__getitem__)
+
+    end = round(last / step)
+    best = measure([*range(coarse, end, coarse), end])
+    while best == end:
+        end += coarse
+        best = measure([end])
+    best = measure(range(best - coarse + 1, best + coarse))
+    curve = tuple((round(point * step, 6), tried[point]) for point in sorted(tried))
+    return Scale(round(best * step, 6), f"validation split, {_images(bench, limit)} images a task", curve)
+
+
+def _images(bench: Bench, limit: int | None) -> str:
+    sizes = sorted({len(bench.split(task, "val", limit)) for task in bench.tasks})
+    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"

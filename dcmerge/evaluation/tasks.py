@@ -1,0 +1,64 @@
+"""A task to evaluate on: labelled images in splits, and a frozen zero-shot head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dcmerge.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images as uint8 (N, 3, H, W) and labels as int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, limit: int | None, seed: int = 0) -> Split:
+        """At most ``limit`` images, drawn with a seed, every class in its share (largest remainders)."""
+        if limit is None or limit >= len(self):
+            return self
+        return self.take(stratified_indices(self.labels, limit, seed))
+
+    def take(self, indices: Tensor) -> Split:
+        return Split(self.images[indices], self.labels[indices])
+
+
+def stratified_indices(labels: Tensor, limit: int, seed: int = 0) -> Tensor:
+    """Indices of ``limit`` images in which every class has its share, up to one image; sorted, deterministic."""
+    if limit < 1:
+        raise InputError(f"limit: expected at least 1 image a task, got {limit}")
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    rank_in_class = torch.zeros(len(labels))
+    for label in labels.unique():
+        members = shuffled[labels[shuffled] == label]
+        rank_in_class[members] = (torch.arange(len(members)) + 0.5) / len(members)
+    order = torch.sort(rank_in_class[shuffled], stable=True).indices
+    return shuffled[order[:limit]].sort().values
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One task. ``head`` is (classes, d), rows of unit length: cosine similarity to it decides the class."""
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    head: Tensor
+    splits: Mapping[str, Split]
+    description: str = ""
+    licence: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    def split(self, name: str, limit: int | None = None, seed: int = 0) -> Split:
+        """A split by name, or a stratified part of it; raises InputError for an unknown split."""
+        if name not in self.splits:
+            raise InputError(f"split: expected one of {', '.join(self.splits)}, got {name!r}")
+        return self.splits[name].subset(limit, seed)

@@ -1,0 +1,139 @@
+"""Truncated SVD, polar factor and low-rank products: the only place with numerical tricks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dcmerge.checkpoints import LowRank
+
+#: Singular values below this share of the largest are rounding of float32 files, not directions.
+NULL_TOLERANCE = 1e-6
+#: Above this share of the largest singular value, the Gram route in float64 gives vectors good to about 1e-8.
+GRAM_TOLERANCE = 1e-4
+_ORTHONORMAL_TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True)
+class SVD:
+    """``U diag(s) Vᵀ`` with ``U`` (m, r), ``s`` (r,), ``V`` (n, r), and ``spectrum``: every singular value, before truncation."""
+
+    U: Tensor
+    s: Tensor
+    V: Tensor
+    spectrum: Tensor
+
+    @property
+    def rank(self) -> int:
+        return self.s.numel()
+
+    def truncate(self, rank: int) -> SVD:
+        """The leading ``rank`` components (views, nothing is copied)."""
+        return SVD(self.U[:, :rank], self.s[:rank], self.V[:, :rank], self.spectrum)
+
+    def dense(self, s: Tensor | None = None) -> Tensor:
+        """``U diag(s) Vᵀ``, (m, n), with other singular values where ``s`` (r,) is given."""
+        return (self.U * (self.s if s is None else s)) @ self.V.T
+
+
+def truncated_svd(delta: Tensor | LowRank, rank: int | None = None) -> SVD:
+    """The leading ``rank`` singular triplets (all min(m, n) of a dense delta, all r of a low-rank one, without ``rank``).
+
+    Signs are fixed: the entry of largest magnitude of every left vector is positive, so pictures do not flip.
+    A dense delta goes through the eigenvectors of its smaller Gram matrix in float64, which keeps every singular value
+    above 1e-8 of the largest (better than a float32 SVD); where a kept one is below ``GRAM_TOLERANCE`` of the largest,
+    its vectors come from a full float64 SVD instead. A low-rank delta goes through the QR of its factors.
+    """
+    if isinstance(delta, LowRank):
+        svd = _svd_of_factors(delta)
+    else:
+        svd = _svd_of_dense(delta, min(delta.shape) if rank is None else min(rank, *delta.shape))
+    return svd if rank is None else svd.truncate(rank)
+
+
+def singular_values(delta: Tensor | LowRank) -> Tensor:
+    """All singular values, descending, (min(m, n),) of a dense delta, (r,) of a low-rank one."""
+    return truncated_svd(delta, 0).spectrum if not isinstance(delta, LowRank) else truncated_svd(delta).spectrum
+
+
+def _svd_of_dense(delta: Tensor, rank: int) -> SVD:
+    wide = delta.shape[0] <= delta.shape[1]
+    D = (delta if wide else delta.T).double()  # (small, large)
+    eigenvalues, vectors = torch.linalg.eigh(D @ D.T)
+    spectrum = eigenvalues.flip(0).clamp_min(0).sqrt()
+    if rank and spectrum[rank - 1] <= GRAM_TOLERANCE * spectrum[0]:
+        U, spectrum, Vt = torch.linalg.svd(D, full_matrices=False)
+        U, V = U[:, :rank], Vt[:rank].T
+    else:
+        U = vectors.flip(1)[:, :rank]
+        V = (D.T @ U) / spectrum[:rank]
+    return _with_fixed_signs(*((U, V) if wide else (V, U)), spectrum, rank, delta.dtype)
+
+
+def _svd_of_factors(delta: LowRank) -> SVD:
+    """SVD of ``left @ right`` from the thin QR of both: O((m + n) r²) instead of O(m n min(m, n))."""
+    Q_left, R_left = torch.linalg.qr(delta.left.double())
+    Q_right, R_right = torch.linalg.qr(delta.right.double().T)
+    U, s, Vt = torch.linalg.svd(R_left @ R_right.T, full_matrices=False)
+    return _with_fixed_signs(Q_left @ U, Q_right @ Vt.T, s, s.numel(), delta.left.dtype)
+
+
+def _with_fixed_signs(U: Tensor, V: Tensor, spectrum: Tensor, rank: int, dtype: torch.dtype) -> SVD:
+    if rank:
+        signs = U.gather(0, U.abs().argmax(dim=0, keepdim=True)).sign()
+        signs[signs == 0] = 1
+        U, V = U * signs, V * signs
+    dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+    return SVD(U.to(dtype).contiguous(), spectrum[:rank].to(dtype), V.to(dtype).contiguous(), spectrum.to(dtype))
+
+
+def polar_factor(C: Tensor) -> Tensor:
+    """The nearest matrix with orthonormal columns, ``argmin ‖Q − C‖_F = C (CᵀC)^(−1/2)``; (m, k) with k <= m.
+
+    Löwdin's symmetric orthogonalisation, called whitening in DC-Merge (Eq. 9) and TSV-M. Computed from the Gram matrix in
+    float64, checked for orthonormality, from the SVD where the check fails. Where C is rank-deficient (two equal experts,
+    an expert without change) the factor is not unique: the missing directions are completed by a fixed choice that
+    depends on the range and the null space of C alone (see ``_completion``). Raises ValueError if k > m.
+    """
+    m, k = C.shape
+    if k > m:
+        raise ValueError(f"a polar factor needs at least as many rows as columns, got {m} x {k}")
+    X = C.double()
+    eigenvalues, Q = torch.linalg.eigh(X.T @ X)
+    scale = eigenvalues[-1].clamp_min(0).sqrt() if k else X.new_zeros(())
+    if k and scale > 0 and eigenvalues[0] > (GRAM_TOLERANCE * scale) ** 2:
+        P = ((X @ Q) * eigenvalues.rsqrt()) @ Q.T
+        if (P.T @ P - torch.eye(k, dtype=P.dtype)).abs().max() < _ORTHONORMAL_TOLERANCE:
+            return P.to(C.dtype)
+    return _polar_by_svd(X).to(C.dtype)
+
+
+def _polar_by_svd(X: Tensor) -> Tensor:
+    U, s, Vt = torch.linalg.svd(X, full_matrices=False)
+    present = s > NULL_TOLERANCE * s.max().clamp_min(torch.finfo(X.dtype).tiny)
+    P = U[:, present] @ Vt[present]
+    return P if present.all() else P + _completion(U[:, present], Vt[~present].T)
+
+
+def _completion(range_basis: Tensor, null_basis: Tensor) -> Tensor:
+    """Orthonormal directions outside the range, (m, k), for the columns' null space: the polar factor of (I − P) G N.
+
+    P and N are the projectors onto range and null space, G is Gaussian with a fixed seed: bases of degenerate spaces are
+    arbitrary, projectors are not, so the choice does not depend on the backend.
+    """
+    (m, _), (k, missing) = range_basis.shape, null_basis.shape
+    G = torch.randn(m, k, generator=torch.Generator().manual_seed(0), dtype=range_basis.dtype)
+    Z = G @ (null_basis @ null_basis.T)
+    Z = Z - range_basis @ (range_basis.T @ Z)
+    U, _, Vt = torch.linalg.svd(Z, full_matrices=False)
+    return U[:, :missing] @ Vt[:missing]
+
+
+def frobenius_norm(delta: Tensor | LowRank) -> float:
+    """‖D‖_F; of factors by tr((LᵀL)(RRᵀ)), without the dense product."""
+    if isinstance(delta, LowRank):
+        left, right = delta.left.double(), delta.right.double()
+        return ((left.T @ left) * (right @ right.T)).sum().clamp_min(0).sqrt().item()
+    return torch.linalg.vector_norm(delta.double()).item()

@@ -1,0 +1,21 @@
+"""Weight averaging."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dcmerge.layers import Layer
+from dcmerge.methods.registry import merging_method
+
+
+@merging_method(
+    "average",
+    title="Weight averaging",
+    idea="The mean of the experts' weights. Safe and weak: every task vector shrinks to 1/T of its length.",
+    formula=r"\tau = \frac{1}{T}\sum_t \tau_t",
+    source="Wortsman et al. 2022, arXiv 2203.05482",
+    everywhere=True,
+)
+def average(layer: Layer) -> Tensor:
+    """(1/T) Σ D_t, for every kind of parameter."""
+    return layer.dense_deltas().mean(dim=0)

@@ -1,0 +1,22 @@
+"""Iso-C: isotropic merging in the common subspace."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dcmerge.layers import Layer
+from dcmerge.linalg import truncated_svd
+from dcmerge.methods.registry import merging_method
+
+
+@merging_method(
+    "iso_c",
+    title="Iso-C",
+    idea="Sum the task vectors, then give every singular direction of the sum the same weight.",
+    formula=r"\tau=\bar\sigma\,UV^\top,\quad \textstyle\sum_t\tau_t=U\Sigma V^\top,\ \bar\sigma=\mathrm{mean}(\Sigma)",
+    source="Marczak et al. 2025, arXiv 2502.04959",
+)
+def iso_c(layer: Layer) -> Tensor:
+    """σ̄ U Vᵀ of the summed deltas, σ̄ their mean singular value."""
+    svd = truncated_svd(layer.dense_deltas().sum(dim=0))
+    return svd.s.mean() * (svd.U @ svd.V.T)

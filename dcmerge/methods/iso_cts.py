@@ -1,0 +1,42 @@
+"""Iso-CTS: isotropic merging in the common and the task-specific subspaces."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from dcmerge.layers import Layer
+from dcmerge.linalg import polar_factor, truncated_svd
+from dcmerge.methods.declare import Number
+from dcmerge.methods.registry import merging_method
+
+
+@merging_method(
+    "iso_cts",
+    title="Iso-CTS",
+    idea="Iso-C with room for each task: the weakest common directions give way to directions that only one task uses.",
+    formula=r"\tau=\bar\sigma\,\mathrm{polar}[U_1\cdots U_T\,U_c]\;\mathrm{polar}[V_1\cdots V_T\,V_c]^\top",
+    source="Marczak et al. 2025, arXiv 2502.04959",
+)
+def iso_cts(
+    layer: Layer,
+    *,
+    common_fraction: Annotated[
+        float, Number("Common fraction", "Share of the directions taken from the sum of all task vectors.", 0, 1, 0.05)
+    ] = 0.8,
+) -> Tensor:
+    """Top k_c directions of Σ D_t, then of each residual D_t − U_c U_cᵀ D_t the top (r − k_c)/T; all with one mean weight.
+
+    r − k_c is rounded to a multiple of T, as in the authors' code. With ``common_fraction`` 1 it is Iso-C.
+    """
+    D = layer.dense_deltas()
+    tasks, r = D.shape[0], min(layer.shape)
+    each = round((r - int(r * common_fraction)) / tasks)
+    k_c = r - each * tasks
+    common = truncated_svd(D.sum(dim=0), k_c)
+    parts = [truncated_svd(delta - common.U @ (common.U.T @ delta), each) for delta in D]
+    U = polar_factor(torch.cat([*(p.U for p in parts), common.U], dim=1))
+    V = polar_factor(torch.cat([*(p.V for p in parts), common.V], dim=1))
+    return torch.cat([*(p.s for p in parts), common.s]).mean() * (U @ V.T)

@@ -1,0 +1,22 @@
+"""Task Arithmetic."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dcmerge.layers import Layer
+from dcmerge.methods.registry import merging_method
+
+
+@merging_method(
+    "task_arithmetic",
+    title="Task Arithmetic",
+    idea="The sum of the task vectors, scaled by one number. With α = 1/T it is weight averaging.",
+    formula=r"\tau = \sum_t \tau_t",
+    source="Ilharco et al. 2023, arXiv 2212.04089",
+    everywhere=True,
+    usual_scale=0.3,
+)
+def task_arithmetic(layer: Layer) -> Tensor:
+    """Σ D_t, for every kind of parameter."""
+    return layer.dense_deltas().sum(dim=0)

@@ -1,0 +1,71 @@
+"""TIES: trim, elect sign, merge; over the whole flattened model, as its authors do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from dcmerge.layers import Layer
+from dcmerge.methods.declare import Choice, Number
+from dcmerge.methods.registry import merging_method
+
+
+@dataclass(frozen=True)
+class WholeModel:
+    """What TIES needs from the flattened model: each task's magnitude threshold (T,), and the sign for undecided entries."""
+
+    thresholds: Tensor
+    majority_sign: Tensor
+
+
+def trimmed(deltas: Tensor, thresholds: Tensor) -> Tensor:
+    """Entries below their task's magnitude threshold set to zero; (T, ...)."""
+    return deltas * (deltas.abs() >= thresholds.reshape(-1, *[1] * (deltas.dim() - 1)))
+
+
+def _survey(layers: Sequence[Layer], *, density: float, aggregate: str) -> WholeModel:
+    """Two passes over the model: thresholds (one task's magnitudes in memory at a time), then the majority of signs."""
+    thresholds = torch.stack([_threshold(layers, task, density) for task in layers[0].tasks])
+    balance = sum(trimmed(layer.dense_deltas(), thresholds).sum(dim=0).sign().sum() for layer in layers)
+    return WholeModel(thresholds, torch.sign(balance))
+
+
+def _threshold(layers: Sequence[Layer], task: str, density: float) -> Tensor:
+    """The smallest kept magnitude: the authors' k-th smallest value with k = d − floor(density · d)."""
+    magnitudes = torch.cat([layer.dense_delta(task).abs().flatten() for layer in layers])
+    dropped = magnitudes.numel() - int(density * magnitudes.numel())
+    return magnitudes.kthvalue(dropped).values if dropped else magnitudes.new_zeros(())
+
+
+@merging_method(
+    "ties",
+    title="TIES-Merging",
+    idea="Keep each task's largest entries, elect a sign per entry, and merge only the tasks that agree with it.",
+    formula=r"\tau = \mathrm{mean}_{t:\,\mathrm{sign}(\hat\tau_t)=\gamma}\,\hat\tau_t,\quad \gamma=\mathrm{sign}\sum_t\hat\tau_t",
+    source="Yadav et al. 2023, arXiv 2306.01708",
+    everywhere=True,
+    prepare=_survey,
+)
+def ties(
+    layer: Layer,
+    *,
+    prepared: WholeModel,
+    density: Annotated[
+        float, Number("Density", "Share of each task vector's entries that survives the trim.", 0, 1, 0.01)
+    ] = 0.2,
+    aggregate: Annotated[
+        str,
+        Choice("Aggregation", "mean: over the tasks that agree with the elected sign (the paper). sum: their sum.", ("mean", "sum")),
+    ] = "mean",
+) -> Tensor:
+    """Disjoint mean or sum of the trimmed deltas that agree with the elected sign; zeros never count."""
+    D = trimmed(layer.dense_deltas(), prepared.thresholds)
+    gamma = D.sum(dim=0).sign()
+    gamma = torch.where(gamma == 0, prepared.majority_sign, gamma)
+    agrees = D * gamma > 0
+    total = (D * agrees).sum(dim=0)
+    return total if aggregate == "sum" else total / agrees.sum(dim=0).clamp_min(1)

@@ -1,0 +1,124 @@
+"""What was merged, from what and how: run it, keep it, write it beside the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dcmerge.checkpoints import TensorInfo, write_safetensors
+from dcmerge.errors import InputError
+from dcmerge.methods import merged_deltas, method
+from dcmerge.task_vectors import TaskVectors
+
+#: Name of the recipe in a safetensors file's metadata.
+METADATA_KEY = "dcmerge.recipe"
+#: Largest α anyone may ask for: beyond it weights only overflow.
+MAX_SCALE = 1000.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a merged model, as plain data. ``inputs`` maps "base" and each task to path and content hash."""
+
+    inputs: Mapping[str, Mapping[str, str]]
+    method: str
+    parameters: Mapping[str, Any]
+    scale: float | None = None
+    scale_origin: str | None = None
+    dtype: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """A merged task vector before α: base + α · ``deltas`` is the merged model."""
+
+    vectors: TaskVectors
+    method: str
+    parameters: Mapping[str, Any]
+    deltas: Mapping[str, Tensor] = field(repr=False)
+
+    def recipe(self, scale: float | None = None, scale_origin: str | None = None, dtype: str | None = None) -> Recipe:
+        """The recipe of this merge; hashes all inputs, which reads them once."""
+        sources = {**({"base": self.vectors.base} if self.vectors.base else {}), **self.vectors.experts}
+        inputs = {name: {"file": c.path.name, "sha256": c.fingerprint} for name, c in sources.items()}
+        versions = {"dcmerge": _version("dcmerge"), "torch": torch.__version__}
+        return Recipe(inputs, self.method, dict(self.parameters), scale, scale_origin, dtype, versions)
+
+    def save(
+        self, path: str | Path, *, scale: float = 1.0, scale_origin: str = "given", delta_only: bool = False
+    ) -> None:
+        """Write base + α · merged in the base's own names and dtypes, or with ``delta_only`` α · merged in float32.
+
+        The recipe goes into the metadata. Written to a temporary file, then renamed: a failure leaves nothing behind.
+        Raises InputError without a base (unless ``delta_only``), or for a scale that is not a finite number.
+        """
+        check_scale(scale)
+        infos = self._delta_infos() if delta_only else self._model_infos()
+        tensors = self._scaled_deltas(scale) if delta_only else self._model(scale)
+        dtypes = sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})
+        recipe = self.recipe(scale, scale_origin, "+".join(dtypes))
+        metadata = {"format": "pt", METADATA_KEY: recipe.to_json(), "content": "delta" if delta_only else "model"}
+        write_safetensors(path, tensors, infos, metadata)
+
+    def _delta_infos(self) -> dict[str, TensorInfo]:
+        return {name: TensorInfo(tuple(d.shape), torch.float32) for name, d in self.deltas.items()}
+
+    def _model_infos(self) -> dict[str, TensorInfo]:
+        base = self.vectors.base
+        if base is None:
+            raise InputError("expected a base to add the merged delta to, got none; save the delta alone instead")
+        return {base.source_names[name]: info for name, info in base.infos.items()}
+
+    def _scaled_deltas(self, scale: float) -> Iterator[tuple[str, Tensor]]:
+        yield from ((name, (scale * delta).float()) for name, delta in self.deltas.items())
+
+    def _model(self, scale: float) -> Iterator[tuple[str, Tensor]]:
+        base = self.vectors.base
+        for name, info in base.infos.items():
+            value = base.read(name)
+            if name in self.deltas:
+                value = (value.float() + scale * self.deltas[name]).to(info.dtype)
+            yield base.source_names[name], value
+
+
+def merge(
+    vectors: TaskVectors,
+    slug: str,
+    *,
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    dtype: torch.dtype = torch.float32,
+    **parameters: Any,
+) -> Merged:
+    """Merge with a registered method: ``merge(vectors, "dc_merge", smoothing="linear", rho=5.0)``.
+
+    Raises InputError for an unknown method or parameter and Cancelled when ``cancelled()`` turns true.
+    """
+    values = method(slug).check(parameters)
+    deltas = dict(merged_deltas(vectors, slug, values, progress=progress, cancelled=cancelled, dtype=dtype))
+    return Merged(vectors, slug, values, deltas)
+
+
+def check_scale(scale: Any) -> float:
+    """The scale α as a float; raises InputError for anything but a finite number."""
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not abs(scale) <= MAX_SCALE:
+        raise InputError(f"scale: expected a number in [-{MAX_SCALE:g}, {MAX_SCALE:g}], got {scale!r}")
+    return float(scale)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return "not installed"

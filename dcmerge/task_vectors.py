@@ -1,0 +1,116 @@
+"""A base and its experts as task vectors: which parameters there are, and their deltas, one parameter at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from dcmerge.cache import Memo
+from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, open_checkpoint
+from dcmerge.compatibility import Parameter, Report, examine
+from dcmerge.errors import IncompatibleSet, InputError
+
+Delta = Tensor | LowRank
+Source = str | Path | Checkpoint
+
+
+@dataclass
+class TaskVectors:
+    """The deltas of T experts against one base. ``parameters`` lists what can be merged, ``report`` says what differs.
+
+    Full fine-tuning (``kind`` "full"): delta = expert − base, float32, of every floating parameter. LoRA (``kind`` "lora"):
+    delta = B A · scale of every adapted weight, kept as factors; the base is optional and needed only to save a full model.
+    """
+
+    base: Checkpoint | None
+    experts: dict[str, Checkpoint]
+    parameters: dict[str, Parameter]
+    report: Report
+    memo: Memo = field(default_factory=Memo, repr=False)
+
+    @classmethod
+    def open(
+        cls,
+        base: Source | None,
+        experts: Mapping[str, Source],
+        *,
+        progress: Callable[[float, str], None] | None = None,
+    ) -> TaskVectors:
+        """Open checkpoints lazily and check that they fit together, reading one parameter at a time.
+
+        Raises InputError for a file that cannot be read and IncompatibleSet, with every reason, for a set that cannot be
+        merged (missing parameters, other shapes, NaN or Inf).
+        """
+        opened_base, opened = open_set(base, experts)
+        report = examine(opened_base, opened, progress=progress)
+        if report.errors:
+            lines = "\n".join(f"- {finding.text}" for finding in report.errors)
+            raise IncompatibleSet(f"these checkpoints cannot be merged:\n{lines}", report)
+        return cls(opened_base, opened, {p.name: p for p in report.parameters if p.mergeable}, report)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self.experts)
+
+    @property
+    def kind(self) -> str:
+        return "lora" if all(isinstance(expert, LoraCheckpoint) for expert in self.experts.values()) else "full"
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of the base and of every expert with its name and place."""
+        parts = [self.base.fingerprint if self.base else "no base"]
+        parts += [f"{task}={expert.fingerprint}" for task, expert in self.experts.items()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def delta(self, name: str, task: str) -> Delta:
+        """Delta of one parameter of one expert in float32; LowRank for an adapter."""
+        value = self.experts[task].read(name)
+        if isinstance(value, LowRank):
+            return LowRank(value.left.float(), value.right.float())
+        return value.float() - self.base_tensor(name).float()
+
+    def deltas(self, name: str, tasks: Sequence[str] | None = None) -> list[Delta]:
+        """Deltas of one parameter of every expert, in task order; the base's tensor is read once."""
+        tasks = self.tasks if tasks is None else tasks
+        if self.kind == "lora":
+            return [self.delta(name, task) for task in tasks]
+        base = self.base_tensor(name).float()
+        return [self.experts[task].read(name).float() - base for task in tasks]
+
+    def base_tensor(self, name: str) -> Tensor:
+        """The base's own tensor in the file's dtype; raises InputError where the set has no base."""
+        if self.base is None:
+            raise InputError("this needs the base model, expected a base checkpoint, got adapters alone")
+        return self.base.read(name)
+
+    def select(self, tasks: Sequence[str]) -> TaskVectors:
+        """The same set with some of its tasks, in the given order. Raises InputError for an unknown task."""
+        unknown = [task for task in tasks if task not in self.experts]
+        if unknown or not tasks:
+            raise InputError(f"tasks: expected some of {', '.join(self.tasks)}, got {', '.join(unknown) or 'none'}")
+        return TaskVectors(self.base, {task: self.experts[task] for task in tasks}, self.parameters, self.report)
+
+
+def open_set(base: Source | None, experts: Mapping[str, Source]) -> tuple[Checkpoint | None, dict[str, Checkpoint]]:
+    """Open every file of a set; raises InputError where there is no expert, or a full model without a base."""
+    if not experts:
+        raise InputError("expected at least one expert, got none")
+    opened = {task: _open(source) for task, source in experts.items()}
+    opened_base = None if base is None else _open(base)
+    kinds = {isinstance(expert, LoraCheckpoint) for expert in opened.values()}
+    if kinds == {True, False}:
+        raise InputError("expected experts of one kind, got LoRA adapters and full models in one set")
+    if opened_base is None and kinds == {False}:
+        raise InputError("expected a base model to subtract from the full fine-tuned experts, got none")
+    if isinstance(opened_base, LoraCheckpoint):
+        raise InputError(f"expected a full model as the base, got a LoRA adapter: {opened_base.path}")
+    return opened_base, opened
+
+
+def _open(source: Source) -> Checkpoint:
+    return source if isinstance(source, Checkpoint) else open_checkpoint(source)

@@ -1,0 +1,68 @@
+"""The embedded demo: a small open_clip image tower, eight tasks, eight fully fine-tuned experts and eight LoRA experts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dcmerge.errors import InputError
+from dcmerge.evaluation import Bench, ImageEncoder, Split, Task
+from dcmerge.task_vectors import TaskVectors
+
+DATA = Path(__file__).parent / "data"
+#: Name of each zoo and what is in it.
+ZOOS = {"demo": "Demo: eight fully fine-tuned experts", "demo-lora": "Demo: eight LoRA experts of rank 16"}
+
+
+@dataclass(frozen=True, eq=False)
+class Zoo:
+    """A model set that can be evaluated: task vectors, and the bench of tasks, heads and encoder around them."""
+
+    name: str
+    title: str
+    vectors: TaskVectors
+    bench: Bench
+
+
+def open_zoo(name: str, *, data: Path = DATA, progress: Callable[[float, str], None] | None = None) -> Zoo:
+    """Open an embedded zoo by name; raises InputError for an unknown one."""
+    if name not in ZOOS:
+        raise InputError(f"zoo: expected one of {', '.join(ZOOS)}, got {name!r}")
+    config = json.loads((data / "model.json").read_text())
+    tasks = load_tasks(data)
+    experts = {t: data / "lora" / t if name == "demo-lora" else data / "experts" / f"{t}.safetensors" for t in tasks}
+    vectors = TaskVectors.open(data / "base.safetensors", experts, progress=progress)
+    return Zoo(name, ZOOS[name], vectors, Bench(ImageEncoder.from_config(config), tasks, vectors))
+
+
+def load_tasks(data: Path = DATA) -> dict[str, Task]:
+    """The zoo's tasks with their images, labels and heads."""
+    heads, labels = load_file(data / "heads.safetensors"), load_file(data / "labels.safetensors")
+    tasks = {}
+    for entry in json.loads((data / "tasks.json").read_text()):
+        name = entry["name"]
+        splits = {
+            split: Split(read_mosaic(data / "images" / f"{name}_{split}.webp", count), labels[f"{name}_{split}"].long())
+            for split, count in entry["splits"].items()
+        }
+        facts = {key: entry[key] for key in ("source", "split_rule") if key in entry}
+        tasks[name] = Task(name, entry["title"], tuple(entry["classes"]), heads[name], splits,
+                           entry["description"], entry["licence"], facts)  # fmt: skip
+    return tasks
+
+
+def read_mosaic(path: Path, count: int, size: int = 32) -> Tensor:
+    """The first ``count`` tiles of a mosaic picture, row by row: uint8 (count, 3, size, size)."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
+    tiles = pixels.reshape(rows, size, columns, size, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 3, size, size)
+    return torch.from_numpy(tiles[:count].copy())
