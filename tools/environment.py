@@ -1,8 +1,12 @@
-"""Make the virtual environment and install into it: `python tools/environment.py VENV STAMP FILE... [-- PIP_OPTION...]`.
+"""Make the virtual environment and install into it: `python tools/environment.py VENV STAMP FILE... [-- OPTION...]`.
+
+The files are lists of requirements, the options are pip's.
 
 Runs on a bare Python, so only the standard library is used. The stamp file is written last, after everything that
 must import together has been imported once: an interrupted or broken installation is repeated by the next `make`.
 """
+
+from __future__ import annotations  # older Pythons must get as far as the message below
 
 import os
 import shutil
@@ -12,7 +16,8 @@ import time
 from pathlib import Path
 
 OLDEST_PYTHON = (3, 11)
-ROOMY_GB = 8  # torch's default build for Linux brings its CUDA libraries: 5.5 GB installed
+OTHER_PYTHON = "Another Python can be named: make app PYTHON=/path/to/python3.11"
+ROOMY_GB = 8  # torch's default build for Linux brings its CUDA libraries: the whole environment takes 6.2 GB
 
 # torchvision registers its operators when torch matches; without a match the import itself fails.
 IMPORT_CHECK = """
@@ -33,14 +38,14 @@ def check_interpreter() -> None:
     """Leave with a clear message where this Python cannot make the environment."""
     if sys.version_info < OLDEST_PYTHON:
         fail(f"Python {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer is needed and {sys.executable} is "
-             f"{sys.version.split()[0]}. Name another one: make app PYTHON=/path/to/python3.11")
+             f"{sys.version.split()[0]}. {OTHER_PYTHON}")
     try:
         import ensurepip  # noqa: F401  (Debian keeps it in a package of its own)
         import venv  # noqa: F401
     except ImportError as error:
         version = "{}.{}".format(*sys.version_info)
         fail(f"{sys.executable} cannot make virtual environments: its module {error.name} is missing. On Debian and "
-             f"Ubuntu: apt-get install python{version}-venv. Or name another Python: make app PYTHON=/path/to/python3.11")
+             f"Ubuntu: apt-get install python{version}-venv. {OTHER_PYTHON}")
 
 
 def python_of(environment: Path) -> Path:
@@ -58,10 +63,12 @@ def make_environment(environment: Path) -> Path:
     """Make the environment where there is none or a broken one; return its python."""
     python = python_of(environment)
     if not has_pip(python):
-        print(f"Making the virtual environment {environment} with {sys.executable} ({sys.version.split()[0]})", flush=True)
+        if environment.exists() and any(environment.iterdir()) and not (environment / "pyvenv.cfg").exists():
+            fail(f"{environment} is neither empty nor a virtual environment, so it stays. Name another folder: "
+                 "make app VENV=.venv")
+        print(f"Making the virtual environment {environment} with {sys.executable}", flush=True)
         if subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=False).returncode != 0:
-            fail(f"The virtual environment {environment} could not be made; the reason stands above. "
-                 "Another Python can be named: make app PYTHON=/path/to/python3.11")
+            fail(f"The virtual environment {environment} could not be made; the reason stands above. {OTHER_PYTHON}")
     return python
 
 
@@ -86,8 +93,8 @@ def check_imports(python: Path) -> None:
         print(done.stdout.strip(), flush=True)
         return
     lines = done.stderr.strip().splitlines() or ["it ended without a message"]
-    versions = subprocess.run([python, "-m", "pip", "list", "--format=freeze"], capture_output=True, text=True, check=False)
-    pair = ", ".join(line for line in versions.stdout.split() if line.startswith(("torch==", "torchvision==")))
+    listing = subprocess.run([python, "-m", "pip", "freeze"], capture_output=True, text=True, check=False).stdout
+    pair = ", ".join(line for line in listing.splitlines() if line.startswith(("torch==", "torchvision==")))
     fail(f"Everything is installed but does not import together ({pair or 'torch is missing'}): {lines[-1]}\n"
          "torch and torchvision must come from the same release and the same build (both CPU or both CUDA). "
          "Start afresh with: make clean app")

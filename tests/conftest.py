@@ -1,0 +1,25 @@
+"""Settings that hold for every test."""
+
+import os
+
+# Before torch is imported: threads are process-wide, and on a busy machine one is faster than two.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+# No test may leave the machine: what is not on it is a mistake.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import hypothesis  # noqa: E402  (after the thread settings)
+import pytest  # noqa: E402
+
+# No deadline per example: the first one pays for imports and cold caches. The same examples on every clean machine.
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything below tests/browser carries the marker `browser`, and runs after the quick tests."""
+    for item in items:
+        if "browser" in item.path.parts:
+            item.add_marker("browser")
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)

@@ -1,0 +1,274 @@
+"""The rules of the house that a reader cannot see in one file: who may import whom, and what only one room may do.
+
+A room is a module or package directly below dcmerge (dcmerge/spectra.py, dcmerge/methods/). Imports are read from
+the syntax tree, those inside functions and below TYPE_CHECKING included; nothing is executed.
+"""
+
+import ast
+import importlib.metadata
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = "dcmerge"
+FACADE = "__init__"  # dcmerge/__init__.py: the names for users of the library
+
+# Each room may import the rooms before it. A room that is not named here (errors, say) may stand anywhere, as long as
+# what it brings along keeps to the order and no circle arises.
+ORDER = [
+    "checkpoints", "cache", "task_vectors", "linalg", "spectra", "alignment", "evaluation", "calibration", "methods",
+    "recipe", "zoo", "jobs", "plots", "ui",
+]  # fmt: skip
+SIDE_BY_SIDE = ("cli", "ui")  # both at the end, and neither knows the other
+USERS_OF_THE_FACADE = {"cli", "ui", "__main__"}
+
+
+def sources(*folders: str) -> list[Path]:
+    """Every Python file below these files and folders of the repository, sorted."""
+    found: list[Path] = []
+    for folder in folders:
+        path = REPOSITORY / folder
+        found += sorted(path.rglob("*.py")) if path.is_dir() else [path] * path.exists()
+    return found
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported_modules(node: ast.AST, package: str) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything imported; "from a import b" gives "a.b", relative names are made absolute.
+
+    package: the package that the module lies in ("dcmerge.methods" for dcmerge/methods/ties.py).
+    """
+    for statement in ast.walk(node):
+        if isinstance(statement, ast.Import):
+            yield from ((statement.lineno, alias.name) for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            base = statement.module or ""
+            if statement.level:
+                parents = package.split(".")
+                kept = parents[: len(parents) - statement.level + 1]
+                base = ".".join([*kept, *filter(None, [base])])
+            yield from ((statement.lineno, f"{base}.{alias.name}") for alias in statement.names)
+
+
+def package_of(path: Path) -> str:
+    """Dotted name of the folder that a file lies in, relative to the repository."""
+    return ".".join(path.relative_to(REPOSITORY).parent.parts)
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    return list(imported_modules(tree(path), package_of(path)))
+
+
+def room_of(path: Path) -> str:
+    """The room that a file of the package belongs to."""
+    return path.relative_to(REPOSITORY / PACKAGE).parts[0].removesuffix(".py")
+
+
+def known_rooms() -> set[str]:
+    return {room_of(path) for path in sources(PACKAGE)}
+
+
+def room_named(dotted: str, rooms: set[str]) -> str | None:
+    """The room that an import reaches, None outside the package; "dcmerge.merge" is a name of the facade."""
+    first, _, rest = dotted.partition(".")
+    if first != PACKAGE:
+        return None
+    second = rest.partition(".")[0]
+    return second if second in rooms else FACADE
+
+
+def room_graph() -> dict[str, dict[str, str]]:
+    """room -> {room it imports: "file:line" of one such import}."""
+    rooms = known_rooms()
+    graph: dict[str, dict[str, str]] = {room: {} for room in rooms}
+    for path in sources(PACKAGE):
+        room = room_of(path)
+        for line, dotted in imports(path):
+            target = room_named(dotted, rooms)
+            if target is not None and target != room:
+                graph[room].setdefault(target, f"{path.relative_to(REPOSITORY)}:{line}")
+    return graph
+
+
+def reachable(graph: dict[str, dict[str, str]], start: str) -> dict[str, list[str]]:
+    """Every room that an import of `start` brings along -> the imports that lead there."""
+    found: dict[str, list[str]] = {}
+    waiting = [(start, [])]
+    while waiting:
+        room, way = waiting.pop()
+        for target, place in graph[room].items():
+            if target not in found:
+                found[target] = [*way, f"{place} imports {target}"]
+                waiting.append((target, found[target]))
+    return found
+
+
+def rank(room: str) -> int | None:
+    """Position in the order; cli stands at the end, as ui does."""
+    name = "ui" if room == "cli" else room
+    return ORDER.index(name) if name in ORDER else None
+
+
+def test_imports_point_one_way() -> None:
+    graph, wrong = room_graph(), []
+    for room in graph:
+        own = rank(room)
+        for target, way in reachable(graph, room).items():
+            other = rank(target)
+            if target == room:
+                wrong.append(f"{room} imports itself in a circle: " + ", ".join(way))
+            elif own is not None and other is not None and other >= own:
+                wrong.append(f"{room} may not know {target}: " + ", ".join(way))
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("room", SIDE_BY_SIDE)
+def test_command_line_and_pages_do_not_know_each_other(room: str) -> None:
+    graph = room_graph()
+    other = next(name for name in SIDE_BY_SIDE if name != room)
+    assert other not in reachable(graph, room) if room in graph else True
+
+
+def test_library_does_not_use_its_own_facade() -> None:
+    wrong = [
+        f"{place}: import from the room itself, not from the package"
+        for room, targets in room_graph().items()
+        for target, place in targets.items()
+        if target == FACADE and room not in USERS_OF_THE_FACADE
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_importing_the_library_brings_no_interface() -> None:
+    graph = room_graph()
+    assert not {"ui", "cli", "__main__"} & set(reachable(graph, FACADE)) if FACADE in graph else True
+
+
+def test_only_the_pages_know_streamlit() -> None:
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}:{line} imports {dotted}"
+        for path in sources(PACKAGE)
+        if room_of(path) != "ui"
+        for line, dotted in imports(path)
+        if dotted.split(".")[0] == "streamlit"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_pages_do_no_mathematics() -> None:
+    computing = {"torch", "numpy", "scipy", "open_clip", "safetensors"}
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}:{line} imports {dotted}"
+        for path in sources("app.py", "pages")
+        for line, dotted in imports(path)
+        if dotted.split(".")[0] in computing
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Every call in a file with the dotted text of what is called."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def is_constant(call: ast.Call, keyword: str, value: object) -> bool:
+    """Whether the call passes this very value for the keyword."""
+    return any(k.arg == keyword and isinstance(k.value, ast.Constant) and k.value.value is value for k in call.keywords)
+
+
+def test_weights_are_never_unpickled() -> None:
+    wrong = []
+    for path in sources(PACKAGE, "app.py", "pages"):
+        place = path.relative_to(REPOSITORY)
+        for called, call in calls(path):
+            if re.fullmatch(r"(pickle|dill|joblib|cloudpickle)\.(loads?|Unpickler)", called):
+                wrong.append(f"{place}:{call.lineno} calls {called}, which runs code from the file")
+            elif called == "torch.load" and not is_constant(call, "weights_only", True):
+                wrong.append(f"{place}:{call.lineno} calls torch.load without weights_only=True")
+            elif called == "torch.load" and package_of(path) != f"{PACKAGE}.checkpoints":
+                wrong.append(f"{place}:{call.lineno} calls torch.load: only dcmerge.checkpoints opens files")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_text_is_shown_as_raw_html() -> None:
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}:{call.lineno}"
+        for path in sources(f"{PACKAGE}/ui", "app.py", "pages")
+        for _, call in calls(path)
+        if any(keyword.arg == "unsafe_allow_html" for keyword in call.keywords)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_pages_are_found_by_folder_alone() -> None:
+    """st.navigation beside a folder pages/ breaks links into the app."""
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}:{call.lineno}"
+        for path in sources(f"{PACKAGE}/ui", "app.py", "pages")
+        for called, call in calls(path)
+        if called in ("st.navigation", "streamlit.navigation")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def normalised(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def test_every_package_that_is_imported_is_required() -> None:
+    """Only imports at the top of a module count: one inside a function is an extra with a message of its own."""
+    lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
+    required = {normalised(found[0]) for line in lines if (found := re.match(r"[A-Za-z0-9][\w.-]*", line))}
+    providers = importlib.metadata.packages_distributions()
+    own = {PACKAGE, *sys.stdlib_module_names}
+    wrong = []
+    for path in sources(PACKAGE, "app.py", "pages"):
+        if path.is_relative_to(REPOSITORY / PACKAGE / "zoo") and "build" in str(path.relative_to(REPOSITORY)):
+            continue  # making the demo again needs data packages that using it does not
+        top = ast.Module([node for node in tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        for line, dotted in imported_modules(top, package_of(path)):
+            name = dotted.split(".")[0]
+            if name not in own and not required & set(map(normalised, providers.get(name, [name]))):
+                wrong.append(f"{path.relative_to(REPOSITORY)}:{line} imports {name}, which requirements.txt lacks")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import torch.nn as nn", {"torch.nn"}),
+        ("from dcmerge import linalg, merge", {"dcmerge.linalg", "dcmerge.merge"}),
+        ("from dcmerge.checkpoints.names import align", {"dcmerge.checkpoints.names.align"}),
+        ("from . import registry", {"dcmerge.methods.registry"}),
+        ("from .registry import method", {"dcmerge.methods.registry.method"}),
+        ("from .. import ui", {"dcmerge.ui"}),
+        ("from ..linalg import SVD", {"dcmerge.linalg.SVD"}),
+        ("def f():\n    import dcmerge.ui.state", {"dcmerge.ui.state"}),
+        ("if TYPE_CHECKING:\n    from dcmerge.ui import state", {"dcmerge.ui.state"}),
+    ],
+)
+def test_every_spelling_of_an_import_is_seen(source: str, expected: set[str]) -> None:
+    assert {name for _, name in imported_modules(ast.parse(source), "dcmerge.methods")} == expected
+
+
+def test_detours_and_circles_are_seen() -> None:
+    graph = {"linalg": {"layers": "a:1"}, "layers": {"methods": "b:2"}, "methods": {}, "a": {"b": ""}, "b": {"a": ""}}
+    assert reachable(graph, "linalg")["methods"] == ["a:1 imports layers", "b:2 imports methods"]
+    assert "a" in reachable(graph, "a")
+
+
+def test_names_of_the_facade_are_told_from_rooms() -> None:
+    rooms = {"linalg", FACADE}
+    assert room_named("dcmerge.linalg.SVD", rooms) == "linalg"
+    assert room_named("dcmerge.merge", rooms) == FACADE
+    assert room_named("dcmerge", rooms) == FACADE
+    assert room_named("torch.linalg", rooms) is None
