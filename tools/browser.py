@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -12,15 +13,32 @@ IDLE = "[data-testid=stApp][data-test-script-state=notRunning][data-test-connect
 # Elements of the previous run that wait to be replaced, and grey boxes in the place of what is still to come.
 UNFINISHED = "[data-stale=true], [data-testid=stSkeleton], [data-testid=stSpinner]"
 
-# True once the page has been at rest for `settle` ms: a click reaches the server a moment later, so the first
-# sight of an idle page may be the moment before the run.
-AT_REST = """([idle, unfinished, settle]) => {
-  const resting = document.querySelector(idle) !== null && document.querySelector(unfinished) === null;
+# A click reaches the server a moment later, on a busy machine much later: until the answer comes, the page looks idle.
+# So every page notes when it last sent something and when it last heard from the server.
+LISTEN = """(() => {
+  const send = WebSocket.prototype.send;
+  window.__sent = window.__heard = 0;
+  WebSocket.prototype.send = function (data) {
+    if (!this.__listened) {
+      this.__listened = true;
+      this.addEventListener("message", () => { window.__heard = performance.now(); });
+    }
+    window.__sent = performance.now();
+    return send.call(this, data);
+  };
+})()"""
+
+# True once the page has been at rest for `settle` ms: answered, no script running, nothing unfinished. A message
+# without an answer after `patience` ms was one that wants none.
+AT_REST = """([idle, unfinished, settle, patience]) => {
   const now = performance.now();
+  const answered = window.__heard >= window.__sent || now - window.__sent > patience;
+  const resting = answered && document.querySelector(idle) !== null && document.querySelector(unfinished) === null;
   if (!resting) { window.__restingSince = undefined; return false; }
   window.__restingSince ??= now;
   return now - window.__restingSince >= settle;
 }"""
+PATIENCE = 5000  # ms
 
 
 @contextlib.contextmanager
@@ -35,13 +53,22 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-def wait_idle(page: Page, timeout: float = 60.0, settle: float = 0.3) -> None:
-    """Wait until no script runs, nothing on the page is stale and that has lasted `settle` seconds.
+def new_page(browser: Browser, **options: Any) -> Page:
+    """A page in a context of its own, ready for wait_idle; the options are those of playwright's new_context."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(30_000)
+    context.add_init_script(LISTEN)
+    return context.new_page()
 
-    timeout, settle: seconds. Raises playwright's TimeoutError.
+
+def wait_idle(page: Page, timeout: float = 60.0, settle: float = 0.4) -> None:
+    """Wait until the server has answered, no script runs, nothing is stale and that has lasted `settle` seconds.
+
+    page: from new_page. timeout, settle: seconds; sliders wait 0.2 s themselves before they tell the server.
+    Raises playwright's TimeoutError.
     """
     page.evaluate("window.__restingSince = undefined")
-    page.wait_for_function(AT_REST, arg=[IDLE, UNFINISHED, settle * 1000], timeout=timeout * 1000, polling=50)
+    page.wait_for_function(AT_REST, arg=[IDLE, UNFINISHED, settle * 1000, PATIENCE], timeout=timeout * 1000, polling=50)
 
 
 def open_page(page: Page, url: str, timeout: float = 60.0) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from playwright.sync_api import Browser
 
 from tools.app_server import REPOSITORY, running_app
-from tools.browser import chromium, errors_shown, open_page, save_whole_page, wait_idle
+from tools.browser import chromium, errors_shown, new_page, open_page, save_whole_page, wait_idle
 
 THEMES = ("light", "dark")
 WIDTHS = {1280: 800, 1920: 1080}  # px wide: px high
@@ -37,15 +37,14 @@ def address(url: str | None, script: Path) -> Iterator[str]:
 
 def take(browser: Browser, url: str, target: Path, theme: str, width: int, settle: float) -> list[str]:
     """Save one picture; return the uncaught exceptions that it shows."""
-    context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": WIDTHS.get(width, 900)})
+    page = new_page(browser, color_scheme=theme, viewport={"width": width, "height": WIDTHS.get(width, 900)})
     try:
-        page = context.new_page()
         open_page(page, url, timeout=180)
         wait_idle(page, settle=settle)
         save_whole_page(page, target)
         return errors_shown(page)
     finally:
-        context.close()
+        page.context.close()
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:

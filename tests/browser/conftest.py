@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tools.app_server import REPOSITORY, RunningApp, running_app
-from tools.browser import chromium, save_whole_page
+from tools.browser import chromium, new_page, save_whole_page
 from tools.chromium import NoChromium
 
 RESULTS = REPOSITORY / "test-results"
@@ -52,16 +52,14 @@ def view() -> dict:
 
 @pytest.fixture
 def page(browser: Browser, app_url: str, view: dict, request: pytest.FixtureRequest) -> Iterator[Page]:
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", **view})
-    context.set_default_timeout(30_000)
-    opened = context.new_page()
+    opened = new_page(browser, **{"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", **view})
     try:
         yield opened
         report = request.node.stash.get(REPORT, None)
         if report is not None and report.failed:
             keep_picture(opened, RESULTS / (re.sub(r"[^\w.-]+", "_", request.node.name) + ".png"))
     finally:
-        context.close()
+        opened.context.close()
 
 
 def keep_picture(page: Page, path: Path) -> None:
