@@ -44,7 +44,7 @@ install: $(APP_STAMP)
 
 install-dev: $(DEV_STAMP)
 
-$(APP_STAMP): requirements.txt tools/environment.py
+$(APP_STAMP): requirements.txt
 	@$(if $(PYTHON),,echo "No Python 3.11 or newer was found. Install one, or name it: make app PYTHON=/path/to/python3.11" >&2; exit 1)
 	@$(PYTHON) tools/environment.py $(VENV) $@ requirements.txt -- $(PIP_ARGS)
 

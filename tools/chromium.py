@@ -6,6 +6,7 @@ Only the standard library is used, so that it runs before anything is installed.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,13 @@ def candidates() -> Iterator[str]:
             yield from map(str, sorted(folder.glob(pattern), reverse=True))
 
 
+def telling_line(printed: str) -> str:
+    """The line that names the failure, out of all that a failed program has printed."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    telling = [line for line in lines if re.search(r"error|fail|cannot|could not|unable|not found|^E:", line, re.I)]
+    return (telling or lines[-1:] or ["it ended without a message"])[0]
+
+
 def why_not(executable: str) -> str:
     """Empty where the executable starts, else the reason in one line (Ubuntu's command may be an empty shell)."""
     try:
@@ -65,8 +73,7 @@ def why_not(executable: str) -> str:
         return str(error)
     if done.returncode == 0 and done.stdout.strip():
         return ""
-    lines = (done.stderr or done.stdout).strip().splitlines()
-    return lines[-1] if lines else f"it ended with code {done.returncode}"
+    return telling_line(done.stderr or done.stdout)
 
 
 def find_chromium() -> str:
@@ -87,7 +94,7 @@ def find_chromium() -> str:
 
 
 def run(*command: str) -> str:
-    """Run an installer; return an empty text where it worked, else its last line."""
+    """Run an installer; return an empty text where it worked, else the reason."""
     print("+", " ".join(command), flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
@@ -96,8 +103,7 @@ def run(*command: str) -> str:
         )
     except OSError as error:
         return str(error)
-    lines = (done.stderr or done.stdout).strip().splitlines()
-    return "" if done.returncode == 0 else (lines[-1] if lines else f"it ended with code {done.returncode}")
+    return "" if done.returncode == 0 else telling_line(done.stderr or done.stdout)
 
 
 def install_from_debian() -> str:
