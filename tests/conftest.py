@@ -1,6 +1,7 @@
 """Settings that hold for every test."""
 
 import os
+from pathlib import Path
 
 # Before torch is imported: threads are process-wide, and on a busy machine one is faster than two.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -20,6 +21,6 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything below tests/browser carries the marker `browser`, and runs after the quick tests."""
     for item in items:
-        if "browser" in item.path.parts:
+        if item.path.is_relative_to(Path(__file__).parent / "browser"):
             item.add_marker("browser")
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
