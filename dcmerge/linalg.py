@@ -100,10 +100,11 @@ def polar_factor(C: Tensor) -> Tensor:
     m, k = C.shape
     if k > m:
         raise ValueError(f"a polar factor needs at least as many rows as columns, got {m} x {k}")
+    if k == 0:
+        return C.clone()
     X = C.double()
     eigenvalues, Q = torch.linalg.eigh(X.T @ X)
-    scale = eigenvalues[-1].clamp_min(0).sqrt() if k else X.new_zeros(())
-    if k and scale > 0 and eigenvalues[0] > (GRAM_TOLERANCE * scale) ** 2:
+    if eigenvalues[0] > max(0.0, GRAM_TOLERANCE**2 * eigenvalues[-1].item()):
         P = ((X @ Q) * eigenvalues.rsqrt()) @ Q.T
         if (P.T @ P - torch.eye(k, dtype=P.dtype)).abs().max() < _ORTHONORMAL_TOLERANCE:
             return P.to(C.dtype)

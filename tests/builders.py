@@ -1,0 +1,119 @@
+"""Small sets of task vectors on disk, for any test that needs some."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dcmerge.task_vectors import TaskVectors
+
+Tensors = Mapping[str, Tensor]
+Factors = Mapping[str, tuple[Tensor, Tensor]]
+
+#: Every kind of parameter once: matrices tall, wide and square, vectors, a scalar, a convolution, the averaged projection.
+SHAPES: dict[str, tuple[int, ...]] = {
+    "visual.conv1.weight": (6, 3, 2, 2),
+    "visual.positional_embedding": (5, 12),
+    "visual.mlp.c_fc.weight": (24, 12),
+    "visual.mlp.c_proj.weight": (12, 24),
+    "visual.attn.out_proj.weight": (12, 12),
+    "visual.ln.bias": (12,),
+    "text_projection": (4, 4),
+    "logit_scale": (),
+}
+
+
+def random_tensors(seed: int, shapes: Mapping[str, tuple[int, ...]] = SHAPES, scale: float = 1.0) -> dict[str, Tensor]:
+    """Gaussian tensors of these shapes, the same at every call."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: scale * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def random_matrices(count: int, rows: int, columns: int, seed: int = 0) -> list[Tensor]:
+    """Gaussian matrices with singular values that decay like those of real deltas."""
+    generator = torch.Generator().manual_seed(seed)
+    small = min(rows, columns)
+    decay = 1 / torch.arange(1, small + 1) ** 0.5
+    matrices = []
+    for _ in range(count):
+        U, s, Vt = torch.linalg.svd(torch.randn(rows, columns, generator=generator), full_matrices=False)
+        matrices.append((U * (s * decay)) @ Vt)
+    return matrices
+
+
+def random_deltas(tasks: int, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, dict[str, Tensor]]:
+    """One delta of every parameter for each of several tasks."""
+    return {f"task{t}": random_tensors(1000 * seed + t + 1, shapes) for t in range(tasks)}
+
+
+def write(path: Path, tensors: Tensors, prefix: str = "", dtype: torch.dtype | None = None) -> Path:
+    """A safetensors file, every name behind a prefix, floating tensors in another dtype where one is given."""
+    named = {
+        prefix + name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous()
+        for name, value in tensors.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(named, path)
+    return path
+
+
+def full_set(folder: Path, deltas: Mapping[str, Tensors], base: Tensors | None = None) -> TaskVectors:
+    """Fully fine-tuned experts, base + delta. Without a base it is zero, so that the deltas read back are exact."""
+    if base is None:
+        base = {name: torch.zeros_like(value) for name, value in next(iter(deltas.values())).items()}
+    source = write(folder / "base.safetensors", base)
+    experts = {
+        task: write(folder / f"{task}.safetensors", {**base, **{name: base[name] + d for name, d in own.items()}})
+        for task, own in deltas.items()
+    }
+    return TaskVectors.open(source, experts)
+
+
+def layer_set(folder: Path, deltas: list[Tensor]) -> TaskVectors:
+    """A model of one matrix, called "weight", with these deltas."""
+    return full_set(folder, {f"task{t}": {"weight": delta} for t, delta in enumerate(deltas)})
+
+
+def write_adapter(folder: Path, factors: Factors, alpha: float | None = None) -> Path:
+    """A PEFT adapter folder: weight name -> (B (m, r), A (r, n)), all of one rank; alpha = r without one, that is scale 1."""
+    rank = next(iter(factors.values()))[1].shape[0]
+    tensors = {}
+    for name, (B, A) in factors.items():
+        module = "base_model.model." + name.removesuffix(".weight")
+        tensors[f"{module}.lora_A.weight"], tensors[f"{module}.lora_B.weight"] = A, B
+    write(folder / "adapter_model.safetensors", tensors)
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank if alpha is None else alpha, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def random_factors(
+    seed: int, rank: int = 2, shapes: Mapping[str, tuple[int, int]] | None = None
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Gaussian factors of every adapted weight."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = shapes or {"attn.q_proj.weight": (16, 12), "mlp.fc1.weight": (20, 16)}
+    return {
+        name: (torch.randn(m, rank, generator=generator), torch.randn(rank, n, generator=generator))
+        for name, (m, n) in shapes.items()
+    }
+
+
+def lora_set(
+    folder: Path, adapters: Mapping[str, Factors], alpha: float | None = None, base: Tensors | None = None
+) -> TaskVectors:
+    """LoRA experts, with or without the base that they adapt."""
+    source = None if base is None else write(folder / "base.safetensors", base)
+    return TaskVectors.open(
+        source, {task: write_adapter(folder / task, factors, alpha) for task, factors in adapters.items()}
+    )
+
+
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    """‖found − wanted‖ / ‖wanted‖, Frobenius."""
+    return ((found.double() - wanted.double()).norm() / wanted.double().norm().clamp_min(1e-30)).item()
