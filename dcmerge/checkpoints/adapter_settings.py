@@ -26,7 +26,10 @@ UNSUPPORTED = {
     "modules_to_save": "fully trained modules (modules_to_save)",
 }
 # These initialisations subtract something from the base's own weights, so B @ A alone is not expert minus base.
-CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica", "orthogonal")
+CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# PEFT up to this version adds the delta of an attention's output projection twice, in training as in merging
+# (https://github.com/huggingface/peft/pull/3774), so that is what its adapters have learned.
+LAST_VERSION_THAT_DOUBLES = (0, 21)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class AdapterSettings:
     fan_in_fan_out: bool = False
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
+    peft_version: str = ""
 
     @classmethod
     def open(cls, path: Path) -> AdapterSettings:
@@ -67,6 +71,7 @@ class AdapterSettings:
                 fan_in_fan_out=bool(config.get("fan_in_fan_out")),
                 rank_pattern={_pattern(key): _rank(value) for key, value in _table(config.get("rank_pattern"))},
                 alpha_pattern={_pattern(key): _number(value) for key, value in _table(config.get("alpha_pattern"))},
+                peft_version=str(config.get("peft_version") or ""),
             )
         except (ValueError, re.error) as error:
             raise InputError(f"The adapter configuration {shown(path)} is damaged: {error}.") from None
@@ -81,11 +86,20 @@ class AdapterSettings:
         alpha = _match(self.alpha_pattern, module, self.lora_alpha)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
+    @property
+    def doubles_attention_output(self) -> bool:
+        """Whether the PEFT that wrote this adds the delta of ``nn.MultiheadAttention.out_proj`` twice.
+
+        Old versions do, and do not write their number.
+        """
+        version = re.match(r"(\d+)\.(\d+)", self.peft_version)
+        return version is None or (int(version[1]), int(version[2])) <= LAST_VERSION_THAT_DOUBLES
+
 
 def _match(patterns: dict[str, float], module: str, default: float) -> float:
     """The first pattern that matches the end of the module's name, as PEFT's get_pattern_key does."""
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        if re.match(_whole(pattern), module):
             return value
     return default
 
@@ -102,8 +116,12 @@ def _number(value: object) -> float:
     return value
 
 
+def _whole(pattern: str) -> str:
+    return rf"(.*\.)?({pattern})$"
+
+
 def _pattern(key: str) -> str:
-    re.compile(key)
+    re.compile(_whole(key))
     return key
 
 

@@ -5,7 +5,8 @@ store their weight as (in, out) (``fan_in_fan_out``) use the transposed product.
 
 An adapted ``nn.MultiheadAttention`` M has two pairs of factors, and PEFT always writes both: ``M.lora_A`` belongs to
 ``M.in_proj_weight``, ``M.base_layer.out_proj.lora_A`` to ``M.out_proj.weight``. So M is one exactly if the second pair
-is there; no guess from the module's name is needed.
+is there; no guess from the module's name is needed. PEFT up to 0.21 adds the second delta twice; we read what the
+adapted model computes, so ``left`` is doubled for those (and ``notes`` says so).
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ class LoraCheckpoint(Checkpoint):
         super().__init__(path, infos, sources, [file.path, path / ADAPTER_CONFIG])
         self.rank = max(file.infos[one.factor_a].shape[0] for one in self.adapted.values())
         self.notes = file.notes
+        if settings.doubles_attention_output and any(ATTENTION_OUTPUT in one.factor_a for one in self.adapted.values()):
+            self.notes += (f"{shown(path.name)}: PEFT adds the out_proj deltas of this adapter twice, and so do we.",)
         if (path / "non_lora_trainables.bin").exists():
             self.notes += ("non_lora_trainables.bin lies beside the adapter and is not read.",)
 
@@ -116,9 +119,7 @@ def _adapted(file: TensorFile, settings: AdapterSettings) -> list[Adapted]:
     return [_one_adapted(file, settings, module, pairs) for module in pairs]
 
 
-def _one_adapted(
-    file: TensorFile, settings: AdapterSettings, module: str, pairs: dict[str, dict[str, str]]
-) -> Adapted:
+def _one_adapted(file: TensorFile, settings: AdapterSettings, module: str, pairs: dict[str, dict[str, str]]) -> Adapted:
     pair = pairs[module]
     if len(pair) < 2:
         alone = shown(next(iter(pair.values())))
@@ -132,7 +133,8 @@ def _one_adapted(
     in_attention = is_attention or name != owner
     transposed = is_embedding or (settings.fan_in_fan_out and not in_attention)
     _check_factors(file, pair, name, settings.rank_of(owner))
-    return Adapted(weight, pair["A"], pair["B"], settings.scale_of(owner), transposed)
+    times = 2 if name != owner and settings.doubles_attention_output else 1
+    return Adapted(weight, pair["A"], pair["B"], times * settings.scale_of(owner), transposed)
 
 
 def _check_factors(file: TensorFile, pair: dict[str, str], name: str, rank: int) -> None:

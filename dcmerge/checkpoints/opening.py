@@ -46,12 +46,9 @@ def _open_file(path: Path) -> Checkpoint:
     if path.name == ADAPTER_CONFIG:
         return LoraCheckpoint.open(path.parent)
     file = _tensor_file(path)
-    if any(is_adapter_key(name) for name in file.infos):
-        # The factors alone do not say their scale, so they are only read together with their settings.
-        if (path.parent / ADAPTER_CONFIG).exists() and path.name in ADAPTER_WEIGHTS:
-            return LoraCheckpoint.open(path.parent)
-        raise InputError(f"{shown(path)} holds LoRA factors; expected an {ADAPTER_CONFIG} beside it, found none.")
-    return StoredCheckpoint(path, _kind(path), [file])
+    if path.name in ADAPTER_WEIGHTS and (path.parent / ADAPTER_CONFIG).exists():
+        return LoraCheckpoint.open(path.parent)
+    return _stored(path, [file])
 
 
 def _open_folder(path: Path) -> Checkpoint:
@@ -85,9 +82,9 @@ def _open_folder(path: Path) -> Checkpoint:
 
 def _open_inside(folder: Path, file: Path) -> Checkpoint:
     """The checkpoint of one file, named after the folder that the user gave."""
-    checkpoint = _open_index(folder, file) if file.name.endswith(INDEX_SUFFIX) else _open_file(checked_file(file))
-    checkpoint.path = folder
-    return checkpoint
+    if file.name.endswith(INDEX_SUFFIX):
+        return _open_index(folder, file)
+    return _stored(folder, [_tensor_file(checked_file(file))])
 
 
 def _open_index(path: Path, index: Path) -> Checkpoint:
@@ -106,9 +103,10 @@ def _open_index(path: Path, index: Path) -> Checkpoint:
         if tensor not in shards[str(shard)].infos:
             raise InputError(f"The tensor {shown(tensor)} that {shown(index)} lists is not in {shown(shard)}.")
     listed = sum(len(shard.infos) for shard in shards.values())
-    checkpoint = StoredCheckpoint(path, _kind(next(iter(shards.values())).path), list(shards.values()), [index])
+    checkpoint = _stored(path, list(shards.values()), [index])
     if listed > len(weight_map):
-        checkpoint.notes += (f"{shown(index.name)} lists {len(weight_map)} of the {listed} tensors of its shards.",)
+        what = f"{len(weight_map)} of the {listed} tensors of its shards"
+        checkpoint.notes += (f"{shown(index.name)} lists {what}; all are used.",)
     return checkpoint
 
 
@@ -118,7 +116,16 @@ def _open_shards(path: Path, shards: Sequence[Path]) -> Checkpoint:
         found = sum(shard.name.endswith(f"-of-{match[2]}{SAFETENSORS_SUFFIX}") for shard in shards)
         if found != int(match[2]):
             raise InputError(f"Expected {int(match[2])} shards in {shown(path)}, found {found}: {_listed(shards)}.")
-    return StoredCheckpoint(path, "safetensors", [SafetensorsFile(checked_file(shard)) for shard in shards])
+    return _stored(path, [SafetensorsFile(checked_file(shard)) for shard in shards])
+
+
+def _stored(path: Path, files: Sequence[TensorFile], extra_files: Sequence[Path] = ()) -> StoredCheckpoint:
+    for file in files:
+        # The factors alone do not say their scale: they are only read together with their settings.
+        if any(is_adapter_key(name) for name in file.infos):
+            raise InputError(f"{shown(file.path)} holds LoRA factors: expected an {ADAPTER_CONFIG} beside it.")
+    kind = "safetensors" if files[0].path.suffix == SAFETENSORS_SUFFIX else "state_dict"
+    return StoredCheckpoint(path, kind, files, extra_files)
 
 
 def _tensor_file(path: Path) -> TensorFile:
@@ -128,10 +135,6 @@ def _tensor_file(path: Path) -> TensorFile:
         return StateDictFile(path)
     known = ", ".join((SAFETENSORS_SUFFIX, *STATE_DICT_SUFFIXES))
     raise InputError(f"Expected a checkpoint ({known}, or a folder of them), got {shown(path)}.")
-
-
-def _kind(path: Path) -> str:
-    return "safetensors" if path.suffix == SAFETENSORS_SUFFIX else "state_dict"
 
 
 def _listed(paths: Sequence[Path]) -> str:

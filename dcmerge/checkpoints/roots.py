@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from dcmerge.checkpoints.lora import ADAPTER_CONFIG
+from dcmerge.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from dcmerge.checkpoints.opening import INDEX_SUFFIX, SAFETENSORS_SUFFIX, STATE_DICT_SUFFIXES, WHOLE_MODELS
 from dcmerge.checkpoints.paths import checked_path, reason, shown
 from dcmerge.errors import InputError
@@ -45,9 +46,12 @@ class Roots:
         if found is None:
             raise InputError(f"There is no {shown(text)} below {self._named()}.")
         self._check_inside(found, text)
-        checked = checked_path(os.path.realpath(found))
+        # Not the link's target: a download cache links model.safetensors to a file that is named by its hash.
+        checked = checked_path(found)
         if checked.is_dir():
             self._check_links(checked, text)
+        elif checked.name.endswith(INDEX_SUFFIX) or checked.name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS):
+            self._check_links(checked.parent, str(PurePosixPath(text).parent))
         return checked
 
     def list(self, pattern: str = "*", limit: int = 500) -> tuple[str, ...]:
@@ -59,15 +63,10 @@ class Roots:
         return self._names(_checkpoint_paths(self._walk()), limit)
 
     def _candidates(self, text: str) -> tuple[Path, ...]:
-        if not isinstance(text, str) or not text.strip():
-            raise InputError("Expected the path of a checkpoint, got an empty one.")
-        if any(not character.isprintable() for character in text):
-            raise InputError(f"Expected a path, got one with a control character: {shown(text)}.")
-        if "\\" in text or DRIVE.match(text) or text.startswith("//"):
-            raise InputError(f"Expected a path with / between folders and no drive or machine, got {shown(text)}.")
+        expected = _what_text_lacks(text)
+        if expected:
+            raise InputError(f"Expected {expected}, got {shown(text) or 'nothing'}.")
         path = PurePosixPath(text)
-        if ".." in path.parts:
-            raise InputError(f"Expected a path without .., got {shown(text)}.")
         if not path.is_absolute():
             return tuple(folder / path for folder in self.folders)
         if not any(path.is_relative_to(spelling) for spelling in self._spellings):
@@ -105,7 +104,9 @@ class Roots:
                     if count > ENTRY_LIMIT:
                         return
                     path = Path(folder, name)
-                    if not name.startswith(".") and path.is_file() and self._holds(Path(os.path.realpath(path))):
+                    if name.startswith(".") or _what_text_lacks(path.relative_to(root).as_posix()):
+                        continue
+                    if path.is_file() and self._holds(Path(os.path.realpath(path))):
                         yield path
 
     def _names(self, paths: Iterable[Path], limit: int) -> tuple[str, ...]:
@@ -123,6 +124,17 @@ class Roots:
 
     def _named(self) -> str:
         return ", ".join(shown(folder) for folder in self.folders) or "any root (none was given)"
+
+
+def _what_text_lacks(text: str) -> str:
+    """What was expected of a path instead of ``text``, or nothing where the text itself is harmless."""
+    if not isinstance(text, str) or not text.strip():
+        return "the path of a checkpoint"
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        return "a path without control characters"
+    if "\\" in text or DRIVE.match(text) or text.startswith("//"):
+        return "a path with / between folders and no drive or machine"
+    return "a path without .." if ".." in PurePosixPath(text).parts else ""
 
 
 def _checkpoint_paths(files: Iterable[Path]) -> Iterator[Path]:

@@ -47,7 +47,7 @@ class StateDictFile:
 
     def read(self, name: str) -> Tensor:
         """A contiguous copy: tensors of a state dict may share memory, and the caller may change what it gets."""
-        return self._tensors[name].clone(memory_format=torch.contiguous_format)
+        return self._tensors[name].detach().clone(memory_format=torch.contiguous_format)
 
 
 def _load(path: Path) -> object:
@@ -60,17 +60,21 @@ def _load(path: Path) -> object:
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"a pickled object ({found[1]})" if found else "pickled objects"
-        raise InputError(
-            f"Expected a state dict of plain tensors, got {what} in {shown(path)}, which would run code when opened; "
-            f"in the environment that made it, convert it: {HOW_TO_CONVERT}."
-        ) from None
     except Exception as error:  # The reader of a damaged archive fails in many ways, none of them listed anywhere.
-        raise InputError(
-            f"Expected a PyTorch state dict, got {shown(path)}, which is damaged or not one ({reason(error)})."
-        ) from None
+        raise _load_error(error, path) from None
+
+
+def _load_error(error: Exception, path: Path) -> InputError:
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and found:
+        return InputError(
+            f"Expected a state dict of plain tensors, got a pickled object ({found[1]}) in {shown(path)}, which would "
+            f"run code when opened; in the environment that made it, convert it: {HOW_TO_CONVERT}."
+        )
+    if "unable to mmap" in str(error):
+        return InputError(f"{shown(path)} does not fit this machine's memory: convert it to safetensors.")
+    damage = reason(error) if not isinstance(error, pickle.UnpicklingError) else "the pickle in it cannot be read"
+    return InputError(f"Expected a PyTorch state dict, got {shown(path)}, which is damaged or not one ({damage}).")
 
 
 def _tensors_of(loaded: object, path: Path) -> tuple[dict[str, Tensor], list[str]]:

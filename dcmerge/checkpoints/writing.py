@@ -97,11 +97,14 @@ def _check_target(target: Path, nbytes: int) -> None:
     """Refuse before hours of work what cannot be written after them."""
     if "\0" in str(target) or not target.name:
         raise InputError(f"Expected the path of a file to write, got {shown(target)!r}.")
-    if not target.parent.is_dir():
-        raise InputError(f"Cannot write {shown(target)}: there is no folder {shown(target.parent)}.")
-    if target.exists() and not target.is_file():
-        raise InputError(f"Cannot write {shown(target)}: it exists and is not a file.")
-    free = shutil.disk_usage(target.parent).free
+    try:
+        if not target.parent.is_dir():
+            raise InputError(f"Cannot write {shown(target)}: there is no folder {shown(target.parent)}.")
+        if target.exists() and not target.is_file():
+            raise InputError(f"Cannot write {shown(target)}: it exists and is not a file.")
+        free = shutil.disk_usage(target.parent).free
+    except OSError as error:
+        raise _write_error(error, target) from None
     if nbytes > free:
         raise InputError(f"Cannot write {shown(target)}: it needs {nbytes} bytes and the disk has {free} left.")
 
@@ -111,7 +114,7 @@ def _create(temporary: Path, target: Path) -> BinaryIO:
         # Not tempfile: its files are readable by their owner only, and stay so after the renaming.
         return open(temporary, "xb", buffering=0)
     except OSError as error:
-        raise InputError(f"Cannot write {shown(target)}: {reason(error)}.") from None
+        raise _write_error(error, target) from None
 
 
 def _write(
@@ -132,6 +135,7 @@ def _write(
             got = f"{tuple(tensor.shape)} {tensor.dtype}"
             raise ValueError(f"the tensor {name} was announced as {info.shape} {info.dtype} and came as {got}")
         _put(file, target, starts[name], _bytes(tensor))
+        del tensor  # before the next one is made: together they would be the peak of the memory
     if missing:
         raise ValueError(f"{len(missing)} tensors never came, the first is {next(iter(missing))}")
     try:
@@ -142,7 +146,7 @@ def _write(
 
 def _bytes(tensor: Tensor) -> memoryview:
     """The tensor's memory, row-major; no copy where it lies so already."""
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    flat = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy()).cast("B")
 
 

@@ -1,0 +1,76 @@
+"""Canonical names: wrappers' prefixes go where every weight carries them, and only there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcmerge.checkpoints.names import PREFIXES, align, canonical_names, common_prefix
+from dcmerge.errors import InputError
+
+WORDS = st.sampled_from(["visual", "proj", "weight", "layers", "0", "attn", "head"])
+NAMES = st.lists(st.lists(WORDS, min_size=1, max_size=4).map(".".join), min_size=1, max_size=8, unique=True)
+CHAINS = st.lists(st.sampled_from(PREFIXES), max_size=4).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("names", "prefix"),
+    [
+        (["visual.proj", "visual.conv1.weight"], ""),
+        (["model.visual.proj", "model.ln.weight"], "model."),
+        (["module.model.visual.proj", "module.model.ln.weight"], "module.model."),
+        (["base_model.model.model.layers.0.w"], "base_model.model.model."),
+        (["_orig_mod.module.w"], "_orig_mod.module."),
+        (["model.layers.0.w", "lm_head.weight"], ""),
+        (["model.", "model.w"], ""),
+        ([], ""),
+    ],
+)
+def test_prefixes_by_hand(names, prefix):
+    assert common_prefix(names) == prefix
+
+
+@given(NAMES, CHAINS)
+def test_wrapping_changes_no_canonical_name(names, chain):
+    wrapped = [chain + name for name in names]
+    assert canonical_names(dict.fromkeys(wrapped, True), Path("p")) == dict(zip(names, wrapped, strict=True))
+
+
+def test_integer_buffers_do_not_decide():
+    floating = {"model.a": True, "model.position_ids": False, "step": False}
+    names = canonical_names(floating, Path("p"))
+    assert names == {"a": "model.a", "position_ids": "model.position_ids", "step": "step"}
+
+
+def test_a_collision_is_refused():
+    with pytest.raises(InputError, match="model.a and a of p have the same name"):
+        canonical_names({"model.a": True, "a": False}, Path("p"))
+
+
+@pytest.mark.parametrize(
+    ("names", "base", "expected"),
+    [
+        (["a.w", "b.w"], ["a.w", "b.w", "c.w"], ["a.w", "b.w"]),
+        (
+            ["layers.0.w", "layers.1.w"],
+            ["model.layers.0.w", "model.layers.1.w"],
+            ["model.layers.0.w", "model.layers.1.w"],
+        ),
+        (["encoder.w"], ["vision_model.encoder.w", "text_model.b"], ["vision_model.encoder.w"]),
+        (["vision_model.encoder.w"], ["encoder.w"], ["encoder.w"]),
+        # Two towers fit equally well: nothing is guessed.
+        (["encoder.w"], ["vision_model.encoder.w", "text_model.encoder.w"], ["encoder.w"]),
+        (["layers.0.w", "head.w"], ["model.layers.0.w", "model.layers.1.w"], ["model.layers.0.w", "head.w"]),
+        ([], ["a"], []),
+    ],
+)
+def test_align_by_hand(names, base, expected):
+    assert align(names, base) == dict(zip(names, expected, strict=True))
+
+
+@given(NAMES)
+def test_align_leaves_equal_names_alone(names):
+    assert align(names, names) == {name: name for name in names}
