@@ -1,0 +1,10 @@
+"""Plotly figures from result objects. No Streamlit here, and no mathematics: every number comes in ready."""
+
+from dcmerge.plots.accuracies import accuracy_bars, comparison_bars, scale_curve
+from dcmerge.plots.alignments import aligned_delta_map, block_energy_map, consistency_lines, overlap_maps
+from dcmerge.plots.spectra import concentration_map, cumulative_lines, layer_overview, spectrum_facets
+
+__all__ = [
+    "accuracy_bars", "aligned_delta_map", "block_energy_map", "comparison_bars", "concentration_map", "consistency_lines",
+    "cumulative_lines", "layer_overview", "overlap_maps", "scale_curve", "spectrum_facets",
+]  # fmt: skip

@@ -1,0 +1,61 @@
+"""Figures of accuracies: bars with intervals, the α curve, two runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from dcmerge.evaluation import Evaluation, Scale
+from dcmerge.plots.style import EXPERT, MERGED, PINNED, ZERO_SHOT, titled
+
+
+def accuracy_bars(
+    zero_shot: Evaluation, merged: Evaluation | None, experts: Evaluation, titles: Mapping[str, str], *, label: str = "merged"
+) -> go.Figure:
+    """Per task: zero-shot, merged and expert accuracy with 95 % Wilson intervals, on the same images."""
+    rows = [("zero-shot", zero_shot, ZERO_SHOT), (label, merged, MERGED), ("expert", experts, EXPERT)]
+    return _grouped([row for row in rows if row[1] is not None], titles, f"Accuracy per task ({experts.measured_on})")
+
+
+def comparison_bars(runs: Sequence[tuple[str, Evaluation]], titles: Mapping[str, str]) -> go.Figure:
+    """Two pinned runs task by task, on the same images."""
+    colours = (MERGED, PINNED)
+    rows = [(name, run, colours[place % 2]) for place, (name, run) in enumerate(runs)]
+    return _grouped(rows, titles, f"Two runs side by side ({runs[0][1].measured_on})")
+
+
+def _grouped(rows: Sequence[tuple[str, Evaluation, str]], titles: Mapping[str, str], title: str) -> go.Figure:
+    figure = go.Figure()
+    for name, run, colour in rows:
+        tasks = list(run.tasks.values())
+        accuracy = [100 * task.accuracy for task in tasks]
+        lows, highs = zip(*(task.interval for task in tasks), strict=True)
+        figure.add_bar(
+            x=[titles.get(task.task, task.task) for task in tasks], y=accuracy, name=f"{name} (mean {100 * run.mean:.1f} %)",
+            marker_color=colour,
+            error_y={
+                "type": "data", "symmetric": False, "thickness": 1.2, "width": 3,
+                "array": [100 * high - a for high, a in zip(highs, accuracy, strict=True)],
+                "arrayminus": [a - 100 * low for low, a in zip(lows, accuracy, strict=True)],
+            },
+            customdata=[[100 * low, 100 * high] for low, high in zip(lows, highs, strict=True)],
+            hovertemplate="%{x}: %{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]",
+        )  # fmt: skip
+    figure.update_layout(barmode="group", bargap=0.25)
+    figure.update_yaxes(range=[0, 104], ticksuffix=" %")
+    return titled(figure, title, "task", "top-1 accuracy", 430)
+
+
+def scale_curve(curves: Mapping[str, Scale], chosen: float | None = None) -> go.Figure:
+    """Mean normalised validation accuracy against α, a line a run; the line's best and the α in use are marked."""
+    figure = go.Figure()
+    for name, scale in curves.items():
+        alpha, accuracy = zip(*scale.curve, strict=True)
+        figure.add_scatter(x=alpha, y=[100 * a for a in accuracy], mode="lines+markers", name=name,
+                           hovertemplate="α = %{x:.2g}: %{y:.1f} %")  # fmt: skip
+    if chosen is not None:
+        figure.add_vline(chosen, line={"dash": "dot", "width": 1.5}, annotation_text=f"α = {chosen:g}")
+    figure.update_yaxes(ticksuffix=" %")
+    origin = next(iter(curves.values())).origin
+    return titled(figure, f"Choice of α ({origin})", "scale α", "mean normalised accuracy", 360)

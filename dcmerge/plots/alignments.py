@@ -1,0 +1,118 @@
+"""Figures of the cover basis: overlap of experts, aligned deltas, directional consistency over depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+import torch
+from plotly.subplots import make_subplots
+from torch import Tensor
+
+from dcmerge.inspection import MEASURES, Consistency, LayerAlignment
+from dcmerge.naming import place_of
+from dcmerge.plots.style import ALIGNED, PALETTE, SCALE, titled
+
+#: Aligned deltas wider than this are drawn as maxima of equal squares.
+MAX_CELLS = 192
+
+
+def overlap_maps(alignment: LayerAlignment, side: str, titles: Sequence[str]) -> go.Figure:
+    """Overlap of the experts' subspaces (T x T) before and after whitening, side "U" (outputs) or "V" (inputs)."""
+    before, after = getattr(alignment, f"before_{side}"), getattr(alignment, f"after_{side}")
+    figure = make_subplots(
+        1, 2, horizontal_spacing=0.08, shared_yaxes=True,
+        subplot_titles=("before: experts' own directions", "after: whitened block (row) and expert (column)"),
+    )  # fmt: skip
+    for column, table in enumerate((before, after), start=1):
+        figure.add_heatmap(
+            z=table.tolist(), x=list(titles), y=list(titles), coloraxis="coloraxis",
+            text=[[f"{value:.2f}" for value in row] for row in table.tolist()],
+            texttemplate="%{text}" if len(titles) <= 10 else None, row=1, col=column,
+            hovertemplate="%{y} and %{x}: %{z:.3f}<extra></extra>",
+        )  # fmt: skip
+    figure.update_yaxes(autorange="reversed")
+    side_name = {"U": "output", "V": "input"}[side]
+    titled(figure, f"Overlap of the experts' {side_name} subspaces, 0 (orthogonal) to 1 (equal)", "", "", 430)
+    return figure.update_layout(
+        coloraxis={"colorscale": SCALE, "cmin": 0, "cmax": 1, "colorbar": {"title": {"text": "overlap"}, "thickness": 12}},
+        margin={"t": 90},
+    )
+
+
+def aligned_delta_map(alignment: LayerAlignment, task: int, title: str, tasks: Sequence[str]) -> go.Figure:
+    """log10 |M_t| in the cover basis with the block grid; entries that survive the keep are marked."""
+    stages = alignment.stages
+    M, kept = stages.aligned[task].abs(), stages.kept[task]
+    pool = -(-M.shape[0] // MAX_CELLS)
+    z = _maxima(M, pool).clamp_min(1e-12).log10()
+    centre = [(i + 0.5) * pool - 0.5 for i in range(z.shape[0])]
+    figure = go.Figure(
+        go.Heatmap(
+            z=z.round(decimals=2).tolist(), x=centre, y=centre, colorscale=SCALE, zmin=z.max().item() - 4, zmax=z.max().item(),
+            colorbar={"title": {"text": "log₁₀ |M|"}, "thickness": 12},
+            hovertemplate="row %{y}, column %{x}: 10^%{z}<extra></extra>",
+        )
+    )  # fmt: skip
+    rows, columns = kept.nonzero(as_tuple=True)
+    figure.add_scatter(
+        x=columns.tolist(), y=rows.tolist(), mode="markers", name=f"kept entries ({int(kept.sum())} of {kept.numel():,})",
+        marker={"symbol": "circle-open", "size": 7, "color": ALIGNED, "line": {"width": 1.5}}, showlegend=True,
+        hovertemplate="kept: row %{y}, column %{x}<extra></extra>",
+    )  # fmt: skip
+    block = stages.basis.block
+    for border in range(block, M.shape[0], block):
+        for line in (figure.add_vline, figure.add_hline):
+            line(border - 0.5, line={"width": 1, "color": "rgba(255,255,255,.55)"})
+    ticks = {"tickvals": [(t + 0.5) * block - 0.5 for t in range(len(tasks))], "ticktext": list(tasks)}
+    figure.update_xaxes(**ticks, tickangle=-40, showgrid=False)
+    figure.update_yaxes(**ticks, autorange="reversed", showgrid=False, scaleanchor="x")
+    pooled = f"; each cell is the largest of {pool} x {pool} entries" if pool > 1 else ""
+    return titled(figure, f"Aligned delta of {title} in the cover basis{pooled}", "input directions, by owner",
+                  "output directions, by owner", 620)  # fmt: skip
+
+
+def _maxima(M: Tensor, pool: int) -> Tensor:
+    if pool == 1:
+        return M
+    return torch.nn.functional.max_pool2d(M[None, None], pool, ceil_mode=True)[0, 0]
+
+
+def block_energy_map(alignment: LayerAlignment, titles: Sequence[str]) -> go.Figure:
+    """Where each task's energy lies: share of ‖M_t‖² in the diagonal blocks (columns), and outside all of them."""
+    T = len(titles)
+    diagonal = torch.stack([torch.diagonal(alignment.energy[t]) for t in range(T)])
+    table = 100 * torch.cat([diagonal, 1 - diagonal.sum(dim=1, keepdim=True)], dim=1)
+    figure = go.Figure(
+        go.Heatmap(
+            z=table.tolist(), x=[*(f"block {t}" for t in titles), "off the diagonal (masked)"], y=list(titles), colorscale=SCALE,
+            zmin=0, zmax=100, text=[[f"{v:.0f}" for v in row] for row in table.tolist()], texttemplate="%{text}",
+            colorbar={"title": {"text": "% of ‖M‖²"}, "thickness": 12},
+            hovertemplate="%{y} in %{x}: %{z:.1f} %<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(tickangle=-30)
+    return titled(figure, "Where each aligned delta's energy (sum of squares) lies", "block of the cover basis", "task", 430)
+
+
+def consistency_lines(results: Mapping[str, Consistency], measure: str) -> go.Figure:
+    """Merged against expert over depth, a line a method: mean over experts, with the range over experts as a band."""
+    figure = go.Figure()
+    for place, (method, result) in enumerate(results.items()):
+        x = [place_of(name).label for name in result.layers]
+        table, colour = result.measures[measure], PALETTE[place % len(PALETTE)]
+        low, high = table.min(dim=0).values.tolist(), table.max(dim=0).values.tolist()
+        figure.add_scatter(x=[*x, *x[::-1]], y=[*high, *low[::-1]], fill="toself", fillcolor=_faint(colour), line={"width": 0},
+                           hoverinfo="skip", showlegend=False, legendgroup=method)  # fmt: skip
+        figure.add_scatter(x=x, y=table.mean(dim=0).tolist(), mode="lines+markers", name=method, legendgroup=method,
+                           line={"color": colour, "width": 2}, hovertemplate="%{x}: %{y:.3f}")  # fmt: skip
+    figure.update_xaxes(tickangle=-40)
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(meta={"measure": MEASURES[measure]})
+    return titled(figure, f"{measure} of the merged matrix and each expert, over depth", "matrix, by depth", measure, 470)
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.12)"

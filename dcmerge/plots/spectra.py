@@ -1,0 +1,120 @@
+"""Figures of singular-value spectra and of where energy is concentrated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+from torch import Tensor
+
+from dcmerge.inspection import Concentration, LayerSpectra
+from dcmerge.naming import place_of
+from dcmerge.plots.style import ALIGNED, PALETTE, RAW, SCALE, SMOOTHED, titled
+from dcmerge.spectra import cumulative_energy
+
+_OUTSIDE_COLUMN = "–"
+
+
+def layer_overview(concentration: Concentration, chosen: str) -> go.Figure:
+    """All matrices on a grid of depth x kind, coloured by energy concentration (mean over tasks); the chosen one is ringed."""
+    places = [place_of(name) for name in concentration.layers]
+    x = [_OUTSIDE_COLUMN if place.depth is None else str(place.depth) for place in places]
+    share = (100 * concentration.share.mean(dim=0)).tolist()
+    figure = go.Figure(
+        go.Scatter(
+            x=x, y=[place.kind for place in places], mode="markers", customdata=concentration.layers,
+            marker={
+                "symbol": "square", "size": 26, "color": share, "colorscale": SCALE,
+                "colorbar": {"title": {"text": "top 5 %<br>hold (% of s²)"}, "thickness": 12},
+                "line": {
+                    "width": [4 if name == chosen else 0 for name in concentration.layers], "color": ALIGNED,
+                },
+            },
+            hovertemplate="%{customdata}<br>top 5 %% of components hold %{marker.color:.0f} %% of the energy<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=_columns(x), showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    rows = len({place.kind for place in places})
+    return titled(figure, "Every matrix by depth and kind: how concentrated is its energy?", "block", "", 130 + 36 * rows)
+
+
+def _columns(x: Sequence[str]) -> list[str]:
+    numbers = sorted({int(value) for value in x if value != _OUTSIDE_COLUMN})
+    return [_OUTSIDE_COLUMN, *map(str, numbers)]
+
+
+def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], columns: int = 4) -> go.Figure:
+    """One small plot a task: raw, smoothed and aligned singular values on one logarithmic axis."""
+    rows = math.ceil(len(spectra.tasks) / columns)
+    figure = make_subplots(
+        rows, columns, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.11,
+        subplot_titles=[titles.get(task.task, task.task) for task in spectra.tasks],
+        x_title="component (rank of the singular value)", y_title="singular value (log scale)",
+    )  # fmt: skip
+    for place, task in enumerate(spectra.tasks):
+        stages = (
+            ("raw", task.raw, RAW, 1.5), (f"smoothed ({spectra.smoothing})", task.smoothed, SMOOTHED, 3),
+            ("aligned, kept and masked", task.aligned, ALIGNED, 1.5),
+        )  # fmt: skip
+        for name, s, colour, width in stages:
+            figure.add_scatter(
+                x=list(range(1, len(s) + 1)), y=_positive(s), mode="lines", name=name, legendgroup=name,
+                showlegend=place == 0, line={"color": colour, "width": width},
+                hovertemplate="component %{x}: %{y:.3g}",
+                row=place // columns + 1, col=place % columns + 1,
+            )  # fmt: skip
+        if spectra.rank:
+            figure.add_vline(spectra.rank, line={"dash": "dot", "width": 1, "color": RAW},
+                             row=place // columns + 1, col=place % columns + 1)  # fmt: skip
+    figure.update_yaxes(type="log", exponentformat="power", nticks=5)
+    figure.update_layout(
+        title={"text": f"Singular values of {spectra.layer}", "x": 0, "font": {"size": 16}},
+        height=90 + 210 * rows, margin={"l": 70, "r": 10, "t": 90, "b": 60},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.06, "xanchor": "right", "x": 1},
+    )  # fmt: skip
+    return figure
+
+
+def _positive(s: Tensor) -> list[float | None]:
+    """Values for a logarithmic axis; what is numerically zero is left out."""
+    floor = 1e-7 * s.max().item() if s.numel() else 0.0
+    return [float(f"{value:.4g}") if value > floor else None for value in s.tolist()]
+
+
+def cumulative_lines(spectra: LayerSpectra, titles: dict[str, str], power: int) -> go.Figure:
+    """Share of the energy in the first j kept components, before (dashed) and after smoothing (solid), a colour a task."""
+    unit = "s²" if power == 2 else "s"
+    figure = go.Figure()
+    for place, task in enumerate(spectra.tasks):
+        name = titles.get(task.task, task.task)
+        for stage, s, dash in (("raw", task.raw[: spectra.rank], "dot"), ("smoothed", task.smoothed, "solid")):
+            figure.add_scatter(
+                x=list(range(1, len(s) + 1)), y=(100 * cumulative_energy(s, power)).round(decimals=2).tolist(), mode="lines",
+                name=name, legendgroup=name, showlegend=stage == "smoothed",
+                line={"dash": dash, "width": 2, "color": PALETTE[place % len(PALETTE)]},
+                hovertemplate=f"{name}, {stage}: first %{{x}} hold %{{y:.1f}} %<extra></extra>",
+            )  # fmt: skip
+    figure.update_yaxes(range=[0, 102], ticksuffix=" %")
+    titled(figure, f"Cumulative energy (sum of {unit}) of the {spectra.rank} kept components",
+           "first j components", f"share of the sum of {unit}", 420)  # fmt: skip
+    return figure.update_layout(legend={"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"})
+
+
+def concentration_map(concentration: Concentration, titles: dict[str, str]) -> go.Figure:
+    """Tasks x layers: share of the energy held by the leading 5 % of the components."""
+    figure = go.Figure(
+        go.Heatmap(
+            z=(100 * concentration.share).round(decimals=1).tolist(),
+            x=[place_of(name).label for name in concentration.layers],
+            y=[titles.get(task, task) for task in concentration.tasks],
+            colorscale=SCALE, colorbar={"title": {"text": "% of s²"}, "thickness": 12},
+            hovertemplate="%{y}, %{x}<br>top 5 %% hold %{z:.0f} %% of the energy<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_xaxes(tickangle=-40)
+    figure.update_yaxes(autorange="reversed")
+    height = 240 + 26 * len(concentration.tasks)
+    return titled(figure, "Energy (sum of s²) in the top 5 % of the components, every task and matrix", "matrix, by depth", "task", height)

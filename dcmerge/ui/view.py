@@ -1,0 +1,98 @@
+"""What a person has chosen (set, layer, smoothing, α …): kept across pages, and in the address bar so that a link restores it.
+
+Streamlit drops a widget's value when another page is shown, and its own ``bind="query-params"`` forgets values that came
+with the link at the first change of page (1.67). So the choices live here, as the texts that the address bar shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import streamlit as st
+
+_CHOICES, _ADOPTED, _PAGE, _PUBLISHED = "view.choices", "view.adopted", "view.page", "view.published"
+
+
+def arrive(page: str) -> None:
+    """Called first on every page: takes over a new address (a link, Back, Forward), else restores it after a change of page."""
+    state, address = st.session_state, st.query_params.to_dict()
+    choices = state.setdefault(_CHOICES, {})
+    changed_page = state.get(_PAGE) != page
+    if address and address != state.get(_PUBLISHED):
+        choices.clear()
+        choices.update(address)
+        state[_ADOPTED] = set()
+    elif changed_page:
+        state[_ADOPTED] = set()
+    state[_PAGE] = page
+    _publish()
+
+
+def remembered(
+    widget: Callable[..., Any], label: str, *, key: str, default: Any, options: Sequence[Any] | None = None, **arguments: Any
+) -> Any:
+    """Draw a keyed widget whose value is restored from, and written to, the address bar; values equal to the default are not.
+
+    A value in the address that is not one of ``options``, or outside min_value .. max_value, counts as the default.
+    """
+    state = st.session_state
+    adopted = state.setdefault(_ADOPTED, set())
+    if key not in adopted or key not in state:
+        state[key] = _decoded(state[_CHOICES].get(key), default, options, arguments)
+        adopted.add(key)
+    elif options is not None and not _among(state[key], options):
+        state[key] = default
+    value = widget(label, key=key, **({"options": options} if options is not None else {}), **arguments)
+    _remember(key, value, default)
+    return value
+
+
+def choose(key: str, value: Any) -> None:
+    """Set a remembered widget's value from a callback, before it is drawn."""
+    st.session_state[key] = value
+    st.session_state.setdefault(_CHOICES, {})[key] = _encoded(value)
+
+
+def _among(value: Any, options: Sequence[Any]) -> bool:
+    return all(item in options for item in value) if isinstance(value, list) else value in options
+
+
+def _remember(key: str, value: Any, default: Any) -> None:
+    choices = st.session_state[_CHOICES]
+    if value == default or value is None:
+        choices.pop(key, None)
+    else:
+        choices[key] = _encoded(value)
+    _publish()
+
+
+def _publish() -> None:
+    choices = dict(st.session_state[_CHOICES])
+    if st.query_params.to_dict() != choices:
+        st.query_params.from_dict(choices)
+    st.session_state[_PUBLISHED] = choices
+
+
+def _encoded(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _decoded(text: str | None, default: Any, options: Sequence[Any] | None, limits: dict[str, Any]) -> Any:
+    """The text of an address as the type of the default; the default where it makes no sense."""
+    if text is None:
+        return default
+    try:
+        if isinstance(default, bool):
+            value: Any = {"True": True, "False": False}[text]
+        elif isinstance(default, (int, float)):
+            value = type(default)(text)
+            low, high = limits.get("min_value", value), limits.get("max_value", value)
+            return value if low <= value <= high else default
+        else:
+            value = text.split(",") if isinstance(default, list) else text
+    except (ValueError, KeyError):
+        return default
+    return value if options is None or _among(value, options) else default
