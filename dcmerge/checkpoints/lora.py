@@ -66,7 +66,13 @@ class LoraCheckpoint(Checkpoint):
     kind = "lora"
 
     def __init__(self, path: Path, settings: AdapterSettings, file: TensorFile) -> None:
-        found = {one.weight: one for one in _adapted(file, settings)}
+        found: dict[str, Adapted] = {}
+        for one in _adapted(file, settings):
+            if one.weight in found:
+                raise InputError(
+                    f"Expected one pair of factors for {shown(one.weight)} in {shown(file.path)}, found two."
+                )
+            found[one.weight] = one
         sources = canonical_names(dict.fromkeys(found, True), path)
         self.settings = settings
         self.adapted = {canonical: found[weight] for canonical, weight in sources.items()}

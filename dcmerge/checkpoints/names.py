@@ -16,6 +16,8 @@ from dcmerge.checkpoints.paths import shown
 from dcmerge.errors import InputError
 
 PREFIXES = ("base_model.model.", "module.", "_orig_mod.", "model.")
+Shape = tuple[int, ...]
+Change = tuple[str, str]
 
 
 def canonical_names(floating: Mapping[str, bool], path: Path) -> dict[str, str]:
@@ -56,36 +58,43 @@ def common_prefix(names: Iterable[str]) -> str:
             return chain
 
 
-def align(names: Iterable[str], base_names: Iterable[str]) -> dict[str, str]:
+def align(shapes: Mapping[str, Shape], base_shapes: Mapping[str, Shape]) -> dict[str, str]:
     """Map an expert's canonical names to the base's, where one prefix more or less makes them meet.
 
     An adapter of a language model names ``layers.0...`` what its base names ``model.layers.0...``; an adapter that was
-    trained on a part (CLIP's vision_model) lacks the part's name. One prefix serves all names: of the prefixes that
-    make at least one name meet, the one with the most meetings; the identity wins a tie, and between two others that
-    tie nothing is guessed. Names that meet nothing keep their own.
+    trained on a part (CLIP's vision_model) lacks the part's name, and only the shapes tell it from the text_model. One
+    prefix serves all names: the one with which the most names meet one of the same shape. No change wins a tie, and
+    between two changes that tie nothing is guessed. Names that meet nothing keep their own.
+
+    Args:
+        shapes: the expert's canonical name -> shape.
+        base_shapes: the base's canonical name -> shape.
 
     Returns:
         name -> the base's name, or the name itself, in the given order.
     """
-    wanted = list(names)
-    known = set(base_names)
-    meetings = {("", ""): sum(name in known for name in wanted)}
-    probe = min(wanted, key=len, default="")
-    # The prefix must be read off some name; names unknown to the base (a head) must not decide, so probe several.
-    for name in {probe, *wanted[:: max(1, len(wanted) // 16)]}:
-        for base_name in known:
-            if base_name.endswith("." + name):
-                meetings.setdefault(("", base_name[: -len(name)]), 0)
-            elif name.endswith("." + base_name):
-                meetings.setdefault((name[: -len(base_name)], ""), 0)
-    for removed, added in meetings:
-        meetings[removed, added] = sum(_moved(name, removed, added) in known for name in wanted)
+    probes = list(shapes)[:: max(1, len(shapes) // 16)]
+    # Several probes: a name that the base does not know (a head) must not decide.
+    changes = dict.fromkeys([("", ""), *(change for name in probes for change in _changes(name, base_shapes))])
+    meetings = {
+        change: sum(base_shapes.get(_moved(name, change)) == shape for name, shape in shapes.items())
+        for change in changes
+    }
     most = max(meetings.values())
     best = [change for change, count in meetings.items() if count == most]
-    change = ("", "") if len(best) > 1 else best[0]
-    aligned = {name: _moved(name, *change) for name in wanted}
-    return {name: other if other in known else name for name, other in aligned.items()}
+    change = best[0] if len(best) == 1 else ("", "")
+    return {name: _moved(name, change) if _moved(name, change) in base_shapes else name for name in shapes}
 
 
-def _moved(name: str, removed: str, added: str) -> str:
+def _changes(name: str, base_names: Iterable[str]) -> Iterable[Change]:
+    """The prefixes to remove and to add, of which one is empty, that turn ``name`` into a name of the base."""
+    for base_name in base_names:
+        if base_name.endswith("." + name):
+            yield "", base_name[: -len(name)]
+        elif name.endswith("." + base_name):
+            yield name[: -len(base_name)], ""
+
+
+def _moved(name: str, change: Change) -> str:
+    removed, added = change
     return added + name.removeprefix(removed)

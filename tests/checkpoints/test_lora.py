@@ -186,6 +186,14 @@ WEIGHTS_DAMAGE = {
         {A: torch.ones(2, 8), B: torch.ones(16, 2), A.replace("A.w", "A.second.w"): torch.ones(2, 8)},
         "two factors A",
     ),
+    "one weight twice": (
+        {
+            key: tensor
+            for cut in (0, 17)
+            for key, tensor in {A[cut:]: torch.ones(2, 8), B[cut:]: torch.ones(16, 2)}.items()
+        },
+        "found two",
+    ),
     "integers": ({A: torch.ones(2, 8).long(), B: torch.ones(16, 2)}, "floating-point factors"),
     "one dimension": ({A: torch.ones(2), B: torch.ones(16, 2)}, "no matrix"),
     "something else": ({A: torch.ones(2, 8), B: torch.ones(16, 2), "head.weight": torch.ones(2)}, "holds head.weight"),

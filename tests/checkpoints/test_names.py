@@ -68,9 +68,26 @@ def test_a_collision_is_refused():
     ],
 )
 def test_align_by_hand(names, base, expected):
-    assert align(names, base) == dict(zip(names, expected, strict=True))
+    shapes, base_shapes = dict.fromkeys(names, (2, 2)), dict.fromkeys(base, (2, 2))
+    assert align(shapes, base_shapes) == dict(zip(names, expected, strict=True))
+
+
+def test_shapes_tell_one_tower_from_the_other():
+    base = {"text_model.encoder.w": (2, 2), "vision_model.encoder.w": (3, 3), "text_model.b": (2,)}
+    assert align({"encoder.w": (3, 3)}, base) == {"encoder.w": "vision_model.encoder.w"}
+    assert align({"encoder.w": (2, 2)}, base) == {"encoder.w": "text_model.encoder.w"}
+    assert align({"encoder.w": (4, 4)}, base) == {"encoder.w": "encoder.w"}
+
+
+def test_the_same_name_with_another_shape_stays():
+    # It is the compatibility report that tells of shapes; a name must not wander off because of one.
+    assert align({"a.w": (2, 2), "b.w": (9,)}, {"a.w": (2, 2), "b.w": (3,), "c.b.w": (9,)}) == {
+        "a.w": "a.w",
+        "b.w": "b.w",
+    }
 
 
 @given(NAMES)
 def test_align_leaves_equal_names_alone(names):
-    assert align(names, names) == {name: name for name in names}
+    shapes = dict.fromkeys(names, (2, 2))
+    assert align(shapes, shapes) == {name: name for name in names}
