@@ -93,20 +93,28 @@ def dirsim(a: SVD, b: SVD) -> float:
     p and q count the components with a non-zero singular value. 1 for the same components in any order; about
     2 r / (π d) for independent ones. Take both from the unsmoothed delta: equal singular values leave vectors arbitrary.
     """
-    a, b = _present(a), _present(b)
+    a, b = a.present(), b.present()
     if not a.rank or not b.rank:
         return 0.0
     return (((a.U.T @ b.U) * (a.V.T @ b.V)).abs().sum() / math.sqrt(a.rank * b.rank)).item()
-
-
-def _present(svd: SVD) -> SVD:
-    return svd.truncate(int((svd.s > NULL_TOLERANCE * svd.spectrum.max().clamp_min(1e-30)).sum()))
 
 
 def subspace_affinity(A: Tensor, B: Tensor) -> float:
     """‖AᵀB‖_F² / min(p, q) in [0, 1] for orthonormal columns A (m, p), B (m, q): 1 where one span holds the other."""
     smaller = min(A.shape[1], B.shape[1])
     return ((A.T @ B) ** 2).sum().item() / smaller if smaller else 0.0
+
+
+def subspace_alignment_ratio(merged: SVD, delta: Tensor, error: float = 0.05) -> float:
+    """‖Π_k D_t‖_F / ‖D_t‖_F in [0, 1], Π_k onto the merged matrix's leading left directions (Iso, arXiv 2502.04959, Eq. 4).
+
+    k is the smallest number that rebuilds the merged matrix up to ``error`` of its norm: how much of an expert's change
+    lies where the merge acts. 0 where one of them is zero.
+    """
+    energy = merged.spectrum.double() ** 2
+    k = int((energy.cumsum(0) < (1 - error**2) * energy.sum()).sum()) + 1
+    norm = delta.norm()
+    return ((merged.U[:, :k].T @ delta).norm() / norm).item() if norm > 0 and energy.sum() > 0 else 0.0
 
 
 def overlap(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:

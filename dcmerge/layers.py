@@ -61,6 +61,12 @@ class Layer:
         """The rank in use: ``wanted``, or the default, at most floor(min(m, n) / T) so that one basis covers all tasks."""
         return self.default_rank() if wanted is None else min(wanted, min(self.shape) // len(self.tasks))
 
+    def joint_rank(self) -> int:
+        """How many directions the sum of all deltas can have: min(m, n), of adapters at most the sum of their ranks."""
+        if self.vectors.kind == "full":
+            return min(self.shape)
+        return min(*self.shape, sum(delta.rank for delta in self.deltas()))
+
     def factors(self, rank: int) -> tuple[SVD, ...]:
         """The truncated SVD of every delta; a smaller rank than before reuses what is there."""
         stored = self.vectors.memo.get(

@@ -33,6 +33,15 @@ class SVD:
         """The leading ``rank`` components (views, nothing is copied)."""
         return SVD(self.U[:, :rank], self.s[:rank], self.V[:, :rank], self.spectrum)
 
+    def present(self, size: float | None = None) -> SVD:
+        """Without the components whose singular value is rounding, which leaves their vectors arbitrary.
+
+        ``size`` is the norm of what the matrix was computed from; without it, its own largest singular value.
+        """
+        if size is None:
+            size = self.spectrum.max().item() if self.spectrum.numel() else 0.0
+        return self.truncate(int((self.s > NULL_TOLERANCE * max(size, 1e-30)).sum()))
+
     def dense(self, s: Tensor | None = None) -> Tensor:
         """``U diag(s) Vᵀ``, (m, n), with other singular values where ``s`` (r,) is given."""
         return (self.U * (self.s if s is None else s)) @ self.V.T

@@ -15,7 +15,7 @@ from dcmerge.task_vectors import TaskVectors
 Tensors = Mapping[str, Tensor]
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 
-#: Every kind of parameter once: matrices tall, wide and square, vectors, a scalar, a convolution, the averaged projection.
+#: Every kind of parameter: matrices tall, wide and square, a vector, a scalar, a convolution, the averaged projection.
 SHAPES: dict[str, tuple[int, ...]] = {
     "visual.conv1.weight": (6, 3, 2, 2),
     "visual.positional_embedding": (5, 12),
@@ -46,7 +46,9 @@ def random_matrices(count: int, rows: int, columns: int, seed: int = 0) -> list[
     return matrices
 
 
-def random_deltas(tasks: int, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, dict[str, Tensor]]:
+def random_deltas(
+    tasks: int, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] = SHAPES
+) -> dict[str, dict[str, Tensor]]:
     """One delta of every parameter for each of several tasks."""
     return {f"task{t}": random_tensors(1000 * seed + t + 1, shapes) for t in range(tasks)}
 
@@ -80,7 +82,7 @@ def layer_set(folder: Path, deltas: list[Tensor]) -> TaskVectors:
 
 
 def write_adapter(folder: Path, factors: Factors, alpha: float | None = None) -> Path:
-    """A PEFT adapter folder: weight name -> (B (m, r), A (r, n)), all of one rank; alpha = r without one, that is scale 1."""
+    """A PEFT adapter folder: weight name -> (B (m, r), A (r, n)), all of one rank; without alpha the scale is 1."""
     rank = next(iter(factors.values()))[1].shape[0]
     tensors = {}
     for name, (B, A) in factors.items():

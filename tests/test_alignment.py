@@ -49,7 +49,7 @@ def test_cover_basis_of_orthogonal_tasks_is_their_own_basis() -> None:
 
 
 def test_cover_basis_of_overlapping_tasks_worked_by_hand() -> None:
-    """u_1 = e1, u_2 = (0.6, 0.8), v_1 = e1, v_2 = e2: whitening turns both u by the same angle, 45° from their bisector."""
+    """u_1 = e1, u_2 = (0.6, 0.8), v_1 = e1, v_2 = e2: both u end 45° from their bisector."""
     u = torch.tensor([0.6, 0.8])
     a, b = component((1.0, torch.eye(2)[0], torch.eye(2)[0])), component((1.0, u, torch.eye(2)[1]))
     basis = cover_basis([a, b])

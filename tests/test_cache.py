@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -86,7 +87,7 @@ def test_threads_share_one_memory() -> None:
 
     def work() -> None:
         for step in range(200):
-            value = memo.get(step % 16, lambda: torch.full((256,), float(step % 16)))
+            value = memo.get(step % 16, partial(torch.full, (256,), float(step % 16)))
             if value[0] != step % 16:
                 wrong.append(step)
 

@@ -31,8 +31,8 @@ class Number:
         """The value as int or float; raises InputError with what was expected and what came."""
         if value is None and self.auto:
             return None
-        whole = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not whole or not self.low <= value <= self.high or (self.integer and value != int(value)):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not self.low <= value <= self.high or (self.integer and value != int(value)):
             raise InputError(f"{name}: expected {self.expected}, got {value!r}")
         return int(value) if self.integer else float(value)
 

@@ -17,6 +17,10 @@ from dcmerge.methods.registry import merging_method
     source="Marczak et al. 2025, arXiv 2502.04959",
 )
 def iso_c(layer: Layer) -> Tensor:
-    """σ̄ U Vᵀ of the summed deltas, σ̄ their mean singular value."""
-    svd = truncated_svd(layer.dense_deltas().sum(dim=0))
-    return svd.s.mean() * (svd.U @ svd.V.T)
+    """σ̄ U Vᵀ of the summed deltas, σ̄ their mean singular value: over min(m, n) directions, over T·r of adapters.
+
+    Directions that the sum does not have get no weight: their singular vectors are arbitrary.
+    """
+    r = layer.joint_rank()
+    svd = truncated_svd(layer.dense_deltas().sum(dim=0), r).present()
+    return svd.s.sum() / max(r, 1) * (svd.U @ svd.V.T)

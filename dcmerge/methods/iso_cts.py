@@ -29,14 +29,15 @@ def iso_cts(
 ) -> Tensor:
     """Top k_c directions of Σ D_t, then of each residual D_t − U_c U_cᵀ D_t the top (r − k_c)/T; all with one mean weight.
 
-    r − k_c is rounded to a multiple of T, as in the authors' code. With ``common_fraction`` 1 it is Iso-C.
+    r is min(m, n), or T times the adapters' rank. r − k_c is rounded to a multiple of T, as in the authors' code, but
+    never above r. With ``common_fraction`` 1 it is Iso-C. Directions that a task or the sum does not have get no weight.
     """
     D = layer.dense_deltas()
-    tasks, r = D.shape[0], min(layer.shape)
-    each = round((r - int(r * common_fraction)) / tasks)
-    k_c = r - each * tasks
-    common = truncated_svd(D.sum(dim=0), k_c)
-    parts = [truncated_svd(delta - common.U @ (common.U.T @ delta), each) for delta in D]
+    tasks, r = D.shape[0], layer.joint_rank()
+    each = min(round((r - int(r * common_fraction)) / tasks), r // tasks)
+    common = truncated_svd(D.sum(dim=0), r - each * tasks).present()
+    residuals = (delta - common.U @ (common.U.T @ delta) for delta in D)
+    parts = [truncated_svd(R, each).present(delta.norm().item()) for R, delta in zip(residuals, D, strict=True)]
     U = polar_factor(torch.cat([*(p.U for p in parts), common.U], dim=1))
     V = polar_factor(torch.cat([*(p.V for p in parts), common.V], dim=1))
-    return torch.cat([*(p.s for p in parts), common.s]).mean() * (U @ V.T)
+    return torch.cat([*(p.s for p in parts), common.s]).sum() / max(r, 1) * (U @ V.T)

@@ -121,6 +121,8 @@ def merged_deltas(
     chosen = method(slug)
     values = chosen.check(parameters or {})
     layers = [Layer(vectors, parameter, dtype) for parameter in vectors.parameters.values()]
+    if cancelled and cancelled():
+        raise Cancelled
     if chosen.prepare:
         values["prepared"] = chosen.prepare(layers, **values)
     wanted = [layer for layer in layers if names is None or layer.name in names]

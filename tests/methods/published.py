@@ -1,0 +1,144 @@
+"""The authors' algorithms, written down plainly from their formulas: dense matrices, full SVDs, nothing from dcmerge.
+
+Every function takes the deltas of one matrix in task order. Nothing here is quick or careful.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+KEEP = 1e-3
+ADAPTER_RANK = 16
+
+
+def polar(C: Tensor) -> Tensor:
+    P, _, Q = torch.linalg.svd(C, full_matrices=False)
+    return P @ Q
+
+
+def keep_topk(M: Tensor, fraction: float) -> Tensor:
+    count = max(1, int(fraction * M.numel()))
+    smallest = M.abs().flatten().sort(descending=True).values[count - 1]
+    return torch.where(M.abs() >= smallest, M, torch.zeros_like(M))
+
+
+def ties_small(matrices: Sequence[Tensor]) -> Tensor:
+    S = sum(matrices)
+    total, voters = torch.zeros_like(S), torch.zeros_like(S)
+    for M in matrices:
+        votes = ((S > 0) & (M > 0)) | ((S < 0) & (M < 0))
+        total[votes] += M[votes]
+        voters[votes] += 1
+    return torch.where(voters > 0, total / voters.clamp(min=1), torch.zeros_like(S))
+
+
+def block_mask(k: int, tasks: int) -> Tensor:
+    mask = torch.zeros(k, k)
+    d = k // tasks
+    for t in range(tasks):
+        mask[t * d : (t + 1) * d, t * d : (t + 1) * d] = 1
+    return mask
+
+
+def flatter(s: Tensor, smoothing: str, rho: float) -> Tensor:
+    if smoothing == "average":
+        return torch.full_like(s, s.mean().item())
+    if smoothing == "linear":
+        w = torch.linspace(min(rho, (s[0] / s[-1]).item()), 1, len(s))
+        return s.sum() * w / w.sum()
+    return s
+
+
+def dc_merge_full(
+    deltas: Sequence[Tensor], keep: float = KEEP, smoothing: str = "none", rho: float = 5.0, mask: bool = True
+) -> Tensor:
+    """Full fine-tuning: bases of width k = min(m, n), zero-padded, rank int(k · (1/T))."""
+    (m, n), tasks = deltas[0].shape, len(deltas)
+    k = min(m, n)
+    sum_u, sum_v, smoothed = torch.zeros(m, k), torch.zeros(k, n), []
+    for t, delta in enumerate(deltas):
+        u, s, vT = torch.linalg.svd(delta, full_matrices=False)
+        r = int(len(s) * (1 / tasks))
+        sum_u[:, t * r : (t + 1) * r], sum_v[t * r : (t + 1) * r] = u[:, :r], vT[:r]
+        smoothed.append(u[:, :r] @ torch.diag(flatter(s[:r], smoothing, rho)) @ vT[:r])
+    C_U, C_VT = polar(sum_u), polar(sum_v)
+    aligned = [keep_topk(C_U.T @ D @ C_VT.T, keep) for D in smoothed]
+    merged = ties_small(aligned)
+    return C_U @ (merged * block_mask(k, tasks) if mask else merged) @ C_VT
+
+
+def dc_merge_lora(
+    deltas: Sequence[Tensor], smoothing: str = "average", rho: float = 5.0, keep: float = KEEP, rank: int = ADAPTER_RANK
+) -> Tensor:
+    """LoRA: dense products B A, a rank that is given, bases cut to T · rank."""
+    (m, n), tasks = deltas[0].shape, len(deltas)
+    width = tasks * rank
+    sum_u, sum_v, smoothed = torch.zeros(m, min(m, n)), torch.zeros(min(m, n), n), []
+    for t, delta in enumerate(deltas):
+        u, s, vT = torch.linalg.svd(delta, full_matrices=False)
+        u, s, vT = u[:, :rank], s[:rank], vT[:rank]
+        sum_u[:, t * rank : (t + 1) * rank], sum_v[t * rank : (t + 1) * rank] = u, vT
+        smoothed.append(u @ torch.diag(flatter(s, smoothing, rho)) @ vT)
+    C_U, C_VT = polar(sum_u)[:, :width], polar(sum_v)[:width]
+    aligned = [keep_topk(C_U.T @ D @ C_VT.T, keep) for D in smoothed]
+    return C_U @ (ties_small(aligned) * block_mask(width, tasks)) @ C_VT
+
+
+def tsv_m(deltas: Sequence[Tensor], rank: int | None = None) -> Tensor:
+    (m, n), tasks = deltas[0].shape, len(deltas)
+    k = min(m, n)
+    sum_u, sum_s, sum_v = torch.zeros(m, k), torch.zeros(k), torch.zeros(k, n)
+    for t, delta in enumerate(deltas):
+        u, s, vT = torch.linalg.svd(delta, full_matrices=False)
+        r = int(len(s) * (1 / tasks)) if rank is None else rank
+        part = slice(t * r, (t + 1) * r)
+        sum_u[:, part], sum_s[part], sum_v[part] = u[:, :r], s[:r], vT[:r]
+    return polar(sum_u) @ torch.diag(sum_s) @ polar(sum_v)
+
+
+def iso_c(deltas: Sequence[Tensor]) -> Tensor:
+    u, s, vT = torch.linalg.svd(sum(deltas), full_matrices=False)
+    return u @ torch.diag(torch.full_like(s, s.mean().item())) @ vT
+
+
+def iso_cts(deltas: Sequence[Tensor], fraction: float = 0.8) -> Tensor:
+    (m, n), tasks = deltas[0].shape, len(deltas)
+    r = min(m, n)
+    specific = round((r - int(r * fraction)) / tasks) * tasks
+    common = r - specific
+    u, s, vT = torch.linalg.svd(sum(deltas), full_matrices=False)
+    combined_u, combined_s, combined_v = torch.zeros(m, r), torch.zeros(r), torch.zeros(r, n)
+    each = specific // tasks
+    for t, delta in enumerate(deltas):
+        residual = delta - u[:, :common] @ u[:, :common].T @ delta
+        u_t, s_t, vT_t = torch.linalg.svd(residual, full_matrices=False)
+        part = slice(t * each, (t + 1) * each)
+        combined_u[:, part], combined_s[part], combined_v[part] = u_t[:, :each], s_t[:each], vT_t[:each]
+    combined_u[:, specific:], combined_s[specific:], combined_v[specific:] = u[:, :common], s[:common], vT[:common]
+    return combined_s.mean() * polar(combined_u) @ polar(combined_v)
+
+
+def ties(
+    deltas: Mapping[str, Mapping[str, Tensor]], density: float = 0.2, aggregate: str = "mean"
+) -> dict[str, Tensor]:
+    """Over the flattened model, task -> name -> delta; back to one tensor a parameter."""
+    names = list(next(iter(deltas.values())))
+    flat = torch.stack([torch.cat([own[name].flatten() for name in names]) for own in deltas.values()])
+    d = flat.shape[1]
+    k = d - int(density * d)
+    trimmed = flat.clone()
+    for row in trimmed:
+        threshold = row.abs().kthvalue(k).values if k else 0.0
+        row[row.abs() < threshold] = 0
+    sign = trimmed.sum(dim=0).sign()
+    sign[sign == 0] = sign.sum().sign()
+    selected = torch.where(torch.where(sign > 0, trimmed > 0, trimmed < 0), trimmed, torch.zeros_like(trimmed))
+    merged = selected.sum(dim=0)
+    if aggregate == "mean":
+        merged = merged / (selected != 0).sum(dim=0).clamp(min=1)
+    shapes = [next(iter(deltas.values()))[name].shape for name in names]
+    parts = merged.split([shape.numel() for shape in shapes])
+    return {name: part.reshape(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
