@@ -1,0 +1,207 @@
+"""Every method on matrices small enough to check with a pencil."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from dcmerge.layers import layer_of
+from dcmerge.methods import merged_deltas
+from dcmerge.methods.dc_merge import Trace, smoothing_in_use, trace
+from tests.builders import full_set, layer_set, lora_set
+
+
+def merged(folder: Path, deltas: list[Tensor], slug: str, **parameters: object) -> Tensor:
+    return dict(merged_deltas(layer_set(folder, deltas), slug, parameters))["weight"]
+
+
+def matrix(*rows: list[float]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def diagonal(*values: float) -> Tensor:
+    return torch.diag(torch.tensor(values, dtype=torch.float32))
+
+
+A, B = matrix([4, -3], [2, 1]), matrix([-1, -5], [2, 0])
+
+
+def test_average_and_task_arithmetic(tmp_path: Path) -> None:
+    assert merged(tmp_path, [A, B], "task_arithmetic").tolist() == [[3, -8], [4, 1]]
+    assert merged(tmp_path, [A, B], "average").tolist() == [[1.5, -4], [2, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "wanted"), [("mean", [[4, -4], [2, 0]]), ("sum", [[4, -8], [4, 0]])], ids=["mean", "sum"]
+)
+def test_ties(tmp_path: Path, aggregate: str, wanted: list[list[float]]) -> None:
+    """density ½ of 4 entries: the threshold is the 2nd smallest magnitude (2 for A, 1 for B) and is itself kept.
+
+    A → 4 −3 2 ·, B → −1 −5 2 ·, sums 3 −8 4 0: B's −1 loses the election, the last entry has no voter.
+    """
+    assert merged(tmp_path, [A, B], "ties", density=0.5, aggregate=aggregate).tolist() == wanted
+
+
+def test_ties_gives_undecided_entries_the_sign_of_the_majority(tmp_path: Path) -> None:
+    """Sums 0 2 4 −1: two entries are positive, one negative, so of 3 and −3 the 3 remains."""
+    first, second = matrix([3, 1], [2, 4]), matrix([-3, 1], [2, -5])
+    assert merged(tmp_path, [first, second], "ties", density=1.0).tolist() == [[3, 1], [2, -5]]
+    assert merged(tmp_path, [-first, -second], "ties", density=1.0).tolist() == [[-3, -1], [-2, 5]]
+
+
+def test_ties_trims_over_the_whole_model(tmp_path: Path) -> None:
+    """Half of eight entries: threshold 4 over both parameters; each one alone would keep entries of "small"."""
+    small, large = matrix([1, 2], [3, 4]), matrix([5, 6], [7, 8])
+    vectors = full_set(tmp_path, {"task": {"small": small, "large": large}})
+    found = dict(merged_deltas(vectors, "ties", {"density": 0.5}))
+    assert found["small"].tolist() == [[0, 0], [0, 4]] and torch.equal(found["large"], large)
+
+
+def tilted() -> tuple[list[Tensor], Tensor]:
+    """2 · e1 e1ᵀ and (0.6, 0.8) e2ᵀ, and the whitened left vectors: 45° from the bisector of e1 and (0.6, 0.8)."""
+    angle = (math.atan2(0.8, 0.6) - math.pi / 2) / 2
+    c, s = math.cos(angle), math.sin(angle)
+    return [matrix([2, 0], [0, 0]), matrix([0, 0.6], [0, 0.8])], matrix([c, -s], [s, c])
+
+
+def test_tsv_m(tmp_path: Path) -> None:
+    deltas, Q = tilted()
+    torch.testing.assert_close(merged(tmp_path, deltas, "tsv_m"), Q @ diagonal(2, 1))
+
+
+def test_iso_c(tmp_path: Path) -> None:
+    """The sum [[0, −3], [2, 0]] has singular values 3 and 2; both become 2.5."""
+    found = merged(tmp_path, [matrix([0, -3], [0, 0]), matrix([0, 0], [2, 0])], "iso_c")
+    torch.testing.assert_close(found, matrix([0, -2.5], [2.5, 0]))
+
+
+CTS = [diagonal(5, 1, 2, 0), diagonal(5, 3, 0, 1)]
+
+
+def test_iso_cts(tmp_path: Path) -> None:
+    """Half of 4 directions are common (e1, e2 with 10, 4 in the sum); the residuals add e3 with 2 and e4 with 1."""
+    found = merged(tmp_path, CTS, "iso_cts", common_fraction=0.5)
+    torch.testing.assert_close(found, (10 + 4 + 2 + 1) / 4 * torch.eye(4))
+
+
+def test_iso_cts_with_everything_common_is_iso_c(tmp_path: Path) -> None:
+    for slot, deltas in enumerate((CTS, [A, B], [torch.randn(5, 8), torch.randn(5, 8), torch.randn(5, 8)])):
+        folder = tmp_path / str(slot)
+        whole = merged(folder, deltas, "iso_cts", common_fraction=1.0)
+        torch.testing.assert_close(whole, merged(folder, deltas, "iso_c"))
+
+
+def test_iso_cts_with_more_tasks_than_directions(tmp_path: Path) -> None:
+    """15 directions for 8 tasks and nothing common: the published rounding asks for 16, ours for the 8 that fit."""
+    deltas = [torch.randn(15, 20, generator=torch.Generator().manual_seed(t)) for t in range(8)]
+    singular = torch.linalg.svdvals(merged(tmp_path, deltas, "iso_cts", common_fraction=0.0))
+    torch.testing.assert_close(singular, singular.mean().expand(15))
+
+
+def test_iso_methods_give_no_weight_to_directions_that_nobody_has(tmp_path: Path) -> None:
+    deltas = [diagonal(3, 0, 0, 0), diagonal(0, 1, 0, 0)]
+    torch.testing.assert_close(merged(tmp_path, deltas, "iso_c"), diagonal(1, 1, 0, 0))
+    torch.testing.assert_close(merged(tmp_path, deltas, "iso_cts"), diagonal(1, 1, 0, 0))
+
+
+def test_iso_methods_spread_the_energy_of_adapters_over_their_own_directions(tmp_path: Path) -> None:
+    """Two adapters of rank 1 on a 4 x 4 weight with singular values 3 and 1: the mean is over T·r = 2 directions."""
+    e = torch.eye(4)
+    pairs = [(3 * e[:, :1], e[:1]), (e[:, 1:2], e[1:2])]
+    vectors = lora_set(tmp_path, {f"task{t}": {"q.weight": pair} for t, pair in enumerate(pairs)})
+    for slug in ("iso_c", "iso_cts"):
+        torch.testing.assert_close(dict(merged_deltas(vectors, slug))["q.weight"], diagonal(2, 2, 0, 0))
+
+
+ORTHOGONAL = [diagonal(3, 1, 0, 0), diagonal(0, 0, 4, 2)]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "wanted"),
+    [
+        ({}, (3, 0, 4, 0)),
+        ({"keep": 0.0}, (3, 0, 4, 0)),
+        ({"keep": 2 / 16}, (3, 1, 4, 2)),
+        ({"keep": 1.0, "block_mask": False}, (3, 1, 4, 2)),
+        ({"smoothing": "average", "keep": 2 / 16}, (2, 2, 3, 3)),
+        ({"smoothing": "linear", "rho": 2.0, "keep": 2 / 16}, (8 / 3, 4 / 3, 4, 2)),
+        ({"smoothing": "linear", "rho": 1.0, "keep": 2 / 16}, (2, 2, 3, 3)),
+        ({"smoothing": "linear", "rho": 2.0}, (8 / 3, 0, 4, 0)),
+        ({"elect": False, "keep": 1.0}, (3, 1, 4, 2)),
+        ({"rank": 1, "keep": 1.0}, (3, 0, 4, 0)),
+        ({"rank": 1, "smoothing": "average"}, (3, 0, 4, 0)),
+    ],
+    ids=str,
+)
+def test_dc_merge_of_orthogonal_tasks(tmp_path: Path, parameters: dict, wanted: tuple[float, ...]) -> None:
+    """Tasks that share no direction are aligned already: every stage can be read off the diagonal."""
+    torch.testing.assert_close(merged(tmp_path, ORTHOGONAL, "dc_merge", **parameters), diagonal(*wanted))
+
+
+def test_dc_merge_of_many_orthogonal_tasks_keeps_every_smoothed_component(tmp_path: Path) -> None:
+    """Eight adapters of rank 2: of 16 x 16 entries as many are kept as the rank, and those are the diagonal."""
+    e, draw = torch.eye(16), torch.Generator().manual_seed(0)
+    sizes = 1 + torch.rand(8, 2, generator=draw)
+    pairs = [(e[:, 2 * t : 2 * t + 2] * sizes[t], e[2 * t : 2 * t + 2]) for t in range(8)]
+    vectors = lora_set(tmp_path, {f"task{t}": {"q.weight": pair} for t, pair in enumerate(pairs)})
+    found = dict(merged_deltas(vectors, "dc_merge", {"keep": 2 / 256}))["q.weight"]
+    torch.testing.assert_close(found, torch.diag(sizes.mean(dim=1).repeat_interleave(2)))
+
+
+def tilted_trace(folder: Path, **parameters: object) -> Trace:
+    stages = trace(layer_of(layer_set(folder, tilted()[0]), "weight"), **parameters)
+    assert stages is not None
+    return stages
+
+
+def test_dc_merge_stages_of_tilted_tasks(tmp_path: Path) -> None:
+    """M_1 = Qᵀ (2, 0) in column 1, M_2 = Qᵀ (0.6, 0.8) in column 2; no entry has two voters; the mask leaves the diagonal."""
+    _, Q = tilted()
+    first, second = Q.T @ torch.tensor([2.0, 0]), Q.T @ torch.tensor([0.6, 0.8])
+    stages = tilted_trace(tmp_path, keep=1.0)
+    torch.testing.assert_close(stages.basis.U, Q)
+    torch.testing.assert_close(stages.aligned[0], torch.stack([first, torch.zeros(2)], dim=1))
+    torch.testing.assert_close(stages.aligned[1], torch.stack([torch.zeros(2), second], dim=1))
+    torch.testing.assert_close(stages.elected, torch.stack([first, second], dim=1))
+    torch.testing.assert_close(stages.masked, diagonal(first[0].item(), second[1].item()))
+    torch.testing.assert_close(stages.merged, Q @ stages.masked)
+    torch.testing.assert_close(stages.surviving.sum(dim=0), stages.masked)
+
+
+def test_dc_merge_keeps_only_the_largest_entries_before_the_election(tmp_path: Path) -> None:
+    stages = tilted_trace(tmp_path, keep=0.25)
+    assert stages.kept.tolist() == [[[True, False], [False, False]], [[False, False], [False, True]]]
+    unmasked = tilted_trace(tmp_path / "unmasked", keep=1.0, block_mask=False)
+    torch.testing.assert_close(unmasked.masked, unmasked.elected)
+    torch.testing.assert_close(unmasked.surviving, unmasked.aligned)
+
+
+def test_dc_merge_elects_or_sums(tmp_path: Path) -> None:
+    """Two opposite equal tasks: with orthonormal bases entries conflict; sums cancel, the election drops what cancels."""
+    deltas = [diagonal(2, 0), diagonal(-2, 0)]
+    for elect in (True, False):
+        stages = trace(layer_of(layer_set(tmp_path / str(elect), deltas), "weight"), keep=1.0, elect=elect)
+        torch.testing.assert_close(stages.elected, torch.zeros(2, 2), atol=1e-6, rtol=0)
+
+
+def test_dc_merge_of_one_task_is_its_kept_delta(tmp_path: Path) -> None:
+    delta = diagonal(4, 3, 2, 1)
+    assert torch.allclose(merged(tmp_path, [delta], "dc_merge"), diagonal(4, 0, 0, 0), atol=1e-6)
+    assert torch.allclose(merged(tmp_path, [delta], "dc_merge", keep=1.0), delta, atol=1e-6)
+
+
+def test_what_auto_smoothing_means() -> None:
+    assert smoothing_in_use("auto", "full") == "none" and smoothing_in_use("auto", "lora") == "average"
+    assert smoothing_in_use("linear", "full") == "linear"
+
+
+def test_the_mean_where_no_component_fits(tmp_path: Path) -> None:
+    """Three tasks on a 2 x 2 matrix."""
+    deltas = [A, B, A - B]
+    for slug in ("dc_merge", "tsv_m"):
+        torch.testing.assert_close(merged(tmp_path / slug, deltas, slug), torch.stack(deltas).mean(dim=0))
+    assert trace(layer_of(layer_set(tmp_path, deltas), "weight")) is None

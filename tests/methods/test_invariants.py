@@ -1,0 +1,251 @@
+"""What must hold for every registered method that needs nothing but weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dcmerge import Cancelled, TaskVectors, merge, methods
+from dcmerge.cache import Memo
+from dcmerge.methods import merged_deltas
+from tests.builders import SHAPES, full_set, lora_set, random_deltas, random_factors, random_tensors, relative_error
+
+SLUGS = [slug for slug, method in methods().items() if method.needs == ("weights",)]
+every_method = pytest.mark.parametrize("slug", SLUGS)
+#: Parameters other than the defaults that take another way through a method.
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "ties": [{"aggregate": "sum"}, {"density": 1.0}, {"density": 0.0}],
+    "tsv_m": [{"rank": 1}, {"rank": 4096}],
+    "iso_cts": [{"common_fraction": 0.0}, {"common_fraction": 0.5}, {"common_fraction": 1.0}],
+    "dc_merge": [
+        {"smoothing": "average", "keep": 0.1}, {"smoothing": "linear", "keep": 0.1}, {"rank": 1}, {"keep": 1.0},
+        {"elect": False, "keep": 0.2}, {"block_mask": False, "keep": 0.2}, {"rank": 4096},
+    ],
+}  # fmt: skip
+CASES = [(slug, variant) for slug in SLUGS for variant in [{}, *VARIANTS.get(slug, [])]]
+every_variant = pytest.mark.parametrize(("slug", "parameters"), CASES, ids=lambda value: str(value).replace("'", ""))
+
+#: Nothing about a method that is listed here depends on the order of tasks, except by chance, which it declares as a seed.
+ORDER_MATTERS = {slug for slug in SLUGS if "seed" in methods()[slug].parameters}
+SCALE_MATTERS: set[str] = set()
+
+Deltas = Mapping[str, Mapping[str, Tensor]]
+
+
+def run(vectors: TaskVectors, slug: str, parameters: Mapping[str, Any] | None = None, **how: Any) -> dict[str, Tensor]:
+    return dict(merged_deltas(vectors, slug, parameters, **how))
+
+
+def assert_sound(merged: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    assert {name: tuple(delta.shape) for name, delta in merged.items()} == dict(shapes)
+    for name, delta in merged.items():
+        assert delta.dtype == torch.float32 and torch.isfinite(delta).all(), name
+
+
+def assert_close(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], tolerance: float = 1e-4) -> None:
+    assert found.keys() == wanted.keys()
+    for name in found:
+        assert relative_error(found[name], wanted[name]) < tolerance, name
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> TaskVectors:
+    """Three experts of a base that is not zero."""
+    return full_set(tmp_path_factory.mktemp("three"), random_deltas(3), random_tensors(0))
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> TaskVectors:
+    """Three LoRA experts of rank 2 without a base."""
+    return lora_set(tmp_path_factory.mktemp("adapters"), {f"task{t}": random_factors(t) for t in range(3)}, alpha=3)
+
+
+@every_variant
+def test_the_order_of_tasks_does_not_matter(three: TaskVectors, slug: str, parameters: dict) -> None:
+    if slug in ORDER_MATTERS:
+        pytest.skip("draws at random")
+    turned = three.select(["task2", "task0", "task1"])
+    assert_close(run(turned, slug, parameters), run(three, slug, parameters))
+
+
+@every_method
+def test_the_order_of_adapters_does_not_matter(adapters: TaskVectors, slug: str) -> None:
+    if slug in ORDER_MATTERS:
+        pytest.skip("draws at random")
+    assert_close(run(adapters.select(["task2", "task0", "task1"]), slug), run(adapters, slug))
+
+
+@every_variant
+def test_twice_the_deltas_give_twice_the_merge(tmp_path: Path, slug: str, parameters: dict) -> None:
+    """The factor 2 rounds nothing, so thresholds and elections see the same numbers."""
+    if slug in SCALE_MATTERS:
+        pytest.skip("not homogeneous")
+    deltas = random_deltas(3)
+    doubled = {task: {name: 2 * d for name, d in own.items()} for task, own in deltas.items()}
+    once = run(full_set(tmp_path / "once", deltas), slug, parameters)
+    assert_close(run(full_set(tmp_path / "twice", doubled), slug, parameters), {n: 2 * d for n, d in once.items()})
+
+
+@every_variant
+def test_one_task(tmp_path: Path, slug: str, parameters: dict) -> None:
+    vectors = full_set(tmp_path, random_deltas(1))
+    assert_sound(run(vectors, slug, parameters), SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("slug", "parameters"),
+    [("average", {}), ("task_arithmetic", {}), ("ties", {"density": 1.0}), ("tsv_m", {}), ("dc_merge", {"keep": 1.0})],
+)
+def test_one_task_comes_back_where_nothing_is_left_out(tmp_path: Path, slug: str, parameters: dict) -> None:
+    deltas = random_deltas(1)
+    assert_close(run(full_set(tmp_path, deltas), slug, parameters), deltas["task0"])
+
+
+@every_variant
+def test_an_expert_without_change(tmp_path: Path, slug: str, parameters: dict) -> None:
+    deltas = random_deltas(3) | {"idle": {name: torch.zeros(shape) for name, shape in SHAPES.items()}}
+    assert_sound(run(full_set(tmp_path, deltas), slug, parameters), SHAPES)
+
+
+@pytest.mark.parametrize(("slug", "parameters"), [("tsv_m", {"rank": 2}), ("dc_merge", {"rank": 2, "keep": 1.0})])
+def test_an_expert_without_change_changes_nothing(tmp_path: Path, slug: str, parameters: dict) -> None:
+    deltas = {task: {"w": own["visual.mlp.c_fc.weight"]} for task, own in random_deltas(2).items()}
+    without = run(full_set(tmp_path / "without", deltas), slug, parameters)
+    idle = {"idle": {"w": torch.zeros(24, 12)}}
+    assert_close(run(full_set(tmp_path / "with", {**idle, **deltas}), slug, parameters), without)
+
+
+@every_variant
+def test_experts_without_any_change_merge_to_zero(tmp_path: Path, slug: str, parameters: dict) -> None:
+    zero = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
+    merged = run(full_set(tmp_path, {"a": zero, "b": zero}, random_tensors(0)), slug, parameters)
+    assert_sound(merged, SHAPES)
+    assert all(not delta.any() for delta in merged.values())
+
+
+@every_variant
+def test_identical_experts(tmp_path: Path, slug: str, parameters: dict) -> None:
+    one, other = random_deltas(2).values()
+    vectors = full_set(tmp_path, {"a": one, "twin": one, "b": other})
+    merged = run(vectors, slug, parameters)
+    assert_sound(merged, SHAPES)
+    largest = max(d.norm() for own in (one, other) for d in own.values())
+    assert all(delta.norm() <= 4 * largest for delta in merged.values())
+
+
+@every_variant
+def test_single_precision_is_enough(three: TaskVectors, slug: str, parameters: dict) -> None:
+    double = run(three, slug, parameters, dtype=torch.float64)
+    assert all(delta.dtype == torch.float64 for delta in double.values())
+    assert_close(run(three, slug, parameters), double)
+
+
+NARROW = {"wide": (2, 9), "tall": (9, 2), "row": (1, 9), "column": (9, 1), "dot": (1, 1), "square": (3, 3)}
+
+
+@every_variant
+@pytest.mark.parametrize("tasks", [2, 3, 7])
+def test_more_tasks_than_rows_or_columns(tmp_path: Path, slug: str, parameters: dict, tasks: int) -> None:
+    vectors = full_set(tmp_path, random_deltas(tasks, shapes=NARROW))
+    assert_sound(run(vectors, slug, parameters), NARROW)
+
+
+@every_method
+def test_more_adapters_than_rows_or_columns(tmp_path: Path, slug: str) -> None:
+    shapes = {"q.weight": (4, 3), "v.weight": (3, 9)}
+    vectors = lora_set(tmp_path, {f"task{t}": random_factors(t, 2, shapes) for t in range(5)})
+    assert_sound(run(vectors, slug), shapes)
+
+
+@every_method
+def test_adapters_of_different_ranks(tmp_path: Path, slug: str) -> None:
+    vectors = lora_set(tmp_path, {f"task{t}": random_factors(t, rank) for t, rank in enumerate((1, 3, 2))})
+    assert_sound(run(vectors, slug), {"attn.q_proj.weight": (16, 12), "mlp.fc1.weight": (20, 16)})
+
+
+@pytest.mark.parametrize(
+    ("slug", "parameters"),
+    [("average", {}), ("task_arithmetic", {}), ("ties", {}), ("tsv_m", {"rank": 2}),
+     ("dc_merge", {"rank": 2, "smoothing": "linear", "keep": 0.1})],
+)  # fmt: skip
+def test_adapters_merge_like_their_products(
+    tmp_path: Path, adapters: TaskVectors, slug: str, parameters: dict
+) -> None:
+    dense = {
+        task: {name: adapters.delta(name, task).dense() for name in adapters.parameters} for task in adapters.tasks
+    }
+    assert_close(run(adapters, slug, parameters), run(full_set(tmp_path, dense), slug, parameters))
+
+
+@every_variant
+def test_the_defaults_and_variants_are_valid(slug: str, parameters: dict) -> None:
+    method = methods()[slug]
+    assert method.check({}) == method.defaults()
+    assert method.check(parameters) == method.defaults() | parameters
+
+
+def snapshot(memo: Memo) -> list[Tensor]:
+    """Copies of every tensor that is remembered, in order."""
+
+    def tensors(value: Any) -> list[Tensor]:
+        if isinstance(value, Tensor):
+            return [value]
+        parts = value if isinstance(value, (list, tuple)) else vars(value).values() if hasattr(value, "__dict__") else ()
+        return [tensor for part in parts for tensor in tensors(part)]
+
+    return [tensor.clone() for _, (value, _) in sorted(memo._values.items(), key=str) for tensor in tensors(value)]
+
+
+@pytest.mark.parametrize("kind", ["three", "adapters"])
+def test_nothing_is_changed_in_place(kind: str, request: pytest.FixtureRequest) -> None:
+    """All methods on one set, twice: equal bits, and the shared factors are what they were."""
+    vectors: TaskVectors = request.getfixturevalue(kind)
+    inputs = {path: path.read_bytes() for c in vectors.experts.values() for path in c.files}
+    first = [run(vectors, slug, parameters) for slug, parameters in CASES]
+    remembered = snapshot(vectors.memo)
+    assert remembered
+    for (slug, parameters), before in zip(CASES, first, strict=True):
+        for name, delta in run(vectors, slug, parameters).items():
+            assert torch.equal(delta, before[name]), (slug, parameters, name)
+    assert all(torch.equal(a, b) for a, b in zip(remembered, snapshot(vectors.memo), strict=True))
+    assert all(path.read_bytes() == content for path, content in inputs.items())
+
+
+@every_method
+def test_a_result_is_not_a_view_of_what_is_shared(three: TaskVectors, slug: str) -> None:
+    wanted = run(three, slug)
+    for delta in run(three, slug).values():
+        delta.zero_()
+    assert all(torch.equal(delta, wanted[name]) for name, delta in run(three, slug).items())
+
+
+@every_method
+def test_cancelling_raises_cancelled(three: TaskVectors, slug: str) -> None:
+    with pytest.raises(Cancelled):
+        merge(three, slug, cancelled=lambda: True)
+    done: list[str] = []
+    with pytest.raises(Cancelled):
+        merge(three, slug, progress=lambda share, name: done.append(name), cancelled=lambda: len(done) >= 2)
+    assert len(done) < len(SHAPES)
+
+
+@every_method
+def test_progress_names_every_parameter(three: TaskVectors, slug: str) -> None:
+    told: list[tuple[float, str]] = []
+    merge(three, slug, progress=lambda *step: told.append(step))
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares) and all(0 <= share < 1 for share in shares)
+    assert set(SHAPES) <= {name for _, name in told}
+
+
+@every_method
+def test_some_parameters_alone_are_merged_as_in_the_whole(three: TaskVectors, slug: str) -> None:
+    chosen = ("visual.ln.bias", "visual.mlp.c_fc.weight")
+    part, whole = run(three, slug, names=chosen), run(three, slug)
+    assert set(part) == set(chosen)
+    assert all(torch.equal(part[name], whole[name]) for name in chosen)
