@@ -60,10 +60,15 @@ def layer_spectra(layer: Layer, **parameters: object) -> LayerSpectra:
         return LayerSpectra(layer.name, 0, "none", tuple(tasks))
     tasks = []
     for i, task in enumerate(layer.tasks):
-        aligned = torch.linalg.svdvals(stages.surviving[i])[: stages.basis.block]
+        aligned = _sparse_singular_values(stages.surviving[i])[: stages.basis.block]
         raw, smoothed = spectra[i], stages.smoothed[i]
         tasks.append(TaskSpectrum(task, raw, smoothed, aligned, key_figures(raw), key_figures(smoothed)))
     return LayerSpectra(layer.name, stages.basis.block, stages.smoothing, tuple(tasks))
+
+
+def _sparse_singular_values(M: Tensor) -> Tensor:
+    """Singular values of a matrix with few entries: empty rows and columns add only zeros."""
+    return torch.linalg.svdvals(M[M.any(dim=1)][:, M.any(dim=0)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +110,24 @@ class LayerAlignment:
     whitening_distance: tuple[float, float]  # ‖C − [U_1..U_T]‖_F / √(T r), of U and of V
 
     @property
+    def kept_share(self) -> list[float]:
+        """Share of ‖M_t‖² in the kept entries."""
+        return _energy_shares(self.stages.aligned * self.stages.kept, self.stages.aligned)
+
+    @property
+    def surviving_share(self) -> list[float]:
+        """Share of ‖M_t‖² left after keep and block mask."""
+        return _energy_shares(self.stages.surviving, self.stages.aligned)
+
+    @property
     def own_block_share(self) -> list[float]:
         """Share of each aligned delta's energy in its own block: the mask drops the rest."""
         return [self.energy[t, t, t].item() for t in range(len(self.energy))]
+
+
+def _energy_shares(part: Tensor, whole: Tensor) -> list[float]:
+    part, whole = part.double().square().sum(dim=(1, 2)), whole.double().square().sum(dim=(1, 2))
+    return (part / whole.clamp_min(torch.finfo(torch.float64).tiny)).tolist()
 
 
 def layer_alignment(layer: Layer, **parameters: object) -> LayerAlignment | None:

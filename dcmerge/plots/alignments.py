@@ -50,7 +50,7 @@ def aligned_delta_map(alignment: LayerAlignment, task: int, title: str, tasks: S
     figure = go.Figure(
         go.Heatmap(
             z=z.round(decimals=2).tolist(), x=centre, y=centre, colorscale=SCALE, zmin=z.max().item() - 4, zmax=z.max().item(),
-            colorbar={"title": {"text": "log₁₀ |M|"}, "thickness": 12},
+            colorbar={"title": {"text": "log₁₀ |M|"}, "thickness": 12, "len": 0.8},
             hovertemplate="row %{y}, column %{x}: 10^%{z}<extra></extra>",
         )
     )  # fmt: skip
@@ -65,11 +65,12 @@ def aligned_delta_map(alignment: LayerAlignment, task: int, title: str, tasks: S
         for line in (figure.add_vline, figure.add_hline):
             line(border - 0.5, line={"width": 1, "color": "rgba(255,255,255,.55)"})
     ticks = {"tickvals": [(t + 0.5) * block - 0.5 for t in range(len(tasks))], "ticktext": list(tasks)}
-    figure.update_xaxes(**ticks, tickangle=-40, showgrid=False)
-    figure.update_yaxes(**ticks, autorange="reversed", showgrid=False, scaleanchor="x")
+    edge = M.shape[0] - 0.5
+    figure.update_xaxes(**ticks, tickangle=-40, showgrid=False, range=[-0.5, edge])
+    figure.update_yaxes(**ticks, showgrid=False, range=[edge, -0.5])
     pooled = f"; each cell is the largest of {pool} x {pool} entries" if pool > 1 else ""
     return titled(figure, f"Aligned delta of {title} in the cover basis{pooled}", "input directions, by owner",
-                  "output directions, by owner", 620)  # fmt: skip
+                  "output directions, by owner", 600)  # fmt: skip
 
 
 def _maxima(M: Tensor, pool: int) -> Tensor:

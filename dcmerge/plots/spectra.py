@@ -69,7 +69,7 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], columns: int 
         if spectra.rank:
             figure.add_vline(spectra.rank, line={"dash": "dot", "width": 1, "color": RAW},
                              row=place // columns + 1, col=place % columns + 1)  # fmt: skip
-    figure.update_yaxes(type="log", exponentformat="power", nticks=5)
+    figure.update_yaxes(type="log", exponentformat="power", dtick=1)
     figure.update_layout(
         title={"text": f"Singular values of {spectra.layer}", "x": 0, "font": {"size": 16}},
         height=90 + 210 * rows, margin={"l": 70, "r": 10, "t": 90, "b": 60},

@@ -87,8 +87,8 @@ def _decoded(text: str | None, default: Any, options: Sequence[Any] | None, limi
     try:
         if isinstance(default, bool):
             value: Any = {"True": True, "False": False}[text]
-        elif isinstance(default, (int, float)):
-            value = type(default)(text)
+        elif default is None or isinstance(default, (int, float)):
+            value = type(limits.get("step", default))(text)
             low, high = limits.get("min_value", value), limits.get("max_value", value)
             return value if low <= value <= high else default
         else:

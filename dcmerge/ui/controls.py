@@ -1,0 +1,48 @@
+"""Widgets made from a method's declared parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from dcmerge.methods import Method
+from dcmerge.methods.declare import Choice, Declared, Flag, Number
+from dcmerge.ui.view import remembered
+
+#: Numbers below this step are shown with enough decimals to see one step.
+_FORMATS = ((1e-3, "%.4f"), (0.1, "%.2f"), (1.0, "%.1f"))
+
+
+def parameter_control(declared: Declared, *, key: str, disabled: bool = False) -> Any:
+    """One widget for one declared parameter, its value kept in the address bar under ``key``."""
+    constraint, default = declared.constraint, declared.default
+    common = {"key": key, "default": default, "help": constraint.help, "disabled": disabled}
+    if isinstance(constraint, Flag):
+        return remembered(st.toggle, constraint.title, **common)
+    if isinstance(constraint, Choice):
+        return remembered(st.selectbox, constraint.title, options=list(constraint.options), **common)
+    return _number(constraint, common)
+
+
+def _number(constraint: Number, common: dict[str, Any]) -> float | int | None:
+    cast = int if constraint.integer else float
+    high = constraint.high if constraint.soft_high is None else constraint.soft_high
+    limits = {"min_value": cast(constraint.low), "max_value": cast(high), "step": cast(constraint.step)}
+    number_format = "%d" if constraint.integer else next(
+        (text for step, text in _FORMATS if constraint.step < step), "%.1f"
+    )
+    if constraint.auto:
+        return remembered(st.number_input, constraint.title, placeholder=f"auto: {constraint.auto}", **limits, **common)
+    return remembered(st.slider, constraint.title, format=number_format, **limits, **common)
+
+
+def method_controls(method: Method, shared: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:
+    """A widget for every parameter of a method; those that the sidebar already has are taken from it."""
+    own = [declared for name, declared in method.parameters.items() if name not in shared]
+    values = {name: value for name, value in shared.items() if name in method.parameters}
+    for place, column in zip(range(len(own)), st.columns(columns) * len(own), strict=False):
+        with column:
+            values[own[place].name] = parameter_control(own[place], key=f"{method.slug}.{own[place].name}")
+    return method.check(values)

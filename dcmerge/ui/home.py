@@ -1,0 +1,62 @@
+"""Parts of the home page."""
+
+from __future__ import annotations
+
+import streamlit as st
+import torch
+
+from dcmerge.compatibility import Report
+from dcmerge.evaluation import Task, stratified_indices
+from dcmerge.model_sets import ModelSet
+
+THUMBNAILS = 16
+_ZOOM = 2
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _strip(_task: Task, key: str) -> object:
+    """A row of validation images of one task as one picture (H, W, 3)."""
+    split = _task.splits["val"]
+    images = split.images[stratified_indices(split.labels, THUMBNAILS, seed=1)]
+    row = torch.nn.functional.pad(images, (1, 1, 1, 1), value=255).permute(1, 2, 0, 3).reshape(3, images.shape[2] + 2, -1)
+    return row.permute(1, 2, 0).repeat_interleave(_ZOOM, 0).repeat_interleave(_ZOOM, 1).numpy()
+
+
+def task_gallery(models: ModelSet) -> None:
+    """One row a task: its images, classes and sizes; ‖τ‖ of its expert."""
+    report = models.vectors.report
+    if models.bench is None:
+        st.info(
+            "This set has no images to evaluate on: spectra, alignment and merging work, accuracies need a set with tasks.",
+            icon=":material/info:",
+        )
+        st.dataframe([{"task": task, "‖τ‖": report.delta_norms[task]} for task in report.tasks], hide_index=True,
+                     alt="Experts and the norms of their task vectors")  # fmt: skip
+        return
+    for name, task in models.bench.tasks.items():
+        with st.container(border=True):
+            text, pictures = st.columns([2, 3], vertical_alignment="center")
+            relative = report.delta_norms[name] / report.base_norm if report.base_norm else None
+            text.markdown(f"**{task.title}** · {len(task.classes)} classes")
+            sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in task.splits.items())
+            norm = f"‖τ‖ = {100 * relative:.1f} % of ‖θ₀‖" if relative else f"‖τ‖ = {report.delta_norms[name]:.2f}"
+            text.caption(f"{task.description} Images: {sizes}. {norm}.")
+            pictures.image(_strip(task, f"{models.name}/{name}"), alt=f"{THUMBNAILS} validation images of {task.title}")
+
+
+def findings_table(report: Report) -> None:
+    """Everything that differs within the set, worst first."""
+    if not report.findings:
+        st.markdown("Nothing to report: no parameter is missing, skipped, or of another shape or dtype.")
+        return
+    order = {"error": 0, "warning": 1, "note": 2}
+    rows = sorted(report.findings, key=lambda finding: order[finding.level])
+    st.dataframe([{"level": f.level, "task": f.task or "all", "what": f.what, "detail": f.text} for f in rows],
+                 hide_index=True, alt="Compatibility report")  # fmt: skip
+
+
+def parameter_table(report: Report) -> None:
+    """Every parameter with its shape, kind and the reason for it."""
+    rows = [{"parameter": p.name, "shape": " × ".join(map(str, p.shape)) or "scalar", "kind": p.kind.value, "why": p.reason}
+            for p in report.parameters]  # fmt: skip
+    st.dataframe(rows, hide_index=True, height=400, alt="Parameters and their kinds")

@@ -1,0 +1,132 @@
+"""The frame around every page: its head, the sidebar with what all pages share, and boxes for what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+import torch
+
+from dcmerge.errors import Cancelled, IncompatibleSet, InputError
+from dcmerge.inspection import matrices
+from dcmerge.layers import Layer, layer_of
+from dcmerge.methods import method
+from dcmerge.model_sets import ModelSet, available, open_set_by_name, roots
+from dcmerge.naming import place_of
+from dcmerge.ui.controls import parameter_control
+from dcmerge.ui.view import arrive, remembered
+
+SET, LAYER = "set", "layer"
+#: DC-Merge's parameters that every page shares: what is inspected is what is merged.
+SHARED = ("smoothing", "rho")
+
+
+ABOUT = "See why a model merge keeps or loses what its experts know, and tune it."
+PAGES = (
+    ("app.py", "Home", ":material/home:"),
+    ("pages/1_Spectra.py", "Spectra", ":material/equalizer:"),
+    ("pages/2_Alignment.py", "Alignment", ":material/grid_on:"),
+    ("pages/3_Merge.py", "Merge", ":material/merge:"),
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page works on: the chosen set, layer and smoothing."""
+
+    models: ModelSet
+    layer_name: str
+    smoothing: dict[str, Any]
+
+    @property
+    def layer(self) -> Layer:
+        return layer_of(self.models.vectors, self.layer_name)
+
+
+def start_page(title: str, icon: str, about: str, *, with_layer: bool = True) -> Page:
+    """Begin a page: head, shared sidebar, and the chosen set opened; a set that cannot be opened ends the page in a box."""
+    st.set_page_config(page_title=f"{title} · DC-Merge", page_icon=icon, layout="wide", menu_items={"About": ABOUT})
+    arrive(title)
+    _navigation()
+    st.title(title)
+    st.markdown(about)
+    with st.sidebar:
+        sets = available(roots())
+        name = remembered(
+            st.selectbox, "Model set", key=SET, default=next(iter(sets)), options=list(sets), format_func=lambda n: sets[n],
+            help="A base and its experts: the embedded demos, and every folder below the allowed roots that holds a "
+            "checkpoint called base beside the experts'.",
+        )  # fmt: skip
+    with readable_errors():
+        models = opened(name)
+        with st.sidebar:
+            return Page(models, _layer_control(models) if with_layer else "", _smoothing_controls())
+    st.stop()
+
+
+def _navigation() -> None:
+    """Links to all pages: Streamlit's own list would call the home page after its file."""
+    with st.sidebar:
+        for path, label, icon in PAGES:
+            st.page_link(path, label=label, icon=icon)
+        st.divider()
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """What a user can cause becomes a box that says what was expected and what came, and ends the page."""
+    try:
+        yield
+    except IncompatibleSet as error:
+        st.error("This set cannot be merged.", icon=":material/error:")
+        st.dataframe(
+            [{"task": f.task or "all", "what": f.what, "detail": f.text} for f in error.report.errors], hide_index=True,
+            alt="Reasons why the set cannot be merged",
+        )  # fmt: skip
+        st.stop()
+    except InputError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+        st.stop()
+    except Cancelled:
+        st.info("Cancelled. Nothing was changed.", icon=":material/cancel:")
+        st.stop()
+
+
+def plain(text: str) -> str:
+    """Text from files or users, with Markdown's signs made harmless."""
+    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()#+-!|<>$~:" else sign for sign in text)
+
+
+def opened(name: str) -> ModelSet:
+    """The set of that name; the first opening shows its progress."""
+    place = st.empty()
+    with place.container():
+        return _open(name)
+
+
+@st.cache_resource(max_entries=3, show_spinner="Opening the checkpoints and checking that they fit together …")
+def _open(name: str) -> ModelSet:
+    torch.set_num_threads(max(1, torch.get_num_threads()))
+    return open_set_by_name(name, roots())
+
+
+def _layer_control(models: ModelSet) -> str:
+    names = matrices(models.vectors)
+    if not names:
+        raise InputError("expected at least one matrix among the parameters, got none: there are no spectra to show")
+    default = names[len(names) // 2]
+    return remembered(
+        st.selectbox, "Matrix", key=LAYER, default=default, options=names, format_func=lambda n: place_of(n).label,
+        help="The weight matrix that Spectra and Alignment show. On the Spectra page you can also pick it from the overview.",
+    )  # fmt: skip
+
+
+def _smoothing_controls() -> dict[str, Any]:
+    declared = method("dc_merge").parameters
+    values = {}
+    for name in SHARED:
+        values[name] = parameter_control(declared[name], key=name, disabled=name == "rho" and values["smoothing"] != "linear")
+    return values

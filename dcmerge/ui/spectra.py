@@ -1,0 +1,115 @@
+"""Cards of the Spectra page."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dcmerge import plots
+from dcmerge.inspection import Concentration, LayerSpectra, concentration, layer_spectra
+from dcmerge.naming import place_of
+from dcmerge.ui.charts import percent, show
+from dcmerge.ui.shell import LAYER, Page
+from dcmerge.ui.view import choose, remembered
+
+_PICKER = "spectra.picker"
+_POWERS = {"sum of s² (usual)": 2, "sum of s (DC-Merge's smoothing)": 1}
+
+
+@st.cache_resource(max_entries=8, show_spinner="Computing all singular values …")
+def _concentration(name: str, _page: Page) -> Concentration:
+    return concentration(_page.models.vectors)
+
+
+def _spectra(page: Page) -> LayerSpectra:
+    return _spectra_once(page.models.name, page.layer_name, tuple(page.smoothing.items()), page)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _spectra_once(name: str, layer: str, smoothing: tuple[tuple[str, object], ...], _page: Page) -> LayerSpectra:
+    return layer_spectra(_page.layer, **dict(smoothing))
+
+
+def _take_pick() -> None:
+    points = st.session_state[_PICKER].selection.points
+    if points:
+        choose(LAYER, points[0]["customdata"])
+
+
+def overview_card(page: Page) -> None:
+    """Pick a matrix from a grid of depth x kind."""
+    with st.container(border=True):
+        figure = plots.layer_overview(_concentration(page.models.name, page), page.layer_name)
+        reading = (
+            "each square is a matrix; the lighter, the more of its energy sits in the top 5 % of its singular values (mean over "
+            "tasks). **Click a square** to inspect that matrix below; the ringed one is shown now."
+        )
+        show(figure, reading, key=_PICKER, on_select=_take_pick, selection_mode="points")
+
+
+def spectrum_card(page: Page) -> None:
+    """Raw, smoothed and aligned spectra of every task."""
+    spectra = _spectra(page)
+    with st.container(border=True):
+        st.subheader(place_of(page.layer_name).label)
+        if spectra.rank == 0:
+            st.info("Not one component per task fits into this matrix: spectral methods average it.", icon=":material/info:")
+        show(
+            plots.spectrum_facets(spectra, page.models.task_titles),
+            "grey is the task vector as trained; the dotted line is where each task's share of the rank ends. Blue is what "
+            "smoothing makes of the kept values, orange what is left of them in the cover basis after small entries were dropped. "
+            "Where blue is flatter than grey, weak directions gain weight; where orange falls below blue, they are lost again.",
+            key="spectra.facets",
+        )
+
+
+def cumulative_card(page: Page) -> None:
+    """Cumulative energy of the kept components."""
+    with st.container(border=True):
+        unit = remembered(st.segmented_control, "Energy is the", key="energy", default=next(iter(_POWERS)), options=list(_POWERS),
+                          help="DC-Merge's paper keeps the sum of the singular values when it smooths; the usual energy is the sum "
+                          "of their squares.", required=True)  # fmt: skip
+        show(
+            plots.cumulative_lines(_spectra(page), page.models.task_titles, _POWERS[unit]),
+            "the faster a line rises, the fewer directions carry the task. Dotted: as trained; solid: smoothed. A straight "
+            "diagonal means that all kept directions weigh the same.",
+            key="spectra.cumulative",
+        )
+
+
+def figures_card(page: Page) -> None:
+    """Key figures of every task's spectrum."""
+    spectra = _spectra(page)
+    titles = page.models.task_titles
+    rows = [
+        {
+            "task": titles[task.task], "effective rank": task.figures.effective_rank, "stable rank": task.figures.stable_rank,
+            "top 5 % hold": percent(task.figures.top_share), "largest": task.figures.largest,
+            "smoothed effective rank": task.smoothed_figures.effective_rank,
+        }
+        for task in spectra.tasks
+    ]  # fmt: skip
+    number = st.column_config.NumberColumn
+    with st.container(border=True):
+        st.markdown(f"**Key figures**, {spectra.tasks[0].figures.components} components, {spectra.rank} kept per task")
+        st.dataframe(
+            rows, hide_index=True, alt="Key figures of each task's spectrum",
+            column_config={
+                "effective rank": number(format="%.1f", help="exp of the entropy of s / Σs: how many directions count"),
+                "stable rank": number(format="%.1f", help="Σs² / s₁²: 1 where one direction dominates"),
+                "top 5 % hold": st.column_config.TextColumn(help="share of Σs² in the largest 5 % of the components"),
+                "largest": number(format="%.3f", help="largest singular value s₁"),
+                "smoothed effective rank": number(format="%.1f", help="effective rank of the kept values after smoothing"),
+            },
+        )  # fmt: skip
+        st.caption("**How to read:** the further the effective rank lies below the number of components, the more smoothing can change.")
+
+
+def concentration_card(page: Page) -> None:
+    """Energy concentration over all layers and tasks."""
+    with st.container(border=True):
+        show(
+            plots.concentration_map(_concentration(page.models.name, page), page.models.task_titles),
+            "a light cell is a matrix whose change is carried by few directions. Rows that are lighter throughout belong to tasks that "
+            "are easily drowned out, or that drown out others.",
+            key="spectra.concentration",
+        )

@@ -1,0 +1,23 @@
+"""Spectra: singular values of every task vector, raw, smoothed and aligned."""
+
+import streamlit as st
+
+from dcmerge.ui.shell import start_page
+from dcmerge.ui.spectra import concentration_card, cumulative_card, figures_card, overview_card, spectrum_card
+
+page = start_page(
+    "Spectra",
+    ":material/equalizer:",
+    "A **task vector** is expert minus base; the singular values of one of its matrices are its **spectrum**. A few large "
+    "values usually hold most of the energy, so weak directions vanish in a merge. **Smoothing** makes the kept values more equal "
+    "without changing their sum. Move it in the sidebar and watch.",
+)
+
+overview_card(page)
+spectrum_card(page)
+left, right = st.columns([3, 2])
+with left:
+    cumulative_card(page)
+with right:
+    figures_card(page)
+concentration_card(page)

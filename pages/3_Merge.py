@@ -1,0 +1,19 @@
+"""Merge: choose a method, tune it live, and read the accuracy on every task."""
+
+
+from dcmerge.ui.merge_page import choice_of_method, full_evaluation_card, history_card, live_card, save_card
+from dcmerge.ui.shell import start_page
+
+page = start_page(
+    "Merge",
+    ":material/merge:",
+    "The merged model is **base + α · merged task vector**. Every change of a control merges again and shows the accuracy on a quick "
+    "subset of validation images; the full test split is looked at only when you ask for it.",
+    with_layer=False,
+)
+
+choice = choice_of_method(page)
+live_card(page, choice)
+full_evaluation_card(page, choice)
+history_card(page)
+save_card(page, choice)
