@@ -102,9 +102,13 @@ def examine(
 ) -> Report:
     """Compare names, shapes and dtypes, then, if those fit, stream every value once. Never raises for a set that differs."""
     lora = all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
-    reference = next(iter(experts.values())) if lora else base
+    reference, called = (next(iter(experts.values())), next(iter(experts))) if lora else (base, "the base")
     parameters = tuple(classify(name, info) for name, info in reference.infos.items())
-    findings = [*_compare_headers(reference, experts), *(_adapted_weights_in_base(base, parameters) if lora and base else ())]
+    findings = list(_compare_headers(reference, called, experts))
+    if lora and base:
+        findings += _adapted_weights_in_base(base, parameters)
+    if not any(p.mergeable for p in parameters):
+        findings.append(Finding("error", "nothing", f"{called} has no floating-point parameter: there is nothing to merge"))
     skipped = [p for p in parameters if not p.mergeable]
     if skipped:
         findings.append(Finding("note", "integer buffer", f"{len(skipped)} buffers are not merged but kept from the base: "
@@ -122,13 +126,14 @@ def examine(
     return Report(tuple(experts), parameters, tuple(findings), norms, None if lora else math.sqrt(values.base_square))
 
 
-def _compare_headers(reference: Checkpoint, experts: Mapping[str, Checkpoint]) -> Iterator[Finding]:
+def _compare_headers(reference: Checkpoint, called: str, experts: Mapping[str, Checkpoint]) -> Iterator[Finding]:
+    """Names, shapes and dtypes against the reference; shapes of what is merged alone, buffers stay the base's."""
     wanted = reference.infos
     for task, expert in experts.items():
         got = expert.infos
         missing = tuple(name for name, info in wanted.items() if name not in got and info.dtype.is_floating_point)
         extra = tuple(name for name in got if name not in wanted)
-        common = [name for name in got if name in wanted]
+        common = [name for name in got if name in wanted and wanted[name].dtype.is_floating_point]
         shapes = [name for name in common if got[name].shape != wanted[name].shape]
         dtypes = tuple(name for name in common if got[name].dtype != wanted[name].dtype)
         if missing:
@@ -137,10 +142,10 @@ def _compare_headers(reference: Checkpoint, experts: Mapping[str, Checkpoint]) -
             told = ", ".join(f"{n} (expected {list(wanted[n].shape)}, got {list(got[n].shape)})" for n in shapes)
             yield Finding("error", "other shape", f"{task} has {len(shapes)} parameters of another shape: {told}", task, tuple(shapes))
         if extra:
-            yield Finding("warning", "extra", f"{task} has {len(extra)} parameters that the base lacks, which are left out: "
+            yield Finding("warning", "extra", f"{task} has {len(extra)} parameters that {called} lacks, which are left out: "
                           + ", ".join(extra), task, extra)
         if dtypes:
-            told = f"{dtypes[0]} is {got[dtypes[0]].dtype} here and {wanted[dtypes[0]].dtype} in the base".replace("torch.", "")
+            told = f"{dtypes[0]} is {got[dtypes[0]].dtype} here and {wanted[dtypes[0]].dtype} in {called}".replace("torch.", "")
             yield Finding("warning", "other dtype", f"{task} has {len(dtypes)} parameters of another dtype ({told}); "
                           "deltas are taken in float32", task, dtypes)
 

@@ -159,7 +159,7 @@ def tilted_trace(folder: Path, **parameters: object) -> Trace:
 
 
 def test_dc_merge_stages_of_tilted_tasks(tmp_path: Path) -> None:
-    """M_1 = Qᵀ (2, 0) in column 1, M_2 = Qᵀ (0.6, 0.8) in column 2; no entry has two voters; the mask leaves the diagonal."""
+    """M_1 = Qᵀ (2, 0) in column 1, M_2 = Qᵀ (0.6, 0.8) in column 2: no entry has two voters, the diagonal is left."""
     _, Q = tilted()
     first, second = Q.T @ torch.tensor([2.0, 0]), Q.T @ torch.tensor([0.6, 0.8])
     stages = tilted_trace(tmp_path, keep=1.0)
@@ -181,7 +181,7 @@ def test_dc_merge_keeps_only_the_largest_entries_before_the_election(tmp_path: P
 
 
 def test_dc_merge_elects_or_sums(tmp_path: Path) -> None:
-    """Two opposite equal tasks: with orthonormal bases entries conflict; sums cancel, the election drops what cancels."""
+    """Two opposite equal tasks: every entry of the one cancels the other's, and a sum of zero elects nobody."""
     deltas = [diagonal(2, 0), diagonal(-2, 0)]
     for elect in (True, False):
         stages = trace(layer_of(layer_set(tmp_path / str(elect), deltas), "weight"), keep=1.0, elect=elect)

@@ -20,7 +20,8 @@ every_parameter = pytest.mark.parametrize(("slug", "declared"), ALL, ids=[f"{s}.
 
 def text_of(value: Any) -> str:
     """How a user writes a value on the command line."""
-    return {None: "auto", True: "on", False: "off"}.get(value, str(value)) if not isinstance(value, float) else repr(value)
+    words = {None: "auto", True: "on", False: "off"}
+    return repr(value) if isinstance(value, float) else words.get(value, str(value))
 
 
 @every_parameter

@@ -30,7 +30,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 CASES = [(slug, variant) for slug in SLUGS for variant in [{}, *VARIANTS.get(slug, [])]]
 every_variant = pytest.mark.parametrize(("slug", "parameters"), CASES, ids=lambda value: str(value).replace("'", ""))
 
-#: Nothing about a method that is listed here depends on the order of tasks, except by chance, which it declares as a seed.
+#: Methods that draw at random, which they say by a parameter called seed.
 ORDER_MATTERS = {slug for slug in SLUGS if "seed" in methods()[slug].parameters}
 SCALE_MATTERS: set[str] = set()
 
@@ -195,8 +195,8 @@ def snapshot(memo: Memo) -> list[Tensor]:
     def tensors(value: Any) -> list[Tensor]:
         if isinstance(value, Tensor):
             return [value]
-        parts = value if isinstance(value, (list, tuple)) else vars(value).values() if hasattr(value, "__dict__") else ()
-        return [tensor for part in parts for tensor in tensors(part)]
+        inside = value if isinstance(value, (list, tuple)) else getattr(value, "__dict__", {}).values()
+        return [tensor for part in inside for tensor in tensors(part)]
 
     return [tensor.clone() for _, (value, _) in sorted(memo._values.items(), key=str) for tensor in tensors(value)]
 
