@@ -1,0 +1,75 @@
+"""``dcmerge app``: start the dashboard."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from dcmerge.cli.options import Commands, Parser, add_command, whole_number
+from dcmerge.cli.output import print_json
+from dcmerge.errors import InputError
+
+SCRIPT = Path(__file__).resolve().parents[2] / "app.py"
+#: Streamlit's pages are scripts of their own: the folders they may read reach them through the environment.
+ROOTS_VARIABLE = "DCMERGE_ROOTS"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = ("0.0.0.0", "::")
+
+
+def add_to(commands: Commands, common: Parser) -> None:
+    parser = add_command(commands, common, "app", "start the dashboard", run)
+    parser.add_argument("--port", type=whole_number(1, 65535), default=8501, metavar="N", help="default 8501")
+    parser.add_argument("--host", default=LOOPBACK[0], metavar="H", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--root", action="append", default=[], metavar="DIR",
+                        help="a folder the app may read; once for each (default: ./checkpoints)")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    roots = [checked_root(root) for root in args.root]
+    command = server_command(args.host, args.port)
+    environment = {**os.environ, **({ROOTS_VARIABLE: os.pathsep.join(roots)} if roots else {})}
+    if args.json:
+        print_json({"url": f"http://{args.host}:{args.port}", "roots": roots, "command": command})
+    if args.host not in LOOPBACK:
+        print(f"note: who reaches {args.host} can read what the app may read; there is no password", file=sys.stderr)
+    return start(command, environment)
+
+
+def checked_root(text: str) -> str:
+    """An existing folder as an absolute path; raises InputError for anything else."""
+    if not text or "\0" in text or not os.path.isdir(text):
+        raise InputError(f"root: expected an existing folder, got {text!r}")
+    path = os.path.abspath(text)
+    if os.pathsep in path:
+        raise InputError(f"root: expected a path without {os.pathsep!r}, got {path}")
+    return path
+
+
+def server_command(host: str, port: int) -> list[str]:
+    """Streamlit's command; another address than the loopback is added to the names that visitors may use for it."""
+    if not SCRIPT.is_file():
+        raise InputError(f"expected the dashboard's script beside the package, found no {SCRIPT}: run from a clone")
+    if find_spec("streamlit") is None:
+        raise InputError("expected the package streamlit, which is not installed: make app installs it")
+    command = [sys.executable, "-m", "streamlit", "run", str(SCRIPT)]
+    command += ["--server.address", host, "--server.port", str(port)]
+    if host not in LOOPBACK:
+        names = ["*"] if host in EVERYWHERE else [*LOOPBACK[:2], host]
+        for name in names:
+            command += ["--server.allowedHosts", name]
+        # Links that the server prints name an address that works.
+        command += ["--browser.serverAddress", "localhost" if host in EVERYWHERE else host]
+    return command
+
+
+def start(command: list[str], environment: dict[str, str]) -> int:
+    """Become the server, so that signals reach it; where the system cannot, wait for it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.name == "posix":
+        os.execve(command[0], command, environment)
+    return subprocess.call(command, env=environment)

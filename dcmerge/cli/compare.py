@@ -1,0 +1,90 @@
+"""``dcmerge compare``: methods side by side on every task of a zoo."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from dcmerge.cli.evaluate import add_zoo, val_limit
+from dcmerge.cli.options import Commands, Parser, add_command, named_zoo
+from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
+from dcmerge.errors import InputError
+from dcmerge.methods import method, methods
+
+if TYPE_CHECKING:
+    from dcmerge.comparison import Comparison, Row
+
+ALL = "all"
+
+
+def add_to(commands: Commands, common: Parser) -> None:
+    about = "compare methods on a zoo: α on validation, accuracies on test, seconds"
+    parser = add_command(commands, common, "compare", about, run)
+    add_zoo(parser)
+    parser.add_argument("--methods", default=ALL, metavar="A,B,C", help="slugs or all (default); averaging always runs")
+
+
+def run(args: argparse.Namespace) -> int:
+    slugs = chosen_methods(args.methods)
+    from dcmerge.comparison import compare  # it imports open_clip, which takes seconds
+
+    with Progress() as progress:
+        bench = named_zoo(args.zoo, progress).bench
+        found = compare(bench, slugs, limit=args.limit, val_limit=val_limit(args), progress=progress)
+    if args.json:
+        print_json({"zoo": args.zoo, **found.to_dict()})
+    else:
+        print(as_text(args.zoo, found))
+    return 0
+
+
+def chosen_methods(text: str) -> list[str]:
+    """Slugs of a comma-separated list; raises InputError for an unknown one or none."""
+    if text == ALL:
+        return list(methods())
+    slugs = [part.strip() for part in text.split(",") if part.strip()]
+    if not slugs:
+        raise InputError(f"methods: expected slugs separated by commas, or all, got {text!r}")
+    return [method(slug).slug for slug in slugs]
+
+
+def as_text(zoo: str, found: Comparison) -> str:
+    """Absolute accuracies, normalised ones, then what each method gained and cost."""
+    measured = [row for row in found.rows if row.evaluation]
+    failed = [row for row in found.rows if row.error]
+    tasks = list(measured[0].evaluation.tasks)
+    origins = {row.scale.origin for row in measured if row.scale and row.scale.curve}
+    parts = [
+        f"Zoo {zoo}. Top-1 accuracy in percent on the {found.measured_on}.",
+        *(f"α: chosen on the {origin}." for origin in sorted(origins)),
+        "",
+        table(["", "α", *tasks, "mean"], [_absolute(row) for row in measured]),
+        "",
+        "Normalised: divided by the accuracy of each task's own expert; the mean is that of the ratios",
+        table(["", *tasks, "mean"], [_normalised(row) for row in measured]),
+        "",
+        "Difference to plain averaging in points, paired bootstrap over images [95 %]; seconds taken",
+        table(["", "difference", "worst task", "merge", "α search", "evaluation"],
+              [_costs(row) for row in found.rows if not row.is_reference], left=(0, 2)),
+        *(paragraph(f"{row.name} failed: {row.error}") for row in failed),
+    ]  # fmt: skip
+    return "\n".join(parts)
+
+
+def _absolute(row: Row) -> list[object]:
+    accuracies = [percent(task.accuracy) for task in row.evaluation.tasks.values()]
+    return [row.name, f"{row.scale.value:g}" if row.scale else None, *accuracies, percent(row.evaluation.mean)]
+
+
+def _normalised(row: Row) -> list[object]:
+    ratios = [percent(task.normalised) for task in row.evaluation.tasks.values()]
+    return [row.name, *ratios, percent(row.evaluation.mean_normalised)]
+
+
+def _costs(row: Row) -> list[object]:
+    if row.evaluation is None:
+        return [row.name, "failed", None, None, None, None]
+    worst, gain = row.evaluation.worst, row.difference
+    difference = percent_with_interval(gain.value, (gain.low, gain.high), signed=True) if gain else None
+    durations = [seconds(value) for value in (row.seconds.merge, row.seconds.scale, row.seconds.evaluation)]
+    return [row.name, difference, f"{worst.task} {percent(worst.accuracy)}", *durations]

@@ -1,0 +1,156 @@
+"""``dcmerge evaluate``: the accuracy of one merge, or of a saved model, on every task of a zoo."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dcmerge.checkpoints import LoraCheckpoint, open_checkpoint
+from dcmerge.cli.options import (
+    Commands,
+    Parser,
+    add_command,
+    add_method,
+    method_parameters,
+    named_zoo,
+    number,
+    parameters_text,
+    whole_number,
+)
+from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
+from dcmerge.errors import InputError
+from dcmerge.recipe import check_scale
+
+if TYPE_CHECKING:
+    from dcmerge.comparison import Row
+    from dcmerge.evaluation import Bench, TaskAccuracy
+
+AUTO = "auto"
+
+
+def add_to(commands: Commands, common: Parser) -> None:
+    about = "measure one merge, or a saved model, on every task of a zoo"
+    parser = add_command(commands, common, "evaluate", about, run)
+    add_zoo(parser)
+    what = parser.add_argument_group("what is evaluated: a method or a checkpoint")
+    add_method(what)
+    what.add_argument("--scale", type=_scale, metavar="A|auto",
+                      help="α; auto (the default): chosen on the validation split")  # fmt: skip
+    what.add_argument("--checkpoint", metavar="FILE", help="a whole model with the zoo's image tower")
+    parser.add_argument("--split", choices=("val", "test"), default="test", help="images to report on (default test)")
+
+
+def add_zoo(parser: argparse.ArgumentParser) -> None:
+    """``--zoo``, ``--limit`` and ``--val-limit``, as ``compare`` has them too."""
+    parser.add_argument("--zoo", required=True, metavar="NAME", help="demo or demo-lora")
+    parser.add_argument("--limit", type=whole_number(1), metavar="N",
+                        help="at most N images a task, every class in its share (default: all)")  # fmt: skip
+    parser.add_argument("--val-limit", type=whole_number(1), metavar="N",
+                        help="the same for the images on which α is chosen (default: as --limit)")  # fmt: skip
+
+
+def val_limit(args: argparse.Namespace) -> int | None:
+    return args.limit if args.val_limit is None else args.val_limit
+
+
+def _scale(text: str) -> float | str:
+    try:
+        return AUTO if text.lower() == AUTO else number(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"expected a finite number or auto, got {text!r}") from None
+
+
+def run(args: argparse.Namespace) -> int:
+    _check_choice(args)
+    parameters = method_parameters(args) if args.method else {}
+    scale = None if args.scale in (None, AUTO) else check_scale(args.scale)
+    from dcmerge.comparison import measure, references  # they import open_clip, which takes seconds
+
+    with Progress() as progress:
+        bench = named_zoo(args.zoo, progress).bench
+        zero_shot, experts = references(bench, split=args.split, limit=args.limit)
+        if args.checkpoint:
+            row = checkpoint_row(bench, args)
+        else:
+            row = measure(bench, args.method, parameters, scale=scale, split=args.split, limit=args.limit,
+                          val_limit=val_limit(args), progress=progress)  # fmt: skip
+    if args.json:
+        about = {"zoo": args.zoo, "split": args.split, "measured_on": row.evaluation.measured_on}
+        print_json({**about, "rows": [r.to_dict() for r in (zero_shot, row, experts)]})
+    else:
+        print(as_text(args.zoo, zero_shot, row, experts))
+    return 0
+
+
+def _check_choice(args: argparse.Namespace) -> None:
+    if bool(args.method) == bool(args.checkpoint):
+        raise InputError(f"expected either --method or --checkpoint, got {'both' if args.method else 'neither'}")
+    if args.checkpoint and (args.set or args.scale is not None):
+        raise InputError("expected --set and --scale together with --method, got them with --checkpoint")
+
+
+def checkpoint_row(bench: Bench, args: argparse.Namespace) -> Row:
+    """A saved model on the zoo's tasks; raises InputError where the file is no such model."""
+    from dcmerge.comparison import Row, Seconds
+
+    weights = model_weights(args.checkpoint, bench)
+    started = time.perf_counter()
+    evaluation = bench.evaluate(weights, args.checkpoint, split=args.split, limit=args.limit)
+    durations = Seconds(evaluation=time.perf_counter() - started)
+    return Row(args.checkpoint, args.checkpoint, evaluation=evaluation, seconds=durations)
+
+
+def model_weights(path: str, bench: Bench) -> dict[str, Tensor]:
+    """The encoder's weights of a checkpoint; parts of the file that the encoder does not need are not read."""
+    checkpoint = open_checkpoint(path)
+    if isinstance(checkpoint, LoraCheckpoint):
+        raise InputError(f"checkpoint: expected a whole model, got a LoRA adapter: {path}")
+    if checkpoint.metadata.get("content") == "delta":
+        raise InputError(f"checkpoint: expected a whole model, got a merged delta without its base: {path}")
+    weights = {name: checkpoint.read(name) for name in bench.encoder.shapes if name in checkpoint.infos}
+    broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise InputError(f"checkpoint: expected finite weights, got NaN or Inf in {', '.join(broken)}")
+    return weights
+
+
+def as_text(zoo: str, zero_shot: Row, row: Row, experts: Row) -> str:
+    """One row a task, one column a model, the mean below."""
+    measured = row.evaluation
+    rows: list[list[object]] = []
+    for task, accuracy in measured.tasks.items():
+        models = [with_interval(e.tasks[task]) for e in (zero_shot.evaluation, measured, experts.evaluation)]
+        rows.append([task, accuracy.images, *models, percent(accuracy.normalised)])
+    means = [percent(e.mean) for e in (zero_shot.evaluation, measured, experts.evaluation)]
+    rows.append(["mean", None, *means, percent(measured.mean_normalised)])
+    header = ["task", "images", "zero-shot [95 %]", "merged [95 %]" if row.scale else "checkpoint [95 %]",
+              "own expert [95 %]", "normalised"]  # fmt: skip
+    settings = parameters_text(row.parameters)
+    return "\n".join([
+        paragraph(f"{row.title} on the zoo {zoo}{f': {settings}' if settings else ''}"),
+        *([paragraph(scale_text(row, measured.split))] if row.scale else ()),
+        f"Top-1 accuracy in percent with its 95 % Wilson interval, {measured.measured_on}; normalised: divided by "
+        "the expert's",
+        "",
+        table(header, rows),
+        "",
+        "Seconds: merge {}, search for α {}, evaluation {}".format(
+            *map(seconds, (row.seconds.merge, row.seconds.scale, row.seconds.evaluation))
+        ),
+    ])  # fmt: skip
+
+
+def with_interval(accuracy: TaskAccuracy) -> str:
+    return percent_with_interval(accuracy.accuracy, accuracy.interval)
+
+
+def scale_text(row: Row, split: str) -> str:
+    """α, where it came from, and a warning where it was chosen on the reported images."""
+    searched = bool(row.scale.curve)
+    origin = f"chosen on the {row.scale.origin}, of {len(row.scale.curve)} tried" if searched else row.scale.origin
+    warning = "; the split that is reported, so these accuracies flatter it" if searched and split == "val" else ""
+    return f"α = {row.scale.value:g} ({origin}{warning})"

@@ -1,0 +1,102 @@
+"""``dcmerge merge``: checkpoints in, one checkpoint out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+from dcmerge.checkpoints import open_checkpoint
+from dcmerge.cli.options import (
+    Commands,
+    Parser,
+    add_command,
+    add_method,
+    add_model_set,
+    method_parameters,
+    number,
+    open_vectors,
+    parameters_text,
+)
+from dcmerge.cli.output import Progress, paragraph, print_json, seconds, size
+from dcmerge.errors import InputError
+from dcmerge.methods import method
+from dcmerge.recipe import check_scale, merge
+from dcmerge.task_vectors import TaskVectors
+
+SUFFIX = ".safetensors"
+
+
+def add_to(commands: Commands, common: Parser) -> None:
+    parser = add_command(commands, common, "merge", "merge experts into one model and save it with its recipe", run)
+    add_model_set(parser)
+    group = parser.add_argument_group("merging")
+    add_method(group, required=True)
+    group.add_argument("--scale", type=number, metavar="A", help="α (default: the method's usual one)")
+    group.add_argument("--out", required=True, metavar="FILE", help=f"the file to write, *{SUFFIX}")
+    group.add_argument("--delta-only", action="store_true", help="save α · merged task vector alone, in float32")
+    group.add_argument("--force", action="store_true", help="replace an existing file")
+
+
+def run(args: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    parameters = method_parameters(args)
+    usual = method(args.method).usual_scale
+    scale, origin = (usual, "the method's usual α") if args.scale is None else (check_scale(args.scale), "given")
+    out = checked_target(args.out, force=args.force)
+    with Progress() as progress:
+        vectors = open_vectors(args, progress)
+        refuse_inputs(out, vectors)
+        merged = merge(vectors, args.method, progress=progress, **parameters)
+        delta_only = args.delta_only or vectors.base is None
+        progress(1.0, f"writing {out}")
+        merged.save(out, scale=scale, scale_origin=origin, delta_only=delta_only)
+    written = open_checkpoint(out)
+    report = {
+        "out": str(out), "content": "delta" if delta_only else "model", "method": args.method, "parameters": parameters,
+        "scale": scale, "scale_origin": origin, "tasks": vectors.tasks, "kind": vectors.kind,
+        "tensors": len(written.infos), "bytes": out.stat().st_size, "sha256": written.fingerprint,
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+    print_json(report) if args.json else print(as_text(report))
+    return 0
+
+
+def checked_target(text: str, *, force: bool) -> Path:
+    """The file to write, refused before any work where writing would fail or lose something."""
+    if "\0" in text:
+        raise InputError(f"out: expected a path, got one with a NUL byte: {text}")
+    out = Path(text)
+    if out.suffix != SUFFIX:
+        raise InputError(f"out: expected a file name that ends in {SUFFIX}, got {text}")
+    try:
+        if not out.parent.is_dir():
+            raise InputError(f"out: expected an existing folder, got {out.parent}")
+        if out.is_dir():
+            raise InputError(f"out: expected a file, got the folder {out}")
+        if os.path.lexists(out) and not force:
+            raise InputError(f"out: {out} exists already; --force replaces it")
+    except OSError as error:
+        raise InputError(f"out: cannot write {out}: {error.strerror}") from None
+    return out
+
+
+def refuse_inputs(out: Path, vectors: TaskVectors) -> None:
+    """Not even ``--force`` replaces a file that is being merged."""
+    sources = [*vectors.experts.values(), *([vectors.base] if vectors.base else [])]
+    if out.exists() and any(os.path.samefile(out, file) for source in sources for file in source.files):
+        raise InputError(f"out: expected another file than those that are merged, got {out}")
+
+
+def as_text(report: dict) -> str:
+    """What was written, in four lines."""
+    what = "the delta, α · merged task vector" if report["content"] == "delta" else "base + α · merged task vector"
+    how = parameters_text(report["parameters"])
+    return "\n".join([
+        paragraph(f"Wrote {report['out']}: {what}"),
+        paragraph(f"{report['method']} of {', '.join(report['tasks'])}{f'; {how}' if how else ''}", indent=2),
+        f"  α = {report['scale']:g} ({report['scale_origin']})",
+        f"  {report['tensors']} tensors, {size(report['bytes'])}, {seconds(report['seconds'])} s",
+        f"  sha256 {report['sha256']}",
+    ])  # fmt: skip

@@ -1,0 +1,66 @@
+"""``dcmerge methods``: the catalogue, from the same declarations that make the sliders."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from dcmerge.cli.options import Commands, Parser, add_command, value_text
+from dcmerge.cli.output import paragraph, print_json
+from dcmerge.methods import Method, methods
+from dcmerge.methods.declare import Choice, Declared, Number
+
+
+def add_to(commands: Commands, common: Parser) -> None:
+    add_command(commands, common, "methods", "list the merging methods with their parameters and sources", run)
+
+
+def run(args: argparse.Namespace) -> int:
+    known = methods().values()
+    if args.json:
+        print_json({"methods": [as_dict(method) for method in known]})
+    else:
+        print("\n\n".join(as_text(method) for method in known))
+    return 0
+
+
+def as_dict(method: Method) -> dict[str, Any]:
+    """Everything a program needs to offer the method."""
+    names = ("slug", "title", "idea", "formula", "source", "needs", "returns", "usual_scale")
+    plain = {name: getattr(method, name) for name in names}
+    return {**plain, "parameters": [parameter_dict(declared) for declared in method.parameters.values()]}
+
+
+def parameter_dict(declared: Declared) -> dict[str, Any]:
+    """Name, type, range or options, default and help of one parameter; the default null is "auto"."""
+    constraint = declared.constraint
+    about: dict[str, Any] = {"name": declared.name, "title": constraint.title, "help": constraint.help}
+    if isinstance(constraint, Number):
+        about["type"] = "integer" if constraint.integer else "number"
+        about |= {name: getattr(constraint, name) for name in ("low", "high", "step")}
+        about["auto"] = constraint.auto or None
+    elif isinstance(constraint, Choice):
+        about |= {"type": "choice", "options": constraint.options}
+    else:
+        about["type"] = "flag"
+    return about | {"expected": constraint.expected, "default": declared.default}
+
+
+def as_text(method: Method) -> str:
+    """One method as a block of lines."""
+    lines = [
+        f"{method.slug}: {method.title}",
+        paragraph(method.idea, indent=2, hanging=0),
+        f"  needs {', '.join(method.needs)}; returns {method.returns}; usual α {method.usual_scale:g}",
+        paragraph(f"source: {method.source}", indent=2),
+        paragraph(f"formula: {method.formula}", indent=2),
+    ]
+    return "\n".join([*lines, *(parameter_text(declared) for declared in method.parameters.values())])
+
+
+def parameter_text(declared: Declared) -> str:
+    constraint = declared.constraint
+    auto = f" (auto: {constraint.auto})" if isinstance(constraint, Number) and constraint.auto else ""
+    default = f"default {value_text(declared.default)}{auto}"
+    text = f"--set {declared.name}=…  {constraint.expected}, {default}. {constraint.help}"
+    return paragraph(text, indent=2, hanging=4)

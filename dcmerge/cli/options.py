@@ -1,0 +1,160 @@
+"""What several commands ask for: a base and its experts, a method and its parameters, a zoo."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dcmerge.errors import InputError
+from dcmerge.methods import method
+from dcmerge.task_vectors import TaskVectors
+
+if TYPE_CHECKING:
+    from dcmerge.zoo import Zoo
+
+Progress = Callable[[float, str], None]
+Commands = Any  # argparse's sub-parsers have no public type
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are bad input like any other: one line, exit code 2."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def common_options() -> Parser:
+    """What every command has; absent options leave alone what stood before the command's name."""
+    parser = Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = parser.add_argument_group("output and speed")
+    group.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    add_threads(group)
+    return parser
+
+
+def add_threads(parser: argparse._ActionsContainer) -> None:
+    """``--threads``, before or after the command's name."""
+    parser.add_argument("--threads", type=whole_number(1), metavar="N", help="torch threads (default: torch's own)")
+
+
+def add_command(commands: Commands, common: Parser, name: str, about: str, run: Callable[..., int]) -> Parser:
+    """One command with the common options; ``about`` is its line in the list of commands and heads its help."""
+    parser = commands.add_parser(name, parents=[common], help=about, description=f"{about[0].upper()}{about[1:]}.")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """An integer of at least ``low`` (and at most ``high``), for ``type=``."""
+    expected = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
+
+    return parse
+
+
+def number(text: str) -> float:
+    """A finite number, for ``type=``."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}")
+    return value
+
+
+def pair(form: str) -> Callable[[str], tuple[str, str]]:
+    """Two texts around the first ``=``, none of them empty, for ``type=``; ``form`` is what an error shows."""
+
+    def parse(text: str) -> tuple[str, str]:
+        left, equals, right = text.partition("=")
+        if not (equals and left.strip() and right.strip()):
+            raise argparse.ArgumentTypeError(f"expected {form}, got {text!r}")
+        return left.strip(), right
+
+    return parse
+
+
+def collected(pairs: Iterable[tuple[str, str]], option: str) -> dict[str, str]:
+    """Pairs as a mapping; raises InputError where a name comes twice."""
+    mapping: dict[str, str] = {}
+    for name, value in pairs:
+        if name in mapping:
+            raise InputError(f"{option}: expected every name once, got {name!r} twice")
+        mapping[name] = value
+    return mapping
+
+
+def add_model_set(parser: argparse.ArgumentParser) -> None:
+    """``--base``, ``--expert`` and ``--zoo``."""
+    group = parser.add_argument_group("models")
+    group.add_argument("--base", metavar="FILE", help="the pre-trained model; LoRA adapters do without")
+    group.add_argument("--expert", action="append", default=[], type=pair("NAME=PATH"), metavar="NAME=PATH",
+                       help="task and fine-tuned model, or LoRA adapter folder; once for each expert")  # fmt: skip
+    group.add_argument("--zoo", metavar="NAME", help="an embedded zoo instead: demo or demo-lora")
+
+
+def expert_paths(args: argparse.Namespace) -> dict[str, str]:
+    """Task to path of ``--expert``; raises InputError where neither a zoo nor experts are named, or both are."""
+    if args.zoo and (args.base or args.expert):
+        raise InputError("expected a zoo or a base with experts, got both")
+    if not args.zoo and not args.expert:
+        raise InputError("expected --zoo NAME or at least one --expert NAME=PATH, got neither")
+    return collected(args.expert, "--expert")
+
+
+def open_vectors(args: argparse.Namespace, progress: Progress | None) -> TaskVectors:
+    """The model set that the options name, examined."""
+    experts = expert_paths(args)
+    if args.zoo:
+        return named_zoo(args.zoo, progress).vectors
+    return TaskVectors.open(args.base, experts, progress=progress)
+
+
+def named_zoo(name: str, progress: Progress | None) -> Zoo:
+    """An embedded zoo; raises InputError for an unknown one and where its files are missing."""
+    from dcmerge.zoo import open_zoo  # open_clip takes seconds to import, and files need no zoo
+
+    try:
+        return open_zoo(name, progress=progress)
+    except FileNotFoundError as error:
+        raise InputError(f"the zoo's file {error.filename} is missing: python -m dcmerge.zoo.build makes it") from None
+
+
+def add_method(parser: argparse.ArgumentParser, **method_settings: Any) -> None:
+    """``--method`` and ``--set``."""
+    parser.add_argument("--method", metavar="SLUG", help="see the command methods", **method_settings)
+    parser.add_argument("--set", action="append", default=[], type=pair("KEY=VALUE"), metavar="KEY=VALUE",
+                        help="a parameter of the method; once for each parameter")  # fmt: skip
+
+
+def method_parameters(args: argparse.Namespace) -> dict[str, Any]:
+    """Every parameter of the chosen method, validated; raises InputError for an unknown method, name or value."""
+    return method(args.method).parse(collected(args.set, "--set"))
+
+
+def parameters_text(values: Mapping[str, Any]) -> str:
+    """"density 0.2, aggregate mean" of a method's parameters."""
+    return ", ".join(f"{name} {value_text(value)}" for name, value in values.items())
+
+
+def value_text(value: Any) -> str:
+    """A parameter's value as ``--set`` takes it."""
+    if value is None:
+        return "auto"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
