@@ -10,8 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dcmerge.errors import InputError
+
 #: 97.5 % quantile of the normal distribution, for 95 % intervals.
 _Z = 1.959963984540054
+SPLIT_NAMES = {"val": "validation"}
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
@@ -77,10 +80,10 @@ class Evaluation:
 
     @property
     def measured_on(self) -> str:
-        """"test split, 1000 images a task" in words."""
+        """In words: "test split, 1000 images a task"."""
         sizes = sorted({task.images for task in self.tasks.values()})
         span = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        return f"{self.split} split, {span} images a task"
+        return f"{SPLIT_NAMES.get(self.split, self.split)} split, {span} images a task"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON."""
@@ -106,7 +109,12 @@ class Difference:
 
 
 def paired_difference(a: Evaluation, b: Evaluation, resamples: int = 2000, seed: int = 0) -> Difference:
-    """Paired bootstrap over images: in each task the same images are resampled for both models, then tasks are averaged."""
+    """Paired bootstrap over images: in each task the same images are resampled for both models, then tasks are averaged.
+
+    Raises InputError where the two were not measured on the same tasks and images.
+    """
+    if {name: task.images for name, task in a.tasks.items()} != {name: task.images for name, task in b.tasks.items()}:
+        raise InputError(f"expected two models on the same images, got {a.measured_on} and {b.measured_on}")
     generator = torch.Generator().manual_seed(seed)
     differences = torch.zeros(resamples, dtype=torch.float64)
     for name, task in a.tasks.items():

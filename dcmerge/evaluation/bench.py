@@ -23,7 +23,10 @@ EXPERTS = "experts"
 
 @dataclass(frozen=True)
 class Scale:
-    """A scale α and where it came from; ``curve`` holds the (α, mean normalised validation accuracy) that were tried."""
+    """A scale α and where it came from; ``curve`` holds the (α, mean normalised validation accuracy) that were tried.
+
+    The accuracies are absolute where an expert is right on no image, which leaves its ratio without meaning.
+    """
 
     value: float
     origin: str
@@ -40,9 +43,14 @@ class Bench:
     memo: Memo = field(default_factory=lambda: Memo(256 << 20), repr=False)
 
     def base_weights(self) -> dict[str, Tensor]:
-        """The base's weights that the encoder needs, float32; read once."""
-        read = self.vectors.base_tensor
-        return self.memo.get("base weights", lambda: {name: read(name).float() for name in self.encoder.shapes})
+        """The base's weights that the encoder needs, float32; read once. InputError where it lacks some."""
+        return self.memo.get("base weights", self._read_base_weights)
+
+    def _read_base_weights(self) -> dict[str, Tensor]:
+        known = self.vectors.base.infos if self.vectors.base else self.encoder.shapes
+        weights = {name: self.vectors.base_tensor(name).float() for name in self.encoder.shapes if name in known}
+        self.encoder.check(weights)
+        return weights
 
     def merged_weights(self, merged: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
         """base + α · merged."""
@@ -137,7 +145,7 @@ def choose_scale(
                 progress(done / len(new), f"α = {point * step:g} on validation")
             weights = bench.merged_weights(merged, point * step)
             found = bench.evaluate(weights, "merged", split="val", limit=limit, cancelled=cancelled)
-            tried[point] = found.mean_normalised
+            tried[point] = found.mean if found.mean_normalised is None else found.mean_normalised
         return max(sorted(tried), key=tried.__getitem__)
 
     end = round(last / step)

@@ -32,16 +32,22 @@ class Split:
 
 
 def stratified_indices(labels: Tensor, limit: int, seed: int = 0) -> Tensor:
-    """Indices of ``limit`` images in which every class has its share, up to one image; sorted, deterministic."""
+    """Indices of ``limit`` images in which every class has its share, up to one image; sorted, deterministic.
+
+    Shares are rounded down, and the images that are left go to the largest remainders.
+    """
     if limit < 1:
         raise InputError(f"limit: expected at least 1 image a task, got {limit}")
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    rank_in_class = torch.zeros(len(labels))
-    for label in labels.unique():
-        members = shuffled[labels[shuffled] == label]
-        rank_in_class[members] = (torch.arange(len(members)) + 0.5) / len(members)
-    order = torch.sort(rank_in_class[shuffled], stable=True).indices
-    return shuffled[order[:limit]].sort().values
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=generator)
+    classes, counts = labels.unique(return_counts=True)
+    limit = min(limit, len(labels))
+    quota = counts * limit // len(labels)
+    drawn = torch.randperm(len(classes), generator=generator)  # equal remainders: by lot
+    by_remainder = drawn[(counts * limit % len(labels))[drawn].argsort(descending=True, stable=True)]
+    quota[by_remainder[: limit - int(quota.sum())]] += 1
+    members = (shuffled[labels[shuffled] == label][:n] for label, n in zip(classes, quota.tolist(), strict=True))
+    return torch.cat(list(members)).sort().values
 
 
 @dataclass(frozen=True, eq=False)
