@@ -125,6 +125,7 @@ def choose_scale(
     *,
     step: float = 0.1,
     last: float = 3.0,
+    furthest: float = 10.0,
     coarse: int = 4,
     limit: int | None = None,
     progress: Progress | None = None,
@@ -134,7 +135,7 @@ def choose_scale(
 
     Every ``coarse``-th value is tried first, then every value between the best one's neighbours: with one maximum this
     finds the grid's best at a third of the cost; ``coarse`` 1 tries them all. While the best is the last value the grid
-    goes on. Ties go to the smaller α, as in the authors' code. Test images are never looked at.
+    goes on, up to ``furthest``. Ties go to the smaller α, as in the authors' code. Test images are never looked at.
     """
     tried: dict[int, float] = {}
 
@@ -150,7 +151,7 @@ def choose_scale(
 
     end = round(last / step)
     best = measure([*range(coarse, end, coarse), end])
-    while best == end:
+    while best == end and end < round(furthest / step):
         end += coarse
         best = measure([end])
     best = measure(range(best - coarse + 1, best + coarse))

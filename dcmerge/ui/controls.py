@@ -34,11 +34,12 @@ def _number(constraint: Number, common: dict[str, Any]) -> float | int | None:
         (text for step, text in _FORMATS if constraint.step < step), "%.1f"
     )
     if constraint.auto:
-        return remembered(st.number_input, constraint.title, placeholder=f"auto: {constraint.auto}", **limits, **common)
+        return remembered(st.number_input, constraint.title, placeholder="auto",
+                          **limits, **common | {"help": f"{constraint.help} Auto: {constraint.auto}."})  # fmt: skip
     return remembered(st.slider, constraint.title, format=number_format, **limits, **common)
 
 
-def method_controls(method: Method, shared: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:
+def method_controls(method: Method, shared: Mapping[str, Any], columns: int = 4) -> dict[str, Any]:
     """A widget for every parameter of a method; those that the sidebar already has are taken from it."""
     own = [declared for name, declared in method.parameters.items() if name not in shared]
     values = {name: value for name, value in shared.items() if name in method.parameters}

@@ -9,8 +9,8 @@ from dcmerge.compatibility import Report
 from dcmerge.evaluation import Task, stratified_indices
 from dcmerge.model_sets import ModelSet
 
-THUMBNAILS = 16
-_ZOOM = 2
+THUMBNAILS = 12
+_ZOOM = 3
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -41,7 +41,8 @@ def task_gallery(models: ModelSet) -> None:
             sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in task.splits.items())
             norm = f"‖τ‖ = {100 * relative:.1f} % of ‖θ₀‖" if relative else f"‖τ‖ = {report.delta_norms[name]:.2f}"
             text.caption(f"{task.description} Images: {sizes}. {norm}.")
-            pictures.image(_strip(task, f"{models.name}/{name}"), alt=f"{THUMBNAILS} validation images of {task.title}")
+            pictures.image(_strip(task, f"{models.name}/{name}"), width="stretch",
+                           alt=f"{THUMBNAILS} validation images of {task.title}")  # fmt: skip
 
 
 def findings_table(report: Report) -> None:

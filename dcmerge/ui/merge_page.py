@@ -23,8 +23,7 @@ from dcmerge.ui.merging import merged_once, quick_look
 from dcmerge.ui.shell import Page, plain, readable_errors
 from dcmerge.ui.view import remembered
 
-ALPHA = "alpha"
-_WORK, _CURVES, _NOTE = "merge.work", "merge.curves", "merge.note"
+_WORK, _CURVES, _NOTE, _FOUND = "merge.work", "merge.curves", "merge.note", "merge.found"
 _LIMITS = [25, 50, 100, 200]
 _DOWNLOAD_LIMIT = 500 << 20
 
@@ -54,12 +53,21 @@ def choice_of_method(page: Page) -> Choice:
         right.caption(f"{chosen.source}. {_variant(page, chosen)}")
         with readable_errors():
             parameters = method_controls(chosen, page.smoothing)
-        alpha = remembered(st.slider, "Scale α", key=ALPHA, default=chosen.usual_scale, min_value=0.0, max_value=5.0, step=0.05,
-                           help="How far to go along the merged task vector: 0 is the base.")  # fmt: skip
+        alpha = _alpha_control(chosen)
     choice = Choice(chosen, parameters)
     found: Scale | None = st.session_state.get(_CURVES, {}).get(choice.key(page))
     origin = found.origin if found and found.value == alpha else "set by hand"
     return Choice(chosen, parameters, Scale(alpha, origin, found.curve if found else ()))
+
+
+def _alpha_control(chosen: Method) -> float:
+    """α, kept for each method by itself; what a search found is set here, before the slider is drawn."""
+    key, found = f"{chosen.slug}.alpha", st.session_state.pop(_FOUND, None)
+    if found is not None:
+        choose(key, found)
+    highest = max(5.0, found or 0.0, st.session_state.get(key, 0.0))
+    return remembered(st.slider, "Scale α", key=key, default=chosen.usual_scale, min_value=0.0, max_value=highest, step=0.05,
+                      help="How far to go along the merged task vector: 0 is the base.")  # fmt: skip
 
 
 def _variant(page: Page, chosen: Method) -> str:
@@ -101,13 +109,16 @@ def _metrics(zero_shot: Evaluation, merged: Evaluation, experts: Evaluation) -> 
     gain = paired_difference(merged, zero_shot)
     with st.container(horizontal=True):
         st.metric("Mean accuracy", percent(merged.mean), border=True, help=f"Top-1, mean over tasks. {merged.measured_on}.",
-                  delta=f"{100 * gain.value:+.1f} points over zero-shot [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]")  # fmt: skip
-        st.metric("Normalised", percent(merged.mean_normalised), border=True,
+                  delta=f"{100 * gain.value:+.1f} points over zero-shot [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]",
+                  delta_color="normal" if gain.excludes_zero else "off", delta_arrow="auto" if gain.excludes_zero else "off",
+                  height="stretch")  # fmt: skip
+        st.metric("Normalised", percent(merged.mean_normalised), border=True, height="stretch",
                   help="Mean over tasks of the accuracy divided by that of the task's own expert.")  # fmt: skip
-        st.metric("Zero-shot", percent(zero_shot.mean), border=True, help="The base with the tasks' heads.")
-        st.metric("Experts", percent(experts.mean), border=True, help="Each expert on its own task.")
+        st.metric("Zero-shot", percent(zero_shot.mean), border=True, height="stretch", help="The base with the tasks' heads.")
+        st.metric("Experts", percent(experts.mean), border=True, height="stretch", help="Each expert on its own task.")
         worst = merged.worst
-        st.metric("Worst task", percent(worst.accuracy), border=True, help=f"{worst.task}, the lowest accuracy of all tasks.")
+        st.metric("Worst task", percent(worst.accuracy), border=True, height="stretch",
+                  help=f"{worst.task}, the lowest accuracy of all tasks.")  # fmt: skip
 
 
 def full_evaluation_card(page: Page, choice: Choice) -> None:
@@ -161,7 +172,7 @@ def _collect(page: Page) -> None:
         if kind == "scale":
             st.session_state.setdefault(_CURVES, {})[choice.key(page)] = result
             st.session_state[_NOTE] = f"α = {result.value:g} is the best for {choice.method.title} ({result.origin}); the slider is set."
-            st.session_state["merge.set_alpha"] = result.value
+            st.session_state[_FOUND] = result.value
         else:
             record(Run(page.models.name, choice.method.slug, choice.parameters, choice.scale, result, datetime.now()))
             st.session_state[_NOTE] = (f"{choice.method.title}: {percent(result.mean)} absolute, {percent(result.mean_normalised)} "

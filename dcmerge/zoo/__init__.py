@@ -19,7 +19,7 @@ from dcmerge.task_vectors import TaskVectors
 
 DATA = Path(__file__).parent / "data"
 #: Name of each zoo and what is in it.
-ZOOS = {"demo": "Demo: eight fully fine-tuned experts", "demo-lora": "Demo: eight LoRA experts of rank 16"}
+ZOOS = {"demo": "Demo, full fine-tuning", "demo-lora": "Demo, LoRA rank 16"}
 
 
 @dataclass(frozen=True, eq=False)
