@@ -23,6 +23,7 @@ from dcmerge.alignment import (
     overlap,
     reconstruction_error,
     subspace_affinity,
+    subspace_alignment_ratio,
 )
 from dcmerge.linalg import SVD, polar_factor, truncated_svd
 from tests.builders import random_matrices
@@ -218,6 +219,21 @@ def test_subspace_affinity_worked_by_hand() -> None:
     assert subspace_affinity(I4[:, :0], tilted) == 0
     table = overlap([I4[:, :1], I4[:, 1:2]], [I4[:, :1], I4[:, :2], I4[:, 2:]])
     assert table.tolist() == [[1, 1, 0], [0, 1, 0]]
+
+
+def test_subspace_alignment_ratio_worked_by_hand() -> None:
+    """99.5 % of the merged energy lies in e1 and e2, so k = 2; of the task's 3² + 4² only the 3 along e1 lies there."""
+    merged = truncated_svd(torch.diag(torch.tensor([10.0, 10.0, 1.0, 0.0])))
+    task = torch.diag(torch.tensor([3.0, 0.0, 0.0, 4.0]))
+    assert subspace_alignment_ratio(merged, task, error=0.1) == pytest.approx(0.6)
+    assert subspace_alignment_ratio(merged, task.T @ I4[:, [3, 1, 2, 0]], error=0.1) == pytest.approx(0.6)
+    assert subspace_alignment_ratio(merged, torch.diag(torch.tensor([0, 0, 1.0, 0])), error=0.1) == 0
+    assert subspace_alignment_ratio(merged, torch.diag(torch.tensor([0, 0, 1.0, 0]))) == pytest.approx(1)
+
+
+def test_subspace_alignment_ratio_of_zero_is_zero() -> None:
+    zero = torch.zeros(4, 4)
+    assert subspace_alignment_ratio(truncated_svd(zero), I4) == subspace_alignment_ratio(truncated_svd(I4), zero) == 0
 
 
 def test_cosine() -> None:

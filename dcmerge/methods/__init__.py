@@ -1,6 +1,8 @@
 """Merging methods, one module each; importing this package registers them all."""
 
-from dcmerge.methods import (  # noqa: F401  (imported to register, in the catalogue's order)
+# The order of these imports is the order of the catalogue.
+# isort: skip_file
+from dcmerge.methods import (  # noqa: F401  (imported to register)
     average,
     task_arithmetic,
     ties,

@@ -57,6 +57,18 @@ def test_a_catalogue_entry_is_complete(slug: str) -> None:
     assert one.function.__doc__ and set(one.needs) and one.usual_scale > 0
 
 
+#: The order in which interfaces list the methods: from the simplest, baselines before what builds on them.
+CATALOGUE = """
+    average task_arithmetic ties dare breadcrumbs consensus_ta pcb emr model_stock slerp karcher fisher regmean
+    tsv_m iso_c iso_cts knots wudi dc_merge lot cat opcm doge adamerging concrete adarank surgery intervmerge
+    robustmerge rmm perturb_and_merge
+""".split()  # noqa: SIM905  (a table of 31 quoted lines is harder to read)
+
+
+def test_methods_stand_in_the_order_of_the_catalogue() -> None:
+    assert list(methods()) == [slug for slug in CATALOGUE if slug in methods()]
+
+
 NUMBER = Number("n", "A number.", 0, 1, 0.1)
 COUNT = Number("n", "A count.", 1, 10, 1, integer=True, auto="half")
 
