@@ -104,7 +104,7 @@ def examine(
     lora = all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
     reference, called = (next(iter(experts.values())), next(iter(experts))) if lora else (base, "the base")
     parameters = tuple(classify(name, info) for name, info in reference.infos.items())
-    findings = list(_compare_headers(reference, called, experts))
+    findings = [*_compare_headers(reference, called, experts), *_notes(base, experts)]
     if lora and base:
         findings += _adapted_weights_in_base(base, parameters)
     if not any(p.mergeable for p in parameters):
@@ -148,6 +148,13 @@ def _compare_headers(reference: Checkpoint, called: str, experts: Mapping[str, C
             told = f"{dtypes[0]} is {got[dtypes[0]].dtype} here and {wanted[dtypes[0]].dtype} in {called}".replace("torch.", "")
             yield Finding("warning", "other dtype", f"{task} has {len(dtypes)} parameters of another dtype ({told}); "
                           "deltas are taken in float32", task, dtypes)
+
+
+def _notes(base: Checkpoint | None, experts: Mapping[str, Checkpoint]) -> Iterator[Finding]:
+    """What the files hold beside parameters, and how it was read."""
+    for who, checkpoint in ({"base": base, **experts} if base else experts).items():
+        for note in checkpoint.notes:
+            yield Finding("note", "file", note, None if who == "base" else who)
 
 
 def _adapted_weights_in_base(base: Checkpoint, adapted: tuple[Parameter, ...]) -> Iterator[Finding]:
