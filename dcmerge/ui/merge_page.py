@@ -21,7 +21,7 @@ from dcmerge.ui.controls import method_controls
 from dcmerge.ui.history import Run, record, runs
 from dcmerge.ui.merging import merged_once, quick_look
 from dcmerge.ui.shell import Page, plain, readable_errors
-from dcmerge.ui.view import remembered
+from dcmerge.ui.view import choose, remembered
 
 _WORK, _CURVES, _NOTE, _FOUND = "merge.work", "merge.curves", "merge.note", "merge.found"
 _LIMITS = [25, 50, 100, 200]
@@ -62,7 +62,7 @@ def choice_of_method(page: Page) -> Choice:
 
 def _alpha_control(chosen: Method) -> float:
     """α, kept for each method by itself; what a search found is set here, before the slider is drawn."""
-    key, found = f"{chosen.slug}.alpha", st.session_state.pop(_FOUND, None)
+    key, found = f"{chosen.slug}.alpha", st.session_state.setdefault(_FOUND, {}).pop(chosen.slug, None)
     if found is not None:
         choose(key, found)
     highest = max(5.0, found or 0.0, st.session_state.get(key, 0.0))
@@ -134,8 +134,9 @@ def full_evaluation_card(page: Page, choice: Choice) -> None:
                       help="Tries α = 0.1 … 3.0 on validation (further while the best is at the border) and sets the slider.")  # fmt: skip
             st.button("Evaluate on test", icon=":material/checklist:", disabled=busy, on_click=_start_test, args=(page, choice),
                       help="All test images of every task, with the α above.")  # fmt: skip
-        work.watch(_WORK)
+        # First, because the watch redraws the page as long as it finds finished work.
         _collect(page)
+        work.watch(_WORK)
         curves = {k: c for k, c in st.session_state.get(_CURVES, {}).items() if k[0] == page.models.name}
         if curves:
             lines = {Run(k[0], k[1], dict(k[2]), c, None, datetime.now()).label: c for k, c in curves.items()}
@@ -156,7 +157,6 @@ def _start_test(page: Page, choice: Choice) -> None:
     def evaluate(progress: work.Progress, cancelled: Any) -> tuple[str, Choice, Evaluation]:
         bench = page.models.bench
         weights = bench.merged_weights(merged_once(page.models, choice.method.slug, choice.parameters).deltas, choice.scale.value)
-        bench.zero_shot()
         return "test", choice, bench.evaluate(weights, choice.method.slug, progress=progress, cancelled=cancelled)
 
     work.start(_WORK, f"Evaluating {choice.method.title}", evaluate)
@@ -172,7 +172,8 @@ def _collect(page: Page) -> None:
         if kind == "scale":
             st.session_state.setdefault(_CURVES, {})[choice.key(page)] = result
             st.session_state[_NOTE] = f"α = {result.value:g} is the best for {choice.method.title} ({result.origin}); the slider is set."
-            st.session_state[_FOUND] = result.value
+            # For the method that was searched, whichever is chosen by now.
+            st.session_state.setdefault(_FOUND, {})[choice.method.slug] = result.value
         else:
             record(Run(page.models.name, choice.method.slug, choice.parameters, choice.scale, result, datetime.now()))
             st.session_state[_NOTE] = (f"{choice.method.title}: {percent(result.mean)} absolute, {percent(result.mean_normalised)} "
@@ -194,7 +195,7 @@ def history_card(page: Page) -> None:
             {
                 "time": run.at.strftime("%H:%M:%S"), "method": methods()[run.slug].title, "parameters": run.changed or "defaults",
                 "α": run.scale.value, "α from": run.scale.origin, "absolute": 100 * run.evaluation.mean,
-                "normalised": 100 * run.evaluation.mean_normalised, "worst task": 100 * run.evaluation.worst.accuracy,
+                "normalised": _hundredfold(run.evaluation.mean_normalised), "worst task": 100 * run.evaluation.worst.accuracy,
                 "measured on": run.evaluation.measured_on,
             }
             for run in known
@@ -207,6 +208,11 @@ def history_card(page: Page) -> None:
             _compare(page, known[picked[0]], known[picked[1]])
         elif len(picked) > 2:
             st.info("Two runs can be compared at a time: unpick one.", icon=":material/info:")
+
+
+def _hundredfold(share: float | None) -> float | None:
+    """In percent; None where an expert is right on no image, which leaves its ratio without meaning."""
+    return None if share is None else 100 * share
 
 
 def _compare(page: Page, first: Run, second: Run) -> None:
