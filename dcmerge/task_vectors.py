@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dcmerge.cache import Memo
-from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, open_checkpoint
+from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, align, open_checkpoint
 from dcmerge.compatibility import Parameter, Report, examine
 from dcmerge.errors import IncompatibleSet, InputError
 
@@ -109,7 +109,17 @@ def open_set(base: Source | None, experts: Mapping[str, Source]) -> tuple[Checkp
         raise InputError("expected a base model to subtract from the full fine-tuned experts, got none")
     if isinstance(opened_base, LoraCheckpoint):
         raise InputError(f"expected a full model as the base, got a LoRA adapter: {opened_base.path}")
+    if opened_base is not None:
+        opened = {task: _under_names_of(opened_base, expert) for task, expert in opened.items()}
     return opened_base, opened
+
+
+def _under_names_of(base: Checkpoint, expert: Checkpoint) -> Checkpoint:
+    """The expert under the base's names, where it was trained on a part of it or saved behind another prefix."""
+    shapes, base_shapes = ({name: info.shape for name, info in c.infos.items()} for c in (expert, base))
+    names = align(shapes, base_shapes)
+    changed = any(name != new for name, new in names.items())
+    return expert.renamed(names) if changed and len(set(names.values())) == len(names) else expert
 
 
 def _open(source: Source) -> Checkpoint:

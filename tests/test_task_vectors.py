@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcmerge import InputError, TaskVectors, merge
+from dcmerge import IncompatibleSet, InputError, TaskVectors, merge
 from dcmerge.checkpoints import LoraCheckpoint, LowRank, StoredCheckpoint, open_checkpoint
 from dcmerge.compatibility import Kind
 from dcmerge.layers import layer_of
@@ -70,6 +70,30 @@ def test_names_meet_behind_wrappers(tmp_path: Path, prefix: str) -> None:
     expert = write(tmp_path / "expert.safetensors", random_tensors(1), prefix)
     vectors = TaskVectors.open(base, {"a": expert})
     assert set(vectors.parameters) == set(SHAPES) and not vectors.report.findings
+
+
+def test_an_adapter_of_a_part_meets_the_whole_model(tmp_path: Path) -> None:
+    """Trained on the image tower alone: its names lack the tower's, and the text tower has the same ones."""
+    shapes = {"visual.attn.q_proj.weight": (16, 12), "visual.mlp.fc1.weight": (20, 16)}
+    shapes["text.attn.q_proj.weight"] = (9, 9)
+    vectors = lora_set(tmp_path, {t: random_factors(s) for s, t in enumerate("ab")}, base=random_tensors(0, shapes))
+    assert set(vectors.parameters) == {"visual.attn.q_proj.weight", "visual.mlp.fc1.weight"}
+    B, A = random_factors(1)["mlp.fc1.weight"]
+    torch.testing.assert_close(vectors.delta("visual.mlp.fc1.weight", "b").dense(), B @ A)
+    merge(vectors, "task_arithmetic").save(tmp_path / "out.safetensors")
+    saved = open_checkpoint(tmp_path / "out.safetensors")
+    assert set(saved.infos) == set(shapes)
+
+
+def test_an_expert_behind_a_prefix_that_its_base_cannot_lose(tmp_path: Path) -> None:
+    """A language model with a head keeps its "model."; an expert that was saved without head has lost it."""
+    base = write(tmp_path / "base.safetensors", {"model.w": torch.zeros(3, 4), "lm_head": torch.ones(2)})
+    whole = write(tmp_path / "whole.safetensors", {"m.model.w": torch.ones(3, 4), "m.lm_head": torch.ones(2)})
+    vectors = TaskVectors.open(base, {"whole": whole})
+    assert torch.equal(vectors.delta("model.w", "whole"), torch.ones(3, 4))
+    headless = write(tmp_path / "headless.safetensors", {"model.w": torch.ones(3, 4)})
+    with pytest.raises(IncompatibleSet, match="headless lacks 1 parameters: lm_head$"):
+        TaskVectors.open(base, {"headless": headless})
 
 
 def test_open_accepts_checkpoints_folders_and_state_dicts(tmp_path: Path) -> None:

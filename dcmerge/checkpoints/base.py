@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -11,7 +12,7 @@ from functools import cached_property, lru_cache
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -74,6 +75,13 @@ class Checkpoint(ABC):
     @abstractmethod
     def read(self, name: str) -> Tensor | LowRank:
         """The tensor of that canonical name, fresh at every call: the caller may change it. KeyError if absent."""
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """The same checkpoint under other canonical names: own name -> new name, for all of them."""
+        twin = copy.copy(self)
+        twin.infos = MappingProxyType({names[name]: info for name, info in self.infos.items()})
+        twin.source_names = MappingProxyType({names[name]: source for name, source in self.source_names.items()})
+        return twin
 
     @cached_property
     def fingerprint(self) -> str:

@@ -12,8 +12,10 @@ adapted model computes, so ``left`` is doubled for those (and ``notes`` says so)
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -95,6 +97,11 @@ class LoraCheckpoint(Checkpoint):
                 reader = SafetensorsFile if name.endswith(".safetensors") else StateDictFile
                 return cls(path, settings, reader(checked_file(path / name)))
         raise InputError(f"Expected {' or '.join(ADAPTER_WEIGHTS)} in {shown(path)}, found neither.")
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        twin = super().renamed(names)
+        twin.adapted = {names[name]: one for name, one in self.adapted.items()}
+        return twin
 
     def read(self, name: str) -> LowRank:
         """The factors, scale included in ``left``: half precision becomes float32, so that the scale rounds nothing."""
