@@ -5,36 +5,43 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from dcmerge.errors import Cancelled, InputError
 
+#: Pixel normalisation of OpenAI's CLIP.
+_OPENAI_MEAN, _OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
 
 @dataclass(frozen=True, eq=False)
 class ImageEncoder:
     """open_clip's image tower as a function of its weights: the module itself is never changed.
 
-    Weights are named as in open_clip's CLIP (``visual.…``). ``mean`` and ``std`` (3,) normalise pixels in [0, 1].
+    Weights are named as in open_clip's CLIP (``visual.…``). ``config`` is an open_clip model configuration, with the pixel
+    normalisation under "preprocess" (OpenAI's where there is none). The tower is built when it is first needed.
     """
 
-    visual: nn.Module
-    mean: Tensor
-    std: Tensor
+    config: Mapping[str, Any]
     batch_size: int = 250
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ImageEncoder:
-        """Build the tower that an open_clip model configuration describes (weights random until ``encode`` gets some)."""
-        model = open_clip.CLIP(**{key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")})
-        preprocess = config.get("preprocess", {})
-        mean = torch.tensor(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN))
-        std = torch.tensor(preprocess.get("std", open_clip.OPENAI_DATASET_STD))
-        return cls(model.visual.eval().requires_grad_(False), mean, std)
+    @cached_property
+    def visual(self) -> nn.Module:
+        """The tower, its own weights random: ``encode`` brings them."""
+        import open_clip  # here, not above: it takes seconds, which only those who evaluate should pay
+
+        model = open_clip.CLIP(**{key: self.config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")})
+        return model.visual.eval().requires_grad_(False)
+
+    @property
+    def _normalisation(self) -> tuple[Tensor, Tensor]:
+        preprocess = self.config.get("preprocess", {})
+        mean, std = preprocess.get("mean", _OPENAI_MEAN), preprocess.get("std", _OPENAI_STD)
+        return torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -65,6 +72,7 @@ class ImageEncoder:
         """Features of unit length (N, d) of uint8 images (N, 3, H, W), with these weights in float32."""
         self.check(weights)
         own = {name.removeprefix("visual."): weights[name].float() for name in self.shapes}
+        mean, std = self._normalisation
         batches = math.ceil(len(images) / self.batch_size)
         features = []
         for done, batch in enumerate(images.split(self.batch_size)):
@@ -72,7 +80,6 @@ class ImageEncoder:
                 raise Cancelled
             if progress:
                 progress(done / batches)
-            pixels = (batch.float() / 255 - self.mean[:, None, None]) / self.std[:, None, None]
-            features.append(functional_call(self.visual, own, (pixels,)))
+            features.append(functional_call(self.visual, own, ((batch.float() / 255 - mean) / std,)))
         return nn.functional.normalize(torch.cat(features), dim=-1)
 

@@ -30,7 +30,7 @@ CLASSES = 3
 @pytest.fixture(scope="module")
 def encoder() -> ImageEncoder:
     torch.manual_seed(0)
-    return ImageEncoder.from_config(CONFIG)
+    return ImageEncoder(CONFIG)
 
 
 def base_of(encoder: ImageEncoder) -> dict[str, Tensor]:
