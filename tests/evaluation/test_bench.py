@@ -15,7 +15,7 @@ from torch import Tensor
 from dcmerge import Cancelled, InputError, TaskVectors, merge
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Bench, Evaluation, ImageEncoder, Split, Task, choose_scale
 from dcmerge.evaluation.accuracy import TaskAccuracy
-from tests.builders import full_set, lora_set, random_deltas
+from tests.builders import full_set, lora_set, random_deltas, random_tensors
 
 CONFIG = {
     "embed_dim": 8,
@@ -29,12 +29,11 @@ CLASSES = 3
 
 @pytest.fixture(scope="module")
 def encoder() -> ImageEncoder:
-    torch.manual_seed(0)
     return ImageEncoder(CONFIG)
 
 
 def base_of(encoder: ImageEncoder) -> dict[str, Tensor]:
-    return {f"visual.{name}": value.clone() for name, value in encoder.visual.state_dict().items()}
+    return random_tensors(0, encoder.shapes, scale=0.5)
 
 
 def tasks_for(encoder: ImageEncoder, weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Task]:

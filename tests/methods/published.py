@@ -1,6 +1,8 @@
 """The authors' algorithms, written down plainly from their formulas: dense matrices, full SVDs, nothing from dcmerge.
 
-Every function takes the deltas of one matrix in task order. Nothing here is quick or careful.
+Every function takes the deltas of one matrix in task order and computes in their dtype. Nothing is quick or careful.
+Compare with float64: where the last kept singular value is close to the first dropped one, as in real deltas, an SVD in
+float32 is itself wrong by up to 1e-3 of the merge.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def flatter(s: Tensor, smoothing: str, rho: float) -> Tensor:
     if smoothing == "average":
         return torch.full_like(s, s.mean().item())
     if smoothing == "linear":
-        w = torch.linspace(min(rho, (s[0] / s[-1]).item()), 1, len(s))
+        w = torch.linspace(min(rho, (s[0] / s[-1]).item()), 1, len(s), dtype=s.dtype)
         return s.sum() * w / w.sum()
     return s
 
@@ -58,7 +60,7 @@ def dc_merge_full(
     """Full fine-tuning: bases of width k = min(m, n), zero-padded, rank int(k · (1/T))."""
     (m, n), tasks = deltas[0].shape, len(deltas)
     k = min(m, n)
-    sum_u, sum_v, smoothed = torch.zeros(m, k), torch.zeros(k, n), []
+    sum_u, sum_v, smoothed = deltas[0].new_zeros(m, k), deltas[0].new_zeros(k, n), []
     for t, delta in enumerate(deltas):
         u, s, vT = torch.linalg.svd(delta, full_matrices=False)
         r = int(len(s) * (1 / tasks))
@@ -76,7 +78,7 @@ def dc_merge_lora(
     """LoRA: dense products B A, a rank that is given, bases cut to T · rank."""
     (m, n), tasks = deltas[0].shape, len(deltas)
     width = tasks * rank
-    sum_u, sum_v, smoothed = torch.zeros(m, min(m, n)), torch.zeros(min(m, n), n), []
+    sum_u, sum_v, smoothed = deltas[0].new_zeros(m, min(m, n)), deltas[0].new_zeros(min(m, n), n), []
     for t, delta in enumerate(deltas):
         u, s, vT = torch.linalg.svd(delta, full_matrices=False)
         u, s, vT = u[:, :rank], s[:rank], vT[:rank]
@@ -90,7 +92,7 @@ def dc_merge_lora(
 def tsv_m(deltas: Sequence[Tensor], rank: int | None = None) -> Tensor:
     (m, n), tasks = deltas[0].shape, len(deltas)
     k = min(m, n)
-    sum_u, sum_s, sum_v = torch.zeros(m, k), torch.zeros(k), torch.zeros(k, n)
+    sum_u, sum_s, sum_v = (deltas[0].new_zeros(shape) for shape in ((m, k), k, (k, n)))
     for t, delta in enumerate(deltas):
         u, s, vT = torch.linalg.svd(delta, full_matrices=False)
         r = int(len(s) * (1 / tasks)) if rank is None else rank
@@ -110,7 +112,7 @@ def iso_cts(deltas: Sequence[Tensor], fraction: float = 0.8) -> Tensor:
     specific = round((r - int(r * fraction)) / tasks) * tasks
     common = r - specific
     u, s, vT = torch.linalg.svd(sum(deltas), full_matrices=False)
-    combined_u, combined_s, combined_v = torch.zeros(m, r), torch.zeros(r), torch.zeros(r, n)
+    combined_u, combined_s, combined_v = (deltas[0].new_zeros(shape) for shape in ((m, r), r, (r, n)))
     each = specific // tasks
     for t, delta in enumerate(deltas):
         residual = delta - u[:, :common] @ u[:, :common].T @ delta

@@ -12,7 +12,7 @@ from torch import Tensor
 from dcmerge.layers import layer_of
 from dcmerge.methods import merged_deltas
 from dcmerge.methods.dc_merge import Trace, smoothing_in_use, trace
-from tests.builders import full_set, layer_set, lora_set
+from tests.builders import full_set, layer_set, lora_set, random_matrices
 
 
 def merged(folder: Path, deltas: list[Tensor], slug: str, **parameters: object) -> Tensor:
@@ -89,7 +89,7 @@ def test_iso_cts(tmp_path: Path) -> None:
 
 
 def test_iso_cts_with_everything_common_is_iso_c(tmp_path: Path) -> None:
-    for slot, deltas in enumerate((CTS, [A, B], [torch.randn(5, 8), torch.randn(5, 8), torch.randn(5, 8)])):
+    for slot, deltas in enumerate((CTS, [A, B], random_matrices(3, 5, 8))):
         folder = tmp_path / str(slot)
         whole = merged(folder, deltas, "iso_cts", common_fraction=1.0)
         torch.testing.assert_close(whole, merged(folder, deltas, "iso_c"))
