@@ -32,7 +32,7 @@ def layer_overview(concentration: Concentration, chosen: str) -> go.Figure:
                     "width": [4 if name == chosen else 0 for name in concentration.layers], "color": ALIGNED,
                 },
             },
-            hovertemplate="%{customdata}<br>top 5 %% of components hold %{marker.color:.0f} %% of the energy<extra></extra>",
+            hovertemplate="%{customdata}<br>top 5 % of components hold %{marker.color:.0f} % of the energy<extra></extra>",
         )
     )  # fmt: skip
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=_columns(x), showgrid=False)
@@ -111,7 +111,7 @@ def concentration_map(concentration: Concentration, titles: dict[str, str]) -> g
             x=[place_of(name).label for name in concentration.layers],
             y=[titles.get(task, task) for task in concentration.tasks],
             colorscale=SCALE, colorbar={"title": {"text": "% of s²"}, "thickness": 12},
-            hovertemplate="%{y}, %{x}<br>top 5 %% hold %{z:.0f} %% of the energy<extra></extra>",
+            hovertemplate="%{y}, %{x}<br>top 5 % hold %{z:.0f} % of the energy<extra></extra>",
         )
     )  # fmt: skip
     figure.update_xaxes(tickangle=-40)

@@ -8,9 +8,10 @@ from dcmerge import plots
 from dcmerge.inspection import MEASURES, Consistency, LayerAlignment, consistency, layer_alignment
 from dcmerge.methods import methods
 from dcmerge.naming import place_of
-from dcmerge.ui.charts import percent, show
+from dcmerge.ui.charts import show
 from dcmerge.ui.merging import merged_once
 from dcmerge.ui.shell import Page
+from dcmerge.ui.text import percent, plain
 from dcmerge.ui.view import remembered
 
 _SIDES = {"outputs (U)": "U", "inputs (V)": "V"}
@@ -36,7 +37,7 @@ def _alignment_once(
 def overlap_card(page: Page) -> None:
     """Overlap before and after whitening."""
     with st.container(border=True):
-        st.subheader(place_of(page.layer_name).label)
+        st.subheader(plain(place_of(page.layer_name).label))
         side = remembered(st.segmented_control, "Side of the matrix", key="side", default=next(iter(_SIDES)), options=list(_SIDES),
                           required=True, help="A matrix maps inputs (right singular vectors V) to outputs (left, U).")  # fmt: skip
         alignment = _alignment(page)

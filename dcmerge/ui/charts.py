@@ -7,19 +7,16 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
+from dcmerge.ui.text import plain
+
 _CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 
 
 def show(figure: go.Figure, reading: str, *, key: str, **arguments: Any) -> Any:
     """Draw a figure in the app's theme under its title (which wraps, unlike a figure's own), and below it how to read it."""
     title = figure.layout.title.text
-    st.markdown(f"**{title}**")
+    st.markdown(f"**{plain(title)}**")  # it may hold names from files
     drawn = go.Figure(figure).update_layout(title=None, margin_t=max(30, (figure.layout.margin.t or 60) - 30))
     chart = st.plotly_chart(drawn, key=key, config=_CONFIG, alt=title, **arguments)
     st.caption(f"**How to read:** {reading}")
     return chart
-
-
-def percent(value: float | None) -> str:
-    """0.123 as "12.3 %"."""
-    return "–" if value is None else f"{100 * value:.1f} %"

@@ -16,11 +16,12 @@ from dcmerge.evaluation import Evaluation, Scale, choose_scale, paired_differenc
 from dcmerge.methods import Method, methods
 from dcmerge.methods.dc_merge import smoothing_in_use
 from dcmerge.ui import work
-from dcmerge.ui.charts import percent, show
+from dcmerge.ui.charts import show
 from dcmerge.ui.controls import method_controls
 from dcmerge.ui.history import Run, record, runs
 from dcmerge.ui.merging import merged_once, quick_look
-from dcmerge.ui.shell import Page, plain, readable_errors
+from dcmerge.ui.shell import Page, readable_errors
+from dcmerge.ui.text import percent, plain
 from dcmerge.ui.view import choose, remembered
 
 _WORK, _CURVES, _NOTE, _FOUND = "merge.work", "merge.curves", "merge.note", "merge.found"

@@ -17,6 +17,7 @@ from dcmerge.methods import method
 from dcmerge.model_sets import ModelSet, available, open_set_by_name, roots
 from dcmerge.naming import place_of
 from dcmerge.ui.controls import parameter_control
+from dcmerge.ui.text import plain
 from dcmerge.ui.view import arrive, remembered
 
 SET, LAYER = "set", "layer"
@@ -93,11 +94,6 @@ def readable_errors() -> Iterator[None]:
     except Cancelled:
         st.info("Cancelled. Nothing was changed.", icon=":material/cancel:")
         st.stop()
-
-
-def plain(text: str) -> str:
-    """Text from files or users, with Markdown's signs made harmless."""
-    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()#+-!|<>$~:" else sign for sign in text)
 
 
 def opened(name: str) -> ModelSet:

@@ -7,8 +7,9 @@ import streamlit as st
 from dcmerge import plots
 from dcmerge.inspection import Concentration, LayerSpectra, concentration, layer_spectra
 from dcmerge.naming import place_of
-from dcmerge.ui.charts import percent, show
+from dcmerge.ui.charts import show
 from dcmerge.ui.shell import LAYER, Page
+from dcmerge.ui.text import percent, plain
 from dcmerge.ui.view import choose, remembered
 
 _PICKER = "spectra.picker"
@@ -50,7 +51,7 @@ def spectrum_card(page: Page) -> None:
     """Raw, smoothed and aligned spectra of every task."""
     spectra = _spectra(page)
     with st.container(border=True):
-        st.subheader(place_of(page.layer_name).label)
+        st.subheader(plain(place_of(page.layer_name).label))
         if spectra.rank == 0:
             st.info("Not one component per task fits into this matrix: spectral methods average it.", icon=":material/info:")
         show(
