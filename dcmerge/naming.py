@@ -21,6 +21,8 @@ _KINDS = (
     (r"(^|\.)proj$|projection\.weight$", "projection"),
 )
 OUTSIDE = "outside the blocks"
+#: Where these stand, whatever the order in the file: safetensors sorts by name.
+_BEFORE, _AFTER = ("positions", "tokens"), ("projection",)
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,10 @@ def by_depth(names: Iterable[str]) -> list[str]:
     order = {name: i for i, name in enumerate(names)}
 
     def rank(name: str) -> tuple[int, int, int]:
-        depth = place_of(name).depth
-        if depth is None:
-            return (0 if order[name] < first_block else 2), 0, order[name]
-        return 1, depth, order[name]
+        place = place_of(name)
+        if place.depth is not None:
+            return 1, place.depth, order[name]
+        comes_first = place.kind not in _AFTER and (order[name] < first_block or place.kind in _BEFORE)
+        return (0 if comes_first else 2), 0, order[name]
 
     return sorted(names, key=rank)

@@ -1,0 +1,181 @@
+"""Every page on a set in a folder: small, without tasks to evaluate on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+
+from dcmerge.methods import methods
+from dcmerge.spectra import smooth
+from dcmerge.ui.shell import PAGES as NAVIGATION
+from tests.builders import write
+from tests.ui.conftest import PAGES, TASKS, TOWER, Open
+
+SPECTRA, ALIGNMENT, MERGE = "pages/1_Spectra.py", "pages/2_Alignment.py", "pages/3_Merge.py"
+
+
+def figures(app: AppTest) -> list[dict[str, Any]]:
+    return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+
+
+def titles(app: AppTest) -> list[str]:
+    """The figures' titles, which are also their texts for those who cannot see them."""
+    return [chart.proto.alt for chart in app.get("plotly_chart")]
+
+
+def texts(app: AppTest) -> Iterator[str]:
+    """Everything that is written on the page."""
+    for kind in ("title", "header", "subheader", "markdown", "caption", "error", "warning", "info", "success", "code"):
+        yield from (element.value for element in getattr(app, kind))
+
+
+def smoothed_values(app: AppTest) -> list[float]:
+    """The first task's smoothed spectrum as drawn."""
+    facets = next(f for f in figures(app) if any("smoothed (" in t.get("name", "") for t in f["data"]))
+    return next(trace["y"] for trace in facets["data"] if trace["name"].startswith("smoothed ("))
+
+
+def test_the_sidebar_links_every_page() -> None:
+    assert [path for path, _, _ in NAVIGATION] == list(PAGES)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_folder_without_tasks_works_on_every_page(folder: Path, open_page: Open, path: str) -> None:
+    app = open_page(path, set=f"folder:{folder.name}")
+    assert not app.exception and not app.error
+    assert len(app.title) == 1
+    assert app.sidebar.selectbox(key="set").value == f"folder:{folder.name}"
+    assert app.sidebar.selectbox(key="smoothing").value == "auto"
+    assert app.sidebar.slider(key="rho").disabled
+    for chart, figure in zip(app.get("plotly_chart"), figures(app), strict=True):
+        assert chart.proto.alt and figure["data"]
+
+
+def test_the_home_page_tells_what_is_loaded(folder: Path, open_page: Open) -> None:
+    app = open_page("app.py", set=f"folder:{folder.name}")
+    told = {metric.label: metric.value for metric in app.metric}
+    assert told["Experts"] == "3" and told["Kind"] == "full" and told["Matrices"] == "7"
+    assert any("no images to evaluate on" in text for text in texts(app))
+    assert any("fit together" in text for text in texts(app))
+
+
+def test_smoothing_and_rho_redraw_the_spectra(folder: Path, open_page: Open) -> None:
+    app = open_page(SPECTRA, set=f"folder:{folder.name}")
+    raw = torch.tensor(smoothed_values(app))
+    app.sidebar.selectbox(key="smoothing").set_value("linear").run()
+    assert smoothed_values(app) == pytest.approx(smooth(raw, "linear", 5.0).tolist(), rel=1e-3)
+    assert not app.sidebar.slider(key="rho").disabled
+    app.sidebar.slider(key="rho").set_value(1.5).run()
+    assert smoothed_values(app) == pytest.approx(smooth(raw, "linear", 1.5).tolist(), rel=1e-3)
+    assert not app.exception and app.query_params["rho"] == "1.5" and app.query_params["smoothing"] == "linear"
+
+
+def test_another_matrix_and_another_energy_redraw_the_spectra(folder: Path, open_page: Open) -> None:
+    app = open_page(SPECTRA, set=f"folder:{folder.name}")
+    before = smoothed_values(app)
+    app.sidebar.selectbox(key="layer").set_value("visual.transformer.resblocks.1.mlp.c_fc.weight").run()
+    assert smoothed_values(app) != before
+    assert any("MLP in, block 1" in text for text in texts(app))
+    assert any("(sum of s²)" in title for title in titles(app))
+    app.get("button_group")[0].set_value("sum of s (DC-Merge's smoothing)").run()
+    assert not app.exception
+    assert any("(sum of s)" in title for title in titles(app))
+
+
+def test_the_view_follows_from_page_to_page(folder: Path, open_page: Open) -> None:
+    layer = "visual.transformer.resblocks.1.attn.out_proj.weight"
+    app = open_page(SPECTRA, set=f"folder:{folder.name}", layer=layer, smoothing="linear", rho="7")
+    for path in (ALIGNMENT, MERGE, SPECTRA):
+        app.switch_page(path).run()
+        assert not app.exception
+        assert app.sidebar.slider(key="rho").value == 7.0 and app.sidebar.selectbox(key="smoothing").value == "linear"
+        assert app.sidebar.selectbox(key="set").value == f"folder:{folder.name}"
+    assert app.sidebar.selectbox(key="layer").value == layer
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{"rho": "1000000"}, {"rho": "x"}, {"smoothing": "steep"}, {"layer": "no"}, {"set": "folder:/etc"}, {"x": "1"}],
+)
+def test_an_address_that_makes_no_sense_gives_the_defaults(
+    folder: Path, open_page: Open, query: dict[str, str]
+) -> None:
+    app = open_page("app.py" if "set" in query else SPECTRA, **{"set": f"folder:{folder.name}", **query})
+    assert not app.exception
+    assert app.sidebar.slider(key="rho").value == 5.0 and app.sidebar.selectbox(key="smoothing").value == "auto"
+
+
+def test_the_alignment_page_shows_another_task_side_and_method(folder: Path, open_page: Open) -> None:
+    app = open_page(ALIGNMENT, set=f"folder:{folder.name}")
+    before = figures(app)
+    app.selectbox(key="task").set_value("digits")
+    app.get("button_group")[0].set_value("inputs (V)")
+    app.multiselect(key="methods").set_value(["ties"])
+    app.selectbox(key="measure").set_value("Cosine").run()
+    assert not app.exception and not app.error
+    after = figures(app)
+    for place in (0, 1):
+        assert before[place]["data"][0]["z"] != after[place]["data"][0]["z"]
+    assert [trace["name"] for trace in after[3]["data"] if trace.get("name")] == ["TIES-Merging"]
+    app.multiselect(key="methods").set_value([]).run()
+    assert not app.exception and any("at least one method" in text for text in texts(app))
+
+
+@pytest.mark.parametrize("slug", list(methods()))
+def test_every_method_brings_its_own_controls(folder: Path, open_page: Open, slug: str) -> None:
+    app = open_page(MERGE, set=f"folder:{folder.name}", method=slug)
+    assert not app.exception and not app.error
+    drawn = {
+        widget.key for kind in ("slider", "selectbox", "number_input", "toggle") for widget in getattr(app.main, kind)
+    }
+    own = {f"{slug}.{name}" for name in methods()[slug].parameters if name not in ("smoothing", "rho")}
+    assert drawn == {"method", f"{slug}.alpha"} | own
+    assert any(methods()[slug].idea in text for text in texts(app))
+    assert any(f"--method {slug}" in code.value for code in app.code)
+    assert app.get("download_button")
+
+
+def test_a_changed_parameter_is_in_the_command(folder: Path, open_page: Open) -> None:
+    app = open_page(MERGE, set=f"folder:{folder.name}", method="dc_merge", smoothing="linear", rho="7")
+    app.toggle(key="dc_merge.elect").set_value(False)
+    app.slider(key="dc_merge.alpha").set_value(0.5).run()
+    (command,) = (code.value for code in app.code)
+    for part in ("--set smoothing=linear", "--set rho=7", "--set elect=off", "--scale 0.5"):
+        assert part in command
+
+
+def test_a_matrix_too_small_for_all_tasks_is_explained(folder: Path, open_page: Open) -> None:
+    for name in ("base", *TASKS):
+        write(folder / f"{name}.safetensors", {"thin.weight": torch.randn(8, 2), "wide.weight": torch.randn(8, 9)})
+    for path in (SPECTRA, ALIGNMENT):
+        app = open_page(path, set=f"folder:{folder.name}", layer="thin.weight")
+        assert not app.exception and not app.error
+        assert any("Not one component per task fits" in text for text in texts(app))
+
+
+def test_names_from_files_are_text_not_markdown(folder: Path, open_page: Open) -> None:
+    odd = "block.0.[here](http://example.org) **bold** $x$"
+    for seed, name in enumerate(("base", *TASKS)):
+        write(folder / f"{name}.safetensors", {odd: torch.randn(8, 9, generator=torch.Generator().manual_seed(seed))})
+    for path in (SPECTRA, ALIGNMENT):
+        app = open_page(path, set=f"folder:{folder.name}")
+        assert not app.exception
+        assert not any(re.search(r"(?<!\\)(\]\(http|\*\*bold|\$x)", text) for text in texts(app))
+
+
+def test_there_is_no_set_of_which_no_page_can_be_drawn(folder: Path, open_page: Open) -> None:
+    """A set of vectors alone has no spectra, and can be merged all the same."""
+    for name in ("base", *TASKS):
+        write(folder / f"{name}.safetensors", {"only.bias": torch.randn(8)})
+    for path in PAGES:
+        app = open_page(path, set=f"folder:{folder.name}")
+        assert not app.exception
+        assert len(app.error) <= (path in (SPECTRA, ALIGNMENT))
+    assert len(TOWER) == 10  # what the home page's figures above rest on

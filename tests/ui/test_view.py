@@ -1,0 +1,106 @@
+"""What a person chose as text of an address, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dcmerge.methods import methods
+from dcmerge.methods.declare import Number
+from dcmerge.ui.view import _decoded, _encoded
+
+LIMITS = {"min_value": 1.0, "max_value": 20.0, "step": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(7.0, "7"), (0.0001, "0.0001"), (0.35, "0.35"), (3, "3"), (True, "True"), (False, "False"), ("linear", "linear"),
+     (["average", "ties"], "average,ties")],
+)  # fmt: skip
+def test_values_are_short_texts_and_come_back(value: Any, text: str) -> None:
+    assert _encoded(value) == text
+    options = value if isinstance(value, list) else None
+    assert _decoded(text, type(value)(), options, {}) == value
+
+
+def declared_numbers() -> list[Any]:
+    return [
+        pytest.param(declared.constraint, declared.default, id=f"{slug}.{name}")
+        for slug, method in methods().items()
+        for name, declared in method.parameters.items()
+        if isinstance(declared.constraint, Number)
+    ]
+
+
+@pytest.mark.parametrize(("constraint", "default"), declared_numbers())
+def test_every_value_that_a_slider_can_take_comes_back(constraint: Number, default: float | int | None) -> None:
+    cast = int if constraint.integer else float
+    limits = {"min_value": cast(constraint.low), "max_value": cast(constraint.high), "step": cast(constraint.step)}
+    grid = [cast(constraint.low + i * constraint.step) for i in range(50)] + [cast(constraint.high)]
+    for value in (v for v in grid if v <= constraint.high):
+        found = _decoded(_encoded(value), default, None, limits)
+        assert found == pytest.approx(value, abs=constraint.step / 1000)
+        assert type(found) is cast
+
+
+@pytest.mark.parametrize("text", ["0.5", "20.5", "-3", "nan", "inf", "seven", "", "1,5", "7; drop", "1e999"])
+def test_a_number_that_makes_no_sense_is_the_default(text: str) -> None:
+    assert _decoded(text, 5.0, None, LIMITS) == 5.0
+
+
+def test_an_automatic_number_takes_its_type_from_the_step() -> None:
+    limits = {"min_value": 1, "max_value": 100, "step": 1}
+    assert _decoded("12", None, None, limits) == 12
+    assert _decoded("12.5", None, None, limits) is None
+    assert _decoded(None, None, None, limits) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "default"), [("steep", "auto"), ("yes", True), ("1", False), ("average,x", ["average"])]
+)
+def test_an_option_that_does_not_exist_is_the_default(text: str, default: Any) -> None:
+    options = None if isinstance(default, bool) else ["auto", "average", "linear"]
+    assert _decoded(text, default, options, {}) == default
+
+
+def two_pages() -> None:
+    import streamlit as st
+
+    from dcmerge.ui.view import arrive, choose, remembered
+
+    page = st.radio("page", ["first", "second"])
+    arrive(page)
+    if page == "first":
+        value = remembered(st.slider, "ρ", key="rho", default=5.0, min_value=1.0, max_value=20.0, step=0.5)
+        remembered(st.multiselect, "methods", key="methods", default=["a"], options=["a", "b"])
+        st.button("Pick", on_click=choose, args=("rho", 9.0))
+        st.text(f"{value:g}")
+
+
+def test_values_come_from_the_address_and_go_there() -> None:
+    app = AppTest.from_function(two_pages, default_timeout=30)
+    app.query_params["rho"] = "7"
+    app.query_params["methods"] = "a,b"
+    app.run()
+    assert app.slider(key="rho").value == 7 and app.multiselect(key="methods").value == ["a", "b"]
+    app.slider(key="rho").set_value(8.0).run()
+    assert app.query_params["rho"] == "8"
+    app.slider(key="rho").set_value(5.0).run()
+    assert "rho" not in app.query_params  # the default needs no words
+
+
+def test_values_outlive_a_page_that_does_not_draw_them() -> None:
+    app = AppTest.from_function(two_pages, default_timeout=30).run()
+    app.slider(key="rho").set_value(8.0).run()
+    app.radio[0].set_value("second").run()
+    assert app.query_params["rho"] == "8"
+    app.radio[0].set_value("first").run()
+    assert app.slider(key="rho").value == 8
+
+
+def test_a_callback_can_choose() -> None:
+    app = AppTest.from_function(two_pages, default_timeout=30).run()
+    app.button[0].click().run()
+    assert app.text[0].value == "9" and app.query_params["rho"] == "9"
