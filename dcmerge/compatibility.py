@@ -86,7 +86,8 @@ def classify(name: str, info: TensorInfo) -> Parameter:
     name that holds ``text_projection`` from the singular-value route.
     """
     if not info.dtype.is_floating_point:
-        return Parameter(name, info.shape, Kind.SKIPPED, f"buffer of {str(info.dtype).removeprefix('torch.')}, kept from the base")
+        return Parameter(name, info.shape, Kind.SKIPPED, f"buffer of {str(info.dtype).removeprefix('torch.')}, kept from "
+                                                         "the base")
     if len(info.shape) == 2:
         if "text_projection" in name:
             return Parameter(name, info.shape, Kind.VECTOR, "text projection, averaged as in the authors' code")
@@ -140,7 +141,8 @@ def _compare_headers(reference: Checkpoint, called: str, experts: Mapping[str, C
             yield Finding("error", "missing", f"{task} lacks {len(missing)} parameters: {', '.join(missing)}", task, missing)
         if shapes:
             told = ", ".join(f"{n} (expected {list(wanted[n].shape)}, got {list(got[n].shape)})" for n in shapes)
-            yield Finding("error", "other shape", f"{task} has {len(shapes)} parameters of another shape: {told}", task, tuple(shapes))
+            yield Finding("error", "other shape", f"{task} has {len(shapes)} parameters of another shape: "
+                                                  f"{told}", task, tuple(shapes))
         if extra:
             yield Finding("warning", "extra", f"{task} has {len(extra)} parameters that {called} lacks, which are left out: "
                           + ", ".join(extra), task, extra)
@@ -211,7 +213,8 @@ class _Values:
             if task not in self.changed:
                 yield Finding("warning", "zero delta", f"{task} does not differ from the base at all", task)
             elif names:
-                yield Finding("note", "zero delta", f"{task} leaves {len(names)} parameters as in the base: {', '.join(names)}", task, names)
+                yield Finding("note", "zero delta", f"{task} leaves {len(names)} parameters as in the base: "
+                                                    f"{', '.join(names)}", task, names)
         for place, task in enumerate(tasks):
             twins = [other for other in tasks[:place] if self.digests[other] == self.digests[task]]
             if twins:

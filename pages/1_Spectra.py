@@ -9,7 +9,8 @@ page = start_page(
     "Spectra",
     ":material/equalizer:",
     "A **task vector** is expert minus base; the singular values of one of its matrices are its **spectrum**. A few large "
-    "values usually hold most of the energy, so weak directions vanish in a merge. **Smoothing** makes the kept values more equal "
+    "values usually hold most of the energy, so weak directions vanish in a merge. **Smoothing** makes the kept values more "
+    "equal "
     "without changing their sum. Move it in the sidebar and watch.",
 )
 

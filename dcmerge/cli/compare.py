@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from dcmerge.cli.evaluate import add_zoo, val_limit
 from dcmerge.cli.options import Commands, Parser, add_command, named_zoo
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
+from dcmerge.comparison import Comparison, Row, compare
 from dcmerge.errors import InputError
 from dcmerge.methods import method, methods
-
-if TYPE_CHECKING:
-    from dcmerge.comparison import Comparison, Row
 
 ALL = "all"
 
@@ -26,7 +23,6 @@ def add_to(commands: Commands, common: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     slugs = chosen_methods(args.methods)
-    from dcmerge.comparison import compare  # it imports open_clip, which takes seconds
 
     with Progress() as progress:
         bench = named_zoo(args.zoo, progress).bench
@@ -60,10 +56,10 @@ def as_text(zoo: str, found: Comparison) -> str:
         "",
         table(["", "α", *tasks, "mean"], [_absolute(row) for row in measured]),
         "",
-        "Normalised: divided by the accuracy of each task's own expert; the mean is that of the ratios",
+        "Normalised: divided by the accuracy of each task's own expert; the mean is that of the ratios.",
         table(["", *tasks, "mean"], [_normalised(row) for row in measured]),
         "",
-        "Difference to plain averaging in points, paired bootstrap over images [95 %]; seconds taken",
+        "Difference to plain averaging in points, paired bootstrap over images [95 %], and seconds taken.",
         table(["", "difference", "worst task", "merge", "α search", "evaluation"],
               [_costs(row) for row in found.rows if not row.is_reference], left=(0, 2)),
         *(paragraph(f"{row.name} failed: {row.error}") for row in failed),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,12 +21,10 @@ from dcmerge.cli.options import (
     whole_number,
 )
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
+from dcmerge.comparison import Row, Seconds, measure, references
 from dcmerge.errors import InputError
+from dcmerge.evaluation import Bench, TaskAccuracy
 from dcmerge.recipe import check_scale
-
-if TYPE_CHECKING:
-    from dcmerge.comparison import Row
-    from dcmerge.evaluation import Bench, TaskAccuracy
 
 AUTO = "auto"
 
@@ -68,8 +65,6 @@ def run(args: argparse.Namespace) -> int:
     _check_choice(args)
     parameters = method_parameters(args) if args.method else {}
     scale = None if args.scale in (None, AUTO) else check_scale(args.scale)
-    from dcmerge.comparison import measure, references  # they import open_clip, which takes seconds
-
     with Progress() as progress:
         bench = named_zoo(args.zoo, progress).bench
         zero_shot, experts = references(bench, split=args.split, limit=args.limit)
@@ -95,8 +90,6 @@ def _check_choice(args: argparse.Namespace) -> None:
 
 def checkpoint_row(bench: Bench, args: argparse.Namespace) -> Row:
     """A saved model on the zoo's tasks; raises InputError where the file is no such model."""
-    from dcmerge.comparison import Row, Seconds
-
     weights = model_weights(args.checkpoint, bench)
     started = time.perf_counter()
     evaluation = bench.evaluate(weights, args.checkpoint, split=args.split, limit=args.limit)
@@ -133,8 +126,8 @@ def as_text(zoo: str, zero_shot: Row, row: Row, experts: Row) -> str:
     return "\n".join([
         paragraph(f"{row.title} on the zoo {zoo}{f': {settings}' if settings else ''}"),
         *([paragraph(scale_text(row, measured.split))] if row.scale else ()),
-        f"Top-1 accuracy in percent with its 95 % Wilson interval, {measured.measured_on}; normalised: divided by "
-        "the expert's",
+        f"Top-1 accuracy in percent with its 95 % Wilson interval, {measured.measured_on}.",
+        "Normalised: divided by the accuracy of the task's own expert; its mean is that of the ratios.",
         "",
         table(header, rows),
         "",

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from dcmerge.errors import InputError
 from dcmerge.methods import method
 from dcmerge.task_vectors import TaskVectors
-
-if TYPE_CHECKING:
-    from dcmerge.zoo import Zoo
+from dcmerge.zoo import Zoo, open_zoo
 
 Progress = Callable[[float, str], None]
 Commands = Any  # argparse's sub-parsers have no public type
@@ -126,8 +124,6 @@ def open_vectors(args: argparse.Namespace, progress: Progress | None) -> TaskVec
 
 def named_zoo(name: str, progress: Progress | None) -> Zoo:
     """An embedded zoo; raises InputError for an unknown one and where its files are missing."""
-    from dcmerge.zoo import open_zoo  # open_clip takes seconds to import, and files need no zoo
-
     try:
         return open_zoo(name, progress=progress)
     except FileNotFoundError as error:

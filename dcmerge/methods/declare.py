@@ -1,4 +1,4 @@
-"""A method's parameters as data: one declaration gives sliders, options, validation, sweeps, the catalogue and bad-input tests."""
+"""A method's parameters as data: from one declaration come sliders, options, validation, sweeps, the catalogue and tests."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ def ties(
     ] = 0.2,
     aggregate: Annotated[
         str,
-        Choice("Aggregation", "mean: over the tasks that agree with the elected sign (the paper). sum: their sum.", ("mean", "sum")),
+        Choice("Aggregation", "mean: over the tasks that agree with the elected sign (the paper). sum: their "
+                              "sum.", ("mean", "sum")),
     ] = "mean",
 ) -> Tensor:
     """Disjoint mean or sum of the trimmed deltas that agree with the elected sign; zeros never count."""

@@ -117,4 +117,5 @@ def concentration_map(concentration: Concentration, titles: dict[str, str]) -> g
     figure.update_xaxes(tickangle=-40)
     figure.update_yaxes(autorange="reversed")
     height = 240 + 26 * len(concentration.tasks)
-    return titled(figure, "Energy (sum of s²) in the top 5 % of the components, every task and matrix", "matrix, by depth", "task", height)
+    return titled(figure, "Energy (sum of s²) in the top 5 % of the components, every task and "
+                          "matrix", "matrix, by depth", "task", height)

@@ -38,18 +38,22 @@ def overlap_card(page: Page) -> None:
     """Overlap before and after whitening."""
     with st.container(border=True):
         st.subheader(plain(place_of(page.layer_name).label))
-        side = remembered(st.segmented_control, "Side of the matrix", key="side", default=next(iter(_SIDES)), options=list(_SIDES),
-                          required=True, help="A matrix maps inputs (right singular vectors V) to outputs (left, U).")  # fmt: skip
+        side = remembered(st.segmented_control, "Side of the "
+                                                "matrix", key="side", default=next(iter(_SIDES)), options=list(_SIDES),
+                          required=True, help="A matrix maps inputs (right singular vectors V) to outputs (left, "
+                                              "U).")  # fmt: skip
         alignment = _alignment(page)
         show(
             plots.overlap_maps(alignment, _SIDES[side], list(page.models.task_titles.values())),
-            "left, how much of one expert's leading subspace lies in another's: off-diagonal values are where they would disturb each "
+            "left, how much of one expert's leading subspace lies in another's: off-diagonal values are where they would "
+            "disturb each "
             "other. Right, the whitened blocks against the experts: a diagonal near 1 and small values elsewhere mean that "
             "everyone kept their own directions.",
             key="alignment.overlap",
         )
         moved = alignment.whitening_distance[0 if _SIDES[side] == "U" else 1]
-        st.caption(f"Whitening moved each direction by {moved:.3f} on average (‖C − [U₁ … U_T]‖ / √(T·r); 0 would be: already orthogonal).")
+        st.caption(f"Whitening moved each direction by {moved:.3f} on average (‖C − [U₁ … U_T]‖ / √(T·r); 0 would be: "
+                   "already orthogonal).")
 
 
 def aligned_card(page: Page) -> None:
@@ -60,8 +64,10 @@ def aligned_card(page: Page) -> None:
                           format_func=lambda name: titles[name], help="Whose delta to show in the cover basis.")  # fmt: skip
         show(
             plots.aligned_delta_map(_alignment(page), list(titles).index(task), titles[task], list(titles.values())),
-            "the task's change, written in the cover basis: each square of the grid belongs to one pair of tasks' directions. A task "
-            "that is aligned with its own block shows a bright diagonal inside it. Ringed entries are the largest, which DC-Merge "
+            "the task's change, written in the cover basis: each square of the grid belongs to one pair of tasks' "
+            "directions. A task "
+            "that is aligned with its own block shows a bright diagonal inside it. Ringed entries are the largest, which "
+            "DC-Merge "
             "keeps; everything else is dropped before the merge.",
             key="alignment.aligned",
         )

@@ -48,7 +48,8 @@ def choice_of_method(page: Page) -> Choice:
         left, right = st.columns([1, 2])
         with left:
             slug = remembered(st.selectbox, "Method", key="method", default="dc_merge", options=list(known),
-                              format_func=lambda s: known[s].title, help="Every method of the register, with its own controls.")  # fmt: skip
+                              format_func=lambda s: known[s].title,
+                              help="Every method of the register, with its own controls.")  # fmt: skip
         chosen = known[slug]
         right.markdown(chosen.idea)
         right.caption(f"{chosen.source}. {_variant(page, chosen)}")
@@ -92,7 +93,8 @@ def live_card(page: Page, choice: Choice) -> None:
         left.subheader("Live accuracy")
         with right:
             limit = remembered(st.selectbox, "Quick subset", key="quick", default=50, options=_LIMITS,
-                               format_func=lambda n: f"{n} images a task", help="Validation images, the same share of every class, "
+                               format_func=lambda n: f"{n} images a task",
+                               help="Validation images, the same share of every class, "
                                "drawn with a fixed seed. More images: narrower intervals, slower.")  # fmt: skip
         with readable_errors(), st.spinner("Merging and evaluating …"):
             look = quick_look(page.models, choice.method.slug, choice.parameters, choice.scale.value, limit)
@@ -128,11 +130,13 @@ def full_evaluation_card(page: Page, choice: Choice) -> None:
         return
     with st.container(border=True):
         st.subheader("Choose α on validation, report on test")
-        st.markdown("α is chosen on the whole validation split, by mean normalised accuracy; the test split is then evaluated once.")
+        st.markdown("α is chosen on the whole validation split, by mean normalised accuracy; the test split is then "
+                    "evaluated once.")
         busy = work.running(_WORK)
         with st.container(horizontal=True):
             st.button("Find α", icon=":material/search:", disabled=busy, on_click=_start_scale, args=(page, choice),
-                      help="Tries α = 0.1 … 3.0 on validation (further while the best is at the border) and sets the slider.")  # fmt: skip
+                      help="Tries α = 0.1 … 3.0 on validation (further while the best is at the border) and sets the "
+                           "slider.")  # fmt: skip
             st.button("Evaluate on test", icon=":material/checklist:", disabled=busy, on_click=_start_test, args=(page, choice),
                       help="All test images of every task, with the α above.")  # fmt: skip
         # First, because the watch redraws the page as long as it finds finished work.
@@ -142,7 +146,8 @@ def full_evaluation_card(page: Page, choice: Choice) -> None:
         if curves:
             lines = {Run(k[0], k[1], dict(k[2]), c, None, datetime.now()).label: c for k, c in curves.items()}
             show(plots.scale_curve(lines, choice.scale.value),
-                 "the top of a line is the α chosen for that method; a flat top means that α hardly matters, a steep side that it does. "
+                 "the top of a line is the α chosen for that method; a flat top means that α hardly matters, a steep side "
+                 "that it does. "
                  "Every fourth value was tried first, then all around the best.", key="merge.curve")  # fmt: skip
 
 
@@ -177,7 +182,8 @@ def _collect(page: Page) -> None:
             st.session_state.setdefault(_FOUND, {})[choice.method.slug] = result.value
         else:
             record(Run(page.models.name, choice.method.slug, choice.parameters, choice.scale, result, datetime.now()))
-            st.session_state[_NOTE] = (f"{choice.method.title}: {percent(result.mean)} absolute, {percent(result.mean_normalised)} "
+            st.session_state[_NOTE] = (f"{choice.method.title}: {percent(result.mean)} absolute, "
+                                       f"{percent(result.mean_normalised)} "
                                        f"normalised ({result.measured_on}; α = {choice.scale.value:g}, {choice.scale.origin}).")  # fmt: skip
         st.rerun()
     if note := st.session_state.get(_NOTE):

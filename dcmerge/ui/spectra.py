@@ -57,7 +57,8 @@ def spectrum_card(page: Page) -> None:
         show(
             plots.spectrum_facets(spectra, page.models.task_titles),
             "grey is the task vector as trained; the dotted line is where each task's share of the rank ends. Blue is what "
-            "smoothing makes of the kept values, orange what is left of them in the cover basis after small entries were dropped. "
+            "smoothing makes of the kept values, orange what is left of them in the cover basis after small entries were "
+            "dropped. "
             "Where blue is flatter than grey, weak directions gain weight; where orange falls below blue, they are lost again.",
             key="spectra.facets",
         )
@@ -67,7 +68,8 @@ def cumulative_card(page: Page) -> None:
     """Cumulative energy of the kept components."""
     with st.container(border=True):
         unit = remembered(st.segmented_control, "Energy is the", key="energy", default=next(iter(_POWERS)), options=list(_POWERS),
-                          help="DC-Merge's paper keeps the sum of the singular values when it smooths; the usual energy is the sum "
+                          help="DC-Merge's paper keeps the sum of the singular values when it smooths; the usual energy is "
+                               "the sum "
                           "of their squares.", required=True)  # fmt: skip
         show(
             plots.cumulative_lines(_spectra(page), page.models.task_titles, _POWERS[unit]),
@@ -102,7 +104,8 @@ def figures_card(page: Page) -> None:
                 "smoothed effective rank": number(format="%.1f", help="effective rank of the kept values after smoothing"),
             },
         )  # fmt: skip
-        st.caption("**How to read:** the further the effective rank lies below the number of components, the more smoothing can change.")
+        st.caption("**How to read:** the further the effective rank lies below the number of components, the more smoothing "
+                   "can change.")
 
 
 def concentration_card(page: Page) -> None:
@@ -110,7 +113,8 @@ def concentration_card(page: Page) -> None:
     with st.container(border=True):
         show(
             plots.concentration_map(_concentration(page.models.name, page), page.models.task_titles),
-            "a light cell is a matrix whose change is carried by few directions. Rows that are lighter throughout belong to tasks that "
+            "a light cell is a matrix whose change is carried by few directions. Rows that are lighter throughout belong to "
+            "tasks that "
             "are easily drowned out, or that drown out others.",
             key="spectra.concentration",
         )
