@@ -1,0 +1,74 @@
+"""``dcmerge app`` starts Streamlit with the right options; here it is only asked for the command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from dcmerge.cli import app
+from dcmerge.model_sets import ROOTS_VARIABLE
+from tests.cli.conftest import Run
+
+Started = list[tuple[list[str], dict[str, str]]]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
+    """Commands that would have been started."""
+    calls: Started = []
+
+    def start(command: list[str], environment: dict[str, str]) -> int:
+        calls.append((command, environment))
+        return 0
+
+    monkeypatch.setattr(app, "start", start)
+    monkeypatch.delenv(ROOTS_VARIABLE, raising=False)
+    return calls
+
+
+def test_the_pages_read_the_variable_that_is_set() -> None:
+    assert app.ROOTS_VARIABLE == ROOTS_VARIABLE
+
+
+def test_the_dashboard_starts_on_the_loopback(run: Run, started: Started) -> None:
+    done = run("app")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    [(command, environment)] = started
+    assert command[:4] == [sys.executable, "-m", "streamlit", "run"] and Path(command[4]).name == "app.py"
+    assert command[5:] == ["--server.address", "127.0.0.1", "--server.port", "8501"]
+    assert ROOTS_VARIABLE not in environment
+
+
+def test_roots_are_passed_on_as_absolute_paths(
+    run: Run, started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = run("app", "--root", "a", "--root", tmp_path, "--port", "8600", "--json")
+    roots = [str(tmp_path / "a"), str(tmp_path)]
+    assert done.json == {"url": "http://127.0.0.1:8600", "roots": roots, "command": started[0][0]}
+    assert started[0][1][ROOTS_VARIABLE] == os.pathsep.join(roots)
+
+
+def test_another_address_is_allowed_and_warned_of(run: Run, started: Started) -> None:
+    done = run("app", "--host", "192.0.2.7")
+    assert done.code == 0 and "no password" in done.err
+    command = started[0][0]
+    allowed = [command[i + 1] for i, word in enumerate(command) if word == "--server.allowedHosts"]
+    assert allowed == ["127.0.0.1", "localhost", "192.0.2.7"]
+
+
+def test_bad_options_of_app(run: Run, started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("app", "--port", "70000").assert_refused("--port", "65535")
+    run("app", "--port", "http").assert_refused("--port", "http")
+    run("app", "--root", tmp_path / "none").assert_refused("root", "none")
+    run("app", "--root", "").assert_refused("root")
+    odd = tmp_path / f"a{os.pathsep}b"
+    odd.mkdir()
+    run("app", "--root", odd).assert_refused("root", "without")
+    monkeypatch.setattr(app, "SCRIPT", tmp_path / "app.py")
+    run("app").assert_refused("app.py", "clone")
+    assert started == []
