@@ -14,7 +14,10 @@ from dcmerge.linalg import NULL_TOLERANCE, SVD, polar_factor
 
 @dataclass(frozen=True)
 class CoverBasis:
-    """Orthonormal ``U`` (m, T·r) and ``V`` (n, T·r); task t owns the columns t·r .. (t+1)·r."""
+    """``U`` (m, T·r) and ``V`` (n, T·r) with orthonormal columns; task t owns the columns t·r .. (t+1)·r.
+
+    Where experts share directions exactly, or have none, the columns are a partial isometry (see ``polar_factor``).
+    """
 
     U: Tensor
     V: Tensor

@@ -102,9 +102,9 @@ def polar_factor(C: Tensor) -> Tensor:
     """The nearest matrix with orthonormal columns, ``argmin ‖Q − C‖_F = C (CᵀC)^(−1/2)``; (m, k) with k <= m.
 
     Löwdin's symmetric orthogonalisation, called whitening in DC-Merge (Eq. 9) and TSV-M. Computed from the Gram matrix in
-    float64, checked for orthonormality, from the SVD where the check fails. Where C is rank-deficient (two equal experts,
-    an expert without change) the factor is not unique: the missing directions are completed by a fixed choice that
-    depends on the range and the null space of C alone (see ``_completion``). Raises ValueError if k > m.
+    float64, checked for orthonormality, from the SVD where the check fails. Where C is rank-deficient (two equal experts, an
+    expert without change) an orthonormal completion would be arbitrary and bring in directions that no expert has: then the
+    factor is the unique partial isometry on C's range, and equal columns share their direction. Raises ValueError if k > m.
     """
     m, k = C.shape
     if k > m:
@@ -123,22 +123,7 @@ def polar_factor(C: Tensor) -> Tensor:
 def _polar_by_svd(X: Tensor) -> Tensor:
     U, s, Vt = torch.linalg.svd(X, full_matrices=False)
     present = s > NULL_TOLERANCE * s.max().clamp_min(torch.finfo(X.dtype).tiny)
-    P = U[:, present] @ Vt[present]
-    return P if present.all() else P + _completion(U[:, present], Vt[~present].T)
-
-
-def _completion(range_basis: Tensor, null_basis: Tensor) -> Tensor:
-    """Orthonormal directions outside the range, (m, k), for the columns' null space: the polar factor of (I − P) G N.
-
-    P and N are the projectors onto range and null space, G is Gaussian with a fixed seed: bases of degenerate spaces are
-    arbitrary, projectors are not, so the choice does not depend on the backend.
-    """
-    (m, _), (k, missing) = range_basis.shape, null_basis.shape
-    G = torch.randn(m, k, generator=torch.Generator().manual_seed(0), dtype=range_basis.dtype)
-    Z = G @ (null_basis @ null_basis.T)
-    Z = Z - range_basis @ (range_basis.T @ Z)
-    U, _, Vt = torch.linalg.svd(Z, full_matrices=False)
-    return U[:, :missing] @ Vt[:missing]
+    return U[:, present] @ Vt[present]
 
 
 def frobenius_norm(delta: Tensor | LowRank) -> float:

@@ -89,6 +89,8 @@ class Merged:
             value = base.read(name)
             if name in self.deltas:
                 value = (value.float() + scale * self.deltas[name]).to(info.dtype)
+                if not torch.isfinite(value).all():
+                    raise InputError(f"{name} leaves the range of {info.dtype} at scale {scale:g}: expected a smaller scale")
             yield base.source_names[name], value
 
 

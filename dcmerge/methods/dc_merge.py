@@ -71,7 +71,7 @@ def trace(
     strategy = smoothing_in_use(smoothing, layer.vectors.kind)
     smoothed = tuple(smooth(svd.s, strategy, rho) for svd in factors)
     M = aligned_deltas(factors, smoothed, basis)
-    padded = layer.vectors.kind == "full" and rank is None
+    padded = layer.vectors.kind == "full" and r == layer.default_rank()
     kept = kept_entries(M, keep_count(keep, min(layer.shape) if padded else M.shape[-1]))
     merged = elected(M * kept) if elect else (M * kept).sum(dim=0)
     masked = merged * diagonal_blocks(basis.tasks, r) if block_mask else merged

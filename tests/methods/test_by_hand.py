@@ -68,6 +68,14 @@ def tilted() -> tuple[list[Tensor], Tensor]:
     return [matrix([2, 0], [0, 0]), matrix([0, 0.6], [0, 0.8])], matrix([c, -s], [s, c])
 
 
+def test_identical_experts_count_once_in_tsv_m(tmp_path: Path) -> None:
+    """U⊥ = [u u] / √2 and V⊥ alike: the twins' components add up to the truncated delta itself, nothing else comes in."""
+    delta = random_matrices(1, 6, 8)[0]
+    U, s, Vt = torch.linalg.svd(delta)
+    truncated = U[:, :3] @ torch.diag(s[:3]) @ Vt[:3]
+    torch.testing.assert_close(merged(tmp_path, [delta, delta], "tsv_m"), truncated, rtol=0, atol=1e-5)
+
+
 def test_tsv_m(tmp_path: Path) -> None:
     deltas, Q = tilted()
     torch.testing.assert_close(merged(tmp_path, deltas, "tsv_m"), Q @ diagonal(2, 1))
