@@ -1,0 +1,168 @@
+"""Train the base: image-caption contrast on the mix, several positives where concepts repeat in a batch.
+
+Contrast within a batch alone learned too slowly for a small budget (600 steps: characters still at chance). So each
+concept also has a learned proxy, a unit vector that its images and captions are both drawn to; it is thrown away later.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dcmerge.zoo.build import pools
+from dcmerge.zoo.build.mix import KINDS, TEMPLATES
+from dcmerge.zoo.build.model import CONFIG, Tokenizer, accuracy, new_model, normalise, tokenizer, zero_shot_head
+from dcmerge.zoo.build.tasks import TASKS
+
+log = logging.getLogger(__name__)
+
+PROXY_SCALE = 20.0  # about twice the log of the number of concepts, so that a perfect fit has a small loss
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """AdamW with a short linear warm-up and a cosine down to zero."""
+
+    steps: int
+    lr: float
+    batch: int
+    warmup: int
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a step (0-based)."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
+
+
+def contrastive_loss(image: Tensor, text: Tensor, concepts: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric cross-entropy; every pair with the same concept is a positive, all of equal weight."""
+    logits = scale * image @ text.T
+    same = (concepts[:, None] == concepts[None, :]).float()
+    target = same / same.sum(1, keepdim=True)
+    return (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(logits.T, target)) / 2
+
+
+def proxy_loss(feature: Tensor, proxies: Tensor, concepts: Tensor) -> Tensor:
+    """Cross-entropy of unit features (n, d) over the cosines with all concepts' proxies (c, d)."""
+    cosines = feature @ nn.functional.normalize(proxies, dim=-1).T
+    return nn.functional.cross_entropy(PROXY_SCALE * cosines, concepts)
+
+
+def vary_light(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Scale each picture's brightness by 0.8 to 1.2, (n, 32, 32, 3) uint8. (Shifts slowed the first thousand steps down.)"""
+    gain = rng.uniform(0.8, 1.2, (len(images), 1, 1, 1)).astype(np.float32)
+    return np.clip(images * gain, 0, 255).astype(np.uint8)
+
+
+def optimiser(parameters: list[nn.Parameter], decay: float) -> torch.optim.AdamW:
+    """AdamW that decays matrices only."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-6)
+
+
+def zero_shot(model: nn.Module, tokenize: Tokenizer, work: Path, part: str = "val") -> dict[str, float]:
+    """Zero-shot accuracy of every task on one part."""
+    model.eval()
+    found = {t.name: accuracy(model.visual, zero_shot_head(model, tokenize, t), *pools.load(work, t.name, part)) for t in TASKS}
+    model.train()
+    return found
+
+
+def train_base(work: Path, run: Path, schedule: Schedule, seed: int, report_every: int = 300) -> None:
+    """Train on work/pools and keep run/base.pt (all weights); goes on from run/base-part.pt after an interruption."""
+    if (run / "base.pt").exists():
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    state = _State(work, run / "base-part.pt", seed)
+    while state.step < schedule.steps:
+        loss = state.advance(schedule)
+        if state.step % report_every == 0 or state.step == schedule.steps:
+            scores = zero_shot(state.model, state.tokenize, work)
+            rounded, mean = {name: round(score, 2) for name, score in scores.items()}, np.mean(list(scores.values()))
+            log.info("step %d loss %.3f zero-shot %.3f %s (%.0f s)", state.step, loss, mean, rounded, state.seconds())
+            state.save()
+    seconds = round(state.seconds())
+    facts = {"steps": schedule.steps, "lr": schedule.lr, "batch": schedule.batch, "seconds": seconds}
+    torch.save({"model": state.model.state_dict(), "facts": facts}, run / "base.pt")
+
+
+class _State:
+    """Everything that pre-training changes, with its checkpoint file; the mix is held in memory."""
+
+    def __init__(self, work: Path, file: Path, seed: int) -> None:
+        with np.load(work / "pools" / "base.npz") as data:
+            self.images, self.concepts = data["images"], data["concepts"]
+            self.kinds, self.names = data["kinds"], data["names"]
+        self.weights = _kind_weights(self.kinds)
+        self.model, self.tokenize = new_model(seed), tokenizer()
+        self.proxies = nn.Parameter(torch.randn(len(self.names), CONFIG["embed_dim"]))
+        self.adam = optimiser([*self.model.parameters(), self.proxies], 0.1)
+        self.rng, self.step, spent, self.file = pools.generator(seed, "base", "training"), 0, 0.0, file
+        if file.exists():
+            saved = torch.load(file, weights_only=True)
+            self.model.load_state_dict(saved["model"])
+            self.proxies.data.copy_(saved["proxies"])
+            self.adam.load_state_dict(saved["adam"])
+            self.step, spent = saved["step"], saved["seconds"]
+            self.rng = pools.generator(seed, "base", "training", str(self.step))
+        self.began = time.time() - spent
+
+    def seconds(self) -> float:
+        """Time spent so far, over all interruptions."""
+        return time.time() - self.began
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        saved = {"model": self.model.state_dict(), "proxies": self.proxies.data, "adam": self.adam.state_dict()}
+        torch.save({**saved, "step": self.step, "seconds": self.seconds()}, self.file)
+
+    def advance(self, schedule: Schedule) -> float:
+        """Draw a batch and take one step; returns the loss."""
+        chosen = self.rng.choice(len(self.images), schedule.batch, p=self.weights)
+        texts = [_caption(str(self.names[self.concepts[i]]), int(self.kinds[i]), self.rng) for i in chosen]
+        for group in self.adam.param_groups:
+            group["lr"] = schedule.rate(self.step)
+        images, concepts = vary_light(self.images[chosen], self.rng), torch.as_tensor(self.concepts[chosen])
+        loss = self._update(images, self.tokenize(texts), concepts)
+        self.step += 1
+        return loss
+
+    def _update(self, images: np.ndarray, texts: Tensor, concepts: Tensor) -> float:
+        image = self.model.encode_image(normalise(images), normalize=True)
+        text = self.model.encode_text(texts, normalize=True)
+        loss = contrastive_loss(image, text, concepts, self.model.logit_scale.exp())
+        total = loss + proxy_loss(image, self.proxies, concepts) + proxy_loss(text, self.proxies, concepts)
+        self.adam.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.adam.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0, math.log(100))
+        return float(loss.detach())
+
+
+# Share of each kind in a batch: glyphs and pictures carry most of the variety.
+KIND_SHARES = {"glyph": 0.50, "picture": 0.18, "clip": 0.06, "flag": 0.11, "photo": 0.15}
+
+
+def _kind_weights(kinds: np.ndarray) -> np.ndarray:
+    counts = np.bincount(kinds, minlength=len(KINDS))
+    shares = np.array([KIND_SHARES[k] for k in KINDS])
+    weights = (shares / np.maximum(counts, 1))[kinds]
+    return weights / weights.sum()
+
+
+def _caption(concept: str, kind: int, rng: np.random.Generator) -> str:
+    templates = TEMPLATES[KINDS[kind]]
+    return templates[rng.integers(len(templates))].format(concept)
