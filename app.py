@@ -7,7 +7,6 @@ from dcmerge.ui.shell import start_page
 
 page = start_page(
     "DC-Merge: see and tune model merging",
-    ":material/merge:",
     "Fine-tuned models that share a base can be merged into one without training. Here you see **why** a merge keeps or loses "
     "what its experts know, and tune it: choose a model set in the sidebar, then walk through the pages from top to bottom.",
     with_layer=False,

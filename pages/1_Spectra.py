@@ -7,7 +7,6 @@ from dcmerge.ui.spectra import concentration_card, cumulative_card, figures_card
 
 page = start_page(
     "Spectra",
-    ":material/equalizer:",
     "A **task vector** is expert minus base; the singular values of one of its matrices are its **spectrum**. A few large "
     "values usually hold most of the energy, so weak directions vanish in a merge. **Smoothing** makes the kept values more "
     "equal "

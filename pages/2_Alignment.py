@@ -7,7 +7,6 @@ from dcmerge.ui.shell import start_page
 
 page = start_page(
     "Alignment",
-    ":material/grid_on:",
     "Experts that use the same directions disturb each other when they are added. **Whitening** replaces their singular "
     "vectors by the "
     "nearest orthogonal ones, the **cover basis**, in which every task owns a block. DC-Merge merges there, so that the "

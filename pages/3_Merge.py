@@ -6,7 +6,6 @@ from dcmerge.ui.shell import start_page
 
 page = start_page(
     "Merge",
-    ":material/merge:",
     "The merged model is **base + α · merged task vector**. Every change of a control merges again and shows the accuracy "
     "on a quick "
     "subset of validation images; the full test split is looked at only when you ask for it.",

@@ -25,6 +25,9 @@ SET, LAYER = "set", "layer"
 SHARED = ("smoothing", "rho")
 
 
+#: Two lines that become one. Not a Material icon: for those the browser would ask a server on the internet.
+ICON = """<svg viewBox="0 0 16 16" fill="none" stroke="#2b86d9" stroke-width="2.2" stroke-linecap="round">
+<path d="M3 2c0 5 5 4 5 8M13 2c0 5-5 4-5 8v4"/></svg>"""
 ABOUT = "See why a model merge keeps or loses what its experts know, and tune it."
 PAGES = (
     ("app.py", "Home", ":material/home:"),
@@ -47,9 +50,9 @@ class Page:
         return layer_of(self.models.vectors, self.layer_name)
 
 
-def start_page(title: str, icon: str, about: str, *, with_layer: bool = True) -> Page:
+def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
     """Begin a page: head, shared sidebar, and the chosen set opened; a set that cannot be opened ends the page in a box."""
-    st.set_page_config(page_title=f"{title} · DC-Merge", page_icon=icon, layout="wide", menu_items={"About": ABOUT})
+    st.set_page_config(page_title=f"{title} · DC-Merge", page_icon=ICON, layout="wide", menu_items={"About": ABOUT})
     arrive(title)
     _navigation()
     st.title(title)
