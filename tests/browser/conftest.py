@@ -1,6 +1,7 @@
 """A running dashboard and a real Chromium for the tests of this folder.
 
 app_url   address of a dashboard that lives as long as the test session
+root      the only folder that this dashboard may read sets from
 page      a fresh Chromium page of 1280 x 900 pixels, light. Any option of playwright's new_context changes that:
           @pytest.mark.parametrize("view", [{"color_scheme": "dark"}])
 Helpers: from tools.browser import wait_idle, open_page, errors_shown, save_whole_page
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from dcmerge.model_sets import ROOTS_VARIABLE
 from tools.app_server import REPOSITORY, RunningApp, running_app
 from tools.browser import chromium, new_page, save_whole_page
 from tools.chromium import NoChromium
@@ -24,8 +26,13 @@ REPORT = pytest.StashKey[pytest.TestReport]()
 
 
 @pytest.fixture(scope="session")
-def app() -> Iterator[RunningApp]:
-    with running_app() as running:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("root")
+
+
+@pytest.fixture(scope="session")
+def app(root: Path) -> Iterator[RunningApp]:
+    with running_app(variables={ROOTS_VARIABLE: str(root)}) as running:
         yield running
 
 
