@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import peft
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dcmerge.zoo.build import pools
-from dcmerge.zoo.build.model import accuracy, new_model, normalise, tokenizer, zero_shot_head
+from dcmerge.zoo.build.model import accuracy, new_model, normalise, tokenizer, write_weights, zero_shot_head
 from dcmerge.zoo.build.pretrain import Schedule, optimiser, vary_light
 from dcmerge.zoo.build.tasks import BY_NAME
 
@@ -39,7 +40,7 @@ class ImageTower(nn.Module):
 def load_base(run: Path) -> nn.Module:
     """The trained base with both towers."""
     model = new_model(0)
-    model.load_state_dict(torch.load(run / "base.pt", weights_only=True)["model"])
+    model.load_state_dict(load_file(run / "base.safetensors"))
     return model.eval()
 
 
@@ -84,8 +85,8 @@ def relative_norm(tower: nn.Module, base: dict[str, Tensor]) -> float:
 
 
 def train_expert(work: Path, run: Path, name: str, schedule: Schedule, seed: int) -> None:
-    """Full fine-tuning of one task; keeps experts/<task>.pt with weights and facts."""
-    path = run / "experts" / f"{name}.pt"
+    """Full fine-tuning of one task; keeps experts/<task>.safetensors with weights and facts."""
+    path = run / "experts" / f"{name}.safetensors"
     if path.exists():
         return
     torch.manual_seed(seed)
@@ -95,8 +96,7 @@ def train_expert(work: Path, run: Path, name: str, schedule: Schedule, seed: int
     seen = fit(tower, head, *pools.load(work, name, "train"), schedule, pools.generator(seed, name, "expert"))
     facts = _facts(work, name, tower, head, schedule, seen, time.time() - began)
     facts["relative_norm"] = relative_norm(tower, start)
-    path.parent.mkdir(exist_ok=True)
-    torch.save({"model": tower.state_dict(), "facts": facts}, path)
+    write_weights(path, tower.state_dict(), facts)
     log.info("expert %s %s", name, facts)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dcmerge.zoo.build.tasks import Task
@@ -37,6 +41,20 @@ def normalise(images: np.ndarray | Tensor) -> Tensor:
     """(n, 32, 32, 3) uint8 -> (n, 3, 32, 32) float32, mean and deviation removed."""
     x = torch.as_tensor(np.asarray(images)).permute(0, 3, 1, 2).float().div_(255)
     return x.sub_(torch.tensor(MEAN).view(3, 1, 1)).div_(torch.tensor(STD).view(3, 1, 1)).contiguous()
+
+
+def write_weights(path: Path, state: dict[str, Tensor], facts: dict) -> None:
+    """Write float32 weights as safetensors with the facts of their training in the metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().contiguous() for name, value in state.items()}
+    save_file(tensors, path.with_suffix(".part"), metadata={"facts": json.dumps(facts)})
+    path.with_suffix(".part").rename(path)
+
+
+def read_facts(path: Path) -> dict:
+    """The facts that write_weights stored."""
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["facts"])
 
 
 @torch.no_grad()

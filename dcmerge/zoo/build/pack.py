@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dcmerge.zoo.build import pools
 from dcmerge.zoo.build.finetune import ImageTower, load_base, make_head
-from dcmerge.zoo.build.model import CONFIG, MEAN, STD, accuracy
+from dcmerge.zoo.build.model import CONFIG, MEAN, STD, accuracy, read_facts
 from dcmerge.zoo.build.profile import Profile
 from dcmerge.zoo.build.tasks import TASKS, Task
 
@@ -50,7 +50,7 @@ def pack(work: Path, run: Path, out: Path, profile: Profile) -> None:
     pack_images(work, part)
     pack_texts(work, run, part)
     facts = measure(work, run, part)
-    base = torch.load(run / "base.pt", weights_only=True)["facts"]
+    base = read_facts(run / "base.safetensors")
     base["images_seen"] = base["steps"] * base["batch"]
     facts = {"profile": profile.name, "seed": profile.seed, "base": base, "tasks": facts}
     (part / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -67,7 +67,7 @@ def pack_model(run: Path, part: Path) -> None:
     (part / "model.json").write_text(json.dumps(config, indent=1) + "\n")
     save_file(half(ImageTower(load_base(run).visual).state_dict()), part / "base.safetensors")
     for task in TASKS:
-        state = torch.load(run / "experts" / f"{task.name}.pt", weights_only=True)["model"]
+        state = load_file(run / "experts" / f"{task.name}.safetensors")
         save_file(half(state), part / "experts" / f"{task.name}.safetensors")
         target = part / "lora" / task.name
         target.mkdir()
@@ -125,7 +125,7 @@ def measure(work: Path, run: Path, part: Path) -> dict[str, dict]:
         scores = {
             kind: {split: accuracy(tower, heads[task.name], *sets[split]) for split in sets} for kind, tower in towers.items()
         }
-        expert = torch.load(run / "experts" / f"{task.name}.pt", weights_only=True)["facts"]
+        expert = read_facts(run / "experts" / f"{task.name}.safetensors")
         lora = json.loads((run / "lora" / task.name / "facts.json").read_text())
         found[task.name] = {**scores, "expert_training": expert, "lora_training": lora}
     return found

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dcmerge.zoo.build import pools
 from dcmerge.zoo.build.mix import KINDS, TEMPLATES
-from dcmerge.zoo.build.model import CONFIG, Tokenizer, accuracy, new_model, normalise, tokenizer, zero_shot_head
+from dcmerge.zoo.build.model import CONFIG, Tokenizer, accuracy, new_model, normalise, tokenizer, write_weights, zero_shot_head
 from dcmerge.zoo.build.tasks import TASKS
 
 log = logging.getLogger(__name__)
@@ -80,11 +82,11 @@ def zero_shot(model: nn.Module, tokenize: Tokenizer, work: Path, part: str = "va
 
 
 def train_base(work: Path, run: Path, schedule: Schedule, seed: int, report_every: int = 300) -> None:
-    """Train on work/pools and keep run/base.pt (all weights); goes on from run/base-part.pt after an interruption."""
-    if (run / "base.pt").exists():
+    """Train on work/pools and keep run/base.safetensors (both towers); goes on from base-part after an interruption."""
+    if (run / "base.safetensors").exists():
         return
     run.mkdir(parents=True, exist_ok=True)
-    state = _State(work, run / "base-part.pt", seed)
+    state = _State(work, run / "base-part.safetensors", seed)
     while state.step < schedule.steps:
         loss = state.advance(schedule)
         if state.step % report_every == 0 or state.step == schedule.steps:
@@ -94,7 +96,7 @@ def train_base(work: Path, run: Path, schedule: Schedule, seed: int, report_ever
             state.save()
     seconds = round(state.seconds())
     facts = {"steps": schedule.steps, "lr": schedule.lr, "batch": schedule.batch, "seconds": seconds}
-    torch.save({"model": state.model.state_dict(), "facts": facts}, run / "base.pt")
+    write_weights(run / "base.safetensors", state.model.state_dict(), facts)
 
 
 class _State:
@@ -110,11 +112,7 @@ class _State:
         self.adam = optimiser([*self.model.parameters(), self.proxies], 0.1)
         self.rng, self.step, spent, self.file = pools.generator(seed, "base", "training"), 0, 0.0, file
         if file.exists():
-            saved = torch.load(file, weights_only=True)
-            self.model.load_state_dict(saved["model"])
-            self.proxies.data.copy_(saved["proxies"])
-            self.adam.load_state_dict(saved["adam"])
-            self.step, spent = saved["step"], saved["seconds"]
+            self.step, spent = self._restore()
             self.rng = pools.generator(seed, "base", "training", str(self.step))
         self.began = time.time() - spent
 
@@ -124,8 +122,25 @@ class _State:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        saved = {"model": self.model.state_dict(), "proxies": self.proxies.data, "adam": self.adam.state_dict()}
-        torch.save({**saved, "step": self.step, "seconds": self.seconds()}, self.file)
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for i, slots in self.adam.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{slot}": value for slot, value in slots.items()}
+        about = {"step": str(self.step), "seconds": str(self.seconds())}
+        save_file({**tensors, "proxies": self.proxies.detach()}, self.file, metadata=about)
+
+    def _restore(self) -> tuple[int, float]:
+        """Read the checkpoint; returns the steps done and the seconds spent."""
+        with safe_open(self.file, framework="pt") as saved:
+            tensors, about = {name: saved.get_tensor(name) for name in saved.keys()}, saved.metadata()  # noqa: SIM118
+        self.model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
+        self.proxies.data.copy_(tensors["proxies"])
+        adam = self.adam.state_dict()
+        for name, value in tensors.items():
+            if name.startswith("adam."):
+                _, i, slot = name.split(".")
+                adam["state"].setdefault(int(i), {})[slot] = value
+        self.adam.load_state_dict(adam)
+        return int(about["step"]), float(about["seconds"])
 
     def advance(self, schedule: Schedule) -> float:
         """Draw a batch and take one step; returns the loss."""
