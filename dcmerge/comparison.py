@@ -33,7 +33,10 @@ TITLES = {ZERO_SHOT: "Zero-shot (the base)", EXPERTS: "Experts, each on its own 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Wall-clock seconds of the three parts of a row. ``scale``: the search for α on validation."""
+    """Wall-clock seconds of the three parts of a row. ``scale``: the search for α on validation.
+
+    Methods share factors and bases, so ``merge`` is long for the first one that needs them and short for the others.
+    """
 
     merge: float = 0.0
     scale: float = 0.0

@@ -49,10 +49,12 @@ def as_text(zoo: str, found: Comparison) -> str:
     measured = [row for row in found.rows if row.evaluation]
     failed = [row for row in found.rows if row.error]
     tasks = list(measured[0].evaluation.tasks)
-    origins = {row.scale.origin for row in measured if row.scale and row.scale.curve}
+    scales = {row.name: row.scale for row in measured if row.scale}
+    searched = {scale.origin for scale in scales.values() if scale.curve}
     parts = [
         f"Zoo {zoo}. Top-1 accuracy in percent on the {found.measured_on}.",
-        *(f"α: chosen on the {origin}." for origin in sorted(origins)),
+        *(f"α: chosen on the {origin}." for origin in sorted(searched)),
+        *(f"α of {name}: {scale.origin}." for name, scale in scales.items() if not scale.curve),
         "",
         table(["", "α", *tasks, "mean"], [_absolute(row) for row in measured]),
         "",
@@ -60,6 +62,7 @@ def as_text(zoo: str, found: Comparison) -> str:
         table(["", *tasks, "mean"], [_normalised(row) for row in measured]),
         "",
         "Difference to plain averaging in points, paired bootstrap over images [95 %], and seconds taken.",
+        "Methods share the experts' singular vectors: the first one that needs them takes the time.",
         table(["", "difference", "worst task", "merge", "α search", "evaluation"],
               [_costs(row) for row in found.rows if not row.is_reference], left=(0, 2)),
         *(paragraph(f"{row.name} failed: {row.error}") for row in failed),

@@ -144,6 +144,6 @@ def with_interval(accuracy: TaskAccuracy) -> str:
 def scale_text(row: Row, split: str) -> str:
     """α, where it came from, and a warning where it was chosen on the reported images."""
     searched = bool(row.scale.curve)
-    origin = f"chosen on the {row.scale.origin}, of {len(row.scale.curve)} tried" if searched else row.scale.origin
+    origin = f"chosen on the {row.scale.origin}, the best of {len(row.scale.curve)} tried" if searched else row.scale.origin
     warning = "; the split that is reported, so these accuracies flatter it" if searched and split == "val" else ""
     return f"α = {row.scale.value:g} ({origin}{warning})"
