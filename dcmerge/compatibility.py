@@ -156,7 +156,7 @@ def _notes(base: Checkpoint | None, experts: Mapping[str, Checkpoint]) -> Iterat
     """What the files hold beside parameters, and how it was read."""
     for who, checkpoint in ({"base": base, **experts} if base else experts).items():
         for note in checkpoint.notes:
-            yield Finding("note", "file", note, None if who == "base" else who)
+            yield Finding("note", "file", f"{who}: {note}", None if who == "base" else who)
 
 
 def _adapted_weights_in_base(base: Checkpoint, adapted: tuple[Parameter, ...]) -> Iterator[Finding]:

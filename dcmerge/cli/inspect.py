@@ -75,7 +75,7 @@ def as_text(found: Inspected) -> str:
     """The whole report for people."""
     report = found.report
     counts = ", ".join(f"{count} {kind}" for kind, count in report.counts().items())
-    findings = [*(f"{f.level}: {f.text}" for f in report.findings), *_notes(found)]
+    findings = [f"{f.level}: {f.text}" for f in report.findings]
     parts = [
         _files(found),
         f"Parameters: {counts}",
@@ -110,9 +110,3 @@ def _files(found: Inspected) -> str:
 
 def _figure(value: float | None) -> str | None:
     return None if value is None else f"{value:.4g}"
-
-
-def _notes(found: Inspected) -> list[str]:
-    """What lies in the files beside the tensors that are used."""
-    named = {**({"base": found.base} if found.base else {}), **found.experts}
-    return [f"note: {name}: {note}" for name, checkpoint in named.items() for note in checkpoint.notes]

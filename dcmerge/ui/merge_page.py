@@ -271,4 +271,9 @@ def _command(page: Page, choice: Choice) -> str:
 
 
 def _text(value: Any) -> str:
-    return ("on" if value else "off") if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    """A parameter's value as the command line takes it."""
+    if value is None:
+        return "auto"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
