@@ -1,0 +1,54 @@
+"""Live looks at one set from several threads, as Streamlit runs a page again before its last run has ended."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from dcmerge import merge
+from dcmerge.evaluation import Bench, ImageEncoder, Split, Task
+from dcmerge.model_sets import ModelSet
+from dcmerge.ui.merging import bench_beside_the_page, quick_look
+from tests.builders import full_set, random_tensors
+
+CONFIG = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 16, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8},
+    "text_cfg": {"context_length": 4, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1},
+}
+SCALES = [0.1 * step for step in range(1, 25)]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> ModelSet:
+    encoder = ImageEncoder(CONFIG, batch_size=10)
+    deltas = {f"task{seed}": random_tensors(seed, encoder.shapes, scale=0.3) for seed in (1, 2)}
+    tasks = {}
+    for seed, name in enumerate(deltas):
+        draw = torch.Generator().manual_seed(seed)
+        images = torch.randint(0, 256, (60, 3, 16, 16), generator=draw, dtype=torch.uint8)
+        split = Split(images, torch.randint(0, 4, (60,), generator=draw))
+        head = torch.nn.functional.normalize(torch.randn(4, 8, generator=draw), dim=-1)
+        tasks[name] = Task(name, name, ("a", "b", "c", "d"), head, {"val": split, "test": split})
+    vectors = full_set(tmp_path, deltas, random_tensors(0, encoder.shapes, scale=0.5))
+    return ModelSet(tmp_path.name, "tiny", vectors, Bench(encoder, tasks, vectors))
+
+
+def test_looks_at_the_same_time_do_not_mix_their_weights(models: ModelSet) -> None:
+    merged = merge(models.vectors, "average").deltas
+    alone = bench_beside_the_page(models)
+    wanted = [alone.evaluate(alone.merged_weights(merged, scale), "average", split="val") for scale in SCALES]
+    with ThreadPoolExecutor(4) as threads:
+        looks = list(threads.map(lambda scale: quick_look(models, "average", {}, scale, 60), SCALES))
+    for look, evaluation in zip(looks, wanted, strict=True):
+        for task, measured in evaluation.tasks.items():
+            assert torch.equal(look.merged.tasks[task].hits, measured.hits)
+
+
+def test_work_beside_the_page_has_an_encoder_of_its_own(models: ModelSet) -> None:
+    beside = bench_beside_the_page(models)
+    assert beside.encoder.visual is not models.bench.encoder.visual
+    assert beside.memo is models.bench.memo and beside.tasks is models.bench.tasks
