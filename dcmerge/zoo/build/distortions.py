@@ -52,13 +52,18 @@ def shrink(image: np.ndarray, size: int = SIZE) -> np.ndarray:
     return image.reshape(size, k, size, k, *image.shape[2:]).mean((1, 3))
 
 
-def two_colours(rng: np.random.Generator, contrast: float = 0.35) -> tuple[np.ndarray, np.ndarray]:
-    """Ink and paper colour, (3,) each, whose luminances differ by at least `contrast`."""
+def two_colours(rng: np.random.Generator, contrast: float = 0.35, bright: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Ink and paper colour, (3,) each, with luminances at least `contrast` apart.
+
+    The ink is the lighter one with probability `bright`; None leaves that to chance.
+    """
     weights = np.array([0.3, 0.59, 0.11])
     while True:
         ink, paper = rng.uniform(0, 1, 3), rng.uniform(0, 1, 3)
-        if abs((ink - paper) @ weights) >= contrast:
-            return ink, paper
+        difference = (ink - paper) @ weights
+        if abs(difference) >= contrast:
+            turn = bright is not None and (difference > 0) != (rng.random() < bright)
+            return (paper, ink) if turn else (ink, paper)
 
 
 def gradient(rng: np.random.Generator, colour: np.ndarray, strength: float = 0.25) -> np.ndarray:

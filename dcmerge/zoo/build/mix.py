@@ -172,13 +172,13 @@ def _add_pictures(mix: Mix, work: Path, rng: np.random.Generator, share: float) 
             if any(tone in words for tone in ("skin tone", "dark", "medium", "light skin")):
                 continue
             for _ in range(times if share >= 1 else int(rng.random() < times * share)):
-                concept = groups[words] if words in groups and rng.random() < 0.35 else words
+                concept = groups[words] if words in groups and rng.random() < 0.65 else words
                 mix.add(_flat(picture, rng), concept, kind)
 
 
 def _group_of_fluent(work: Path) -> dict[str, str]:
-    """Name of a Fluent emoji -> its group (one of EMOJI_CLASSES, else emoji-datasource's category)."""
-    classes = {sub: name for name, subs in pictures.EMOJI_CLASSES.items() for sub in subs}
+    """Name of a Fluent emoji -> its group (one of EMOJI_GROUPS, else emoji-datasource's category)."""
+    classes = {sub: name for name, subs in pictures.EMOJI_GROUPS.items() for sub in subs}
     category = {}
     for record in pictures.emoji_table(work):
         for code in (record["unified"], record["non_qualified"]):

@@ -14,7 +14,43 @@ from PIL import Image
 from dcmerge.zoo.build.sources import deb_folder, npm_folder
 
 SIDE = 64
-EMOJI_CLASSES = {
+# code point -> name (as Fluent UI Emoji call it) of the emoji task's classes
+EMOJI = {
+    "1F600": "grinning face",
+    "2764-FE0F": "red heart",
+    "1F44D": "thumbs up",
+    "1F436": "dog face",
+    "1F431": "cat face",
+    "1F42D": "mouse face",
+    "1F43B": "bear",
+    "1F438": "frog",
+    "1F427": "penguin",
+    "1F41F": "fish",
+    "1F41D": "honeybee",
+    "1F98B": "butterfly",
+    "1F344": "mushroom",
+    "1F339": "rose",
+    "1F335": "cactus",
+    "1F34E": "red apple",
+    "1F34C": "banana",
+    "1F347": "grapes",
+    "1F353": "strawberry",
+    "1F349": "watermelon",
+    "1F355": "pizza",
+    "1F354": "hamburger",
+    "1F366": "soft ice cream",
+    "1F370": "shortcake",
+    "1F37A": "beer mug",
+    "1F697": "automobile",
+    "1F68C": "bus",
+    "1F680": "rocket",
+    "2708-FE0F": "airplane",
+    "1F3E0": "house",
+    "2602-FE0F": "umbrella",
+    "1F3B8": "guitar",
+}
+# name -> emoji-datasource's subcategories: coarse words for the base's captions
+EMOJI_GROUPS = {
     "faces": [
         "face-smiling",
         "face-affection",
@@ -126,15 +162,13 @@ def emoji_picture(work: Path, vendor: str, record: dict) -> np.ndarray | None:
 
 
 def emoji_of_classes(work: Path, vendor: str) -> list[tuple[int, np.ndarray]]:
-    """All (class, picture) of EMOJI_CLASSES by one vendor."""
-    label = {sub: i for i, subs in enumerate(EMOJI_CLASSES.values()) for sub in subs}
-    found = []
-    for record in emoji_table(work):
-        if record["subcategory"] in label:
-            picture = emoji_picture(work, vendor, record)
-            if picture is not None:
-                found.append((label[record["subcategory"]], picture))
-    return found
+    """The pictures (class, picture) of EMOJI by "google", "twitter", "fluent" or "openmoji"."""
+    if vendor == "fluent":
+        drawn = dict(iconify(work, "fluent-emoji-flat"))
+        return [(i, drawn[name]) for i, name in enumerate(EMOJI.values())]
+    by_code = {record["unified"]: record for record in emoji_table(work)}
+    found = [(i, emoji_picture(work, vendor, by_code[code])) for i, code in enumerate(EMOJI)]
+    return [(i, picture) for i, picture in found if picture is not None]
 
 
 def flag_emoji(work: Path, vendor: str) -> list[tuple[int, np.ndarray]]:

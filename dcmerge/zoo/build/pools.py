@@ -17,6 +17,7 @@ from dcmerge.zoo.build.tasks import BY_NAME, EVAL_SIZES, KANA, LETTERS
 Split = tuple[np.ndarray, np.ndarray]  # images (n, 32, 32, 3) uint8, labels (n,) int64
 # Share of the typeface families per part; the base's mix gets its own families.
 SHARES = {"base": 0.25, "train": 0.50, "val": 0.09, "test": 0.16}
+TRAINING_VENDORS = {"emoji": ("google", "twitter", "fluent"), "flags": ("google", "twitter")}
 KANA_SHARES = {"base": 0.22, "train": 0.44, "val": 0.14, "test": 0.20}
 
 
@@ -105,19 +106,9 @@ def _fashion(work: Path, sizes: dict[str, int], seed: int) -> dict[str, Split]:
     return {**result, "test": (to_rgb(pixels[test]), labels[test])}
 
 
-def _halves(sources: list[tuple[int, np.ndarray]], part: str, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
-    """Of each class, a fifth of the pictures for validation and the others for test."""
-    chosen = []
-    for label in sorted({label for label, _ in sources}):
-        own = [s for s in sources if s[0] == label]
-        order, cut = rng.permutation(len(own)), max(1, len(own) // 5)
-        chosen += [own[i] for i in (order[:cut] if part == "val" else order[cut:])]
-    return chosen
-
-
 def _sampler(work: Path, name: str, part: str, fonts: dict, seed: int) -> render.Sampler:
     if name == "letters":
-        return render.glyph(work, part, fonts["latin"][part], [c + c.lower() for c in LETTERS])
+        return render.glyph(work, part, fonts["latin"][part], LETTERS)
     if name == "kana":
         return render.glyph(work, part, fonts["hiragana"][part], list(KANA))
     if name == "street":
@@ -125,10 +116,10 @@ def _sampler(work: Path, name: str, part: str, fonts: dict, seed: int) -> render
     if name == "textures":
         return render.texture(work, part, seed)
     load = pictures.emoji_of_classes if name == "emoji" else pictures.flag_emoji
-    sources = [s for vendor in (("google", "twitter") if part == "train" else ("openmoji",)) for s in load(work, vendor)]
-    if name == "emoji" and part != "train":
-        sources = _halves(sources, part, generator(seed, "emoji", "halves"))
-    return render.picture(work, part, sources, strength=1.0 if name == "flags" else 0.6, mirror=name == "emoji")
+    vendors = TRAINING_VENDORS[name] if part == "train" else ("openmoji",)
+    sources = [source for vendor in vendors for source in load(work, vendor)]
+    strength = {"flags": 0.6, "emoji": 0.4}[name]
+    return render.picture(work, part, sources, strength, mirror=name == "emoji")
 
 
 def build_task(work: Path, name: str, train_size: int, seed: int) -> dict[str, Split]:

@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from dcmerge.zoo.build import pools
 from dcmerge.zoo.build.mix import KINDS, TEMPLATES
 from dcmerge.zoo.build.model import CONFIG, Tokenizer, accuracy, new_model, normalise, tokenizer, write_weights, zero_shot_head
+from dcmerge.zoo.build.muon import Muon
 from dcmerge.zoo.build.tasks import TASKS
 
 log = logging.getLogger(__name__)
 
+MUON_LR = 0.02  # for the matrices of the transformer blocks; everything else goes by AdamW at the schedule's rate
 PROXY_SCALE = 20.0  # about twice the log of the number of concepts, so that a perfect fit has a small loss
 
 
@@ -81,7 +83,7 @@ def zero_shot(model: nn.Module, tokenize: Tokenizer, work: Path, part: str = "va
     return found
 
 
-def train_base(work: Path, run: Path, schedule: Schedule, seed: int, report_every: int = 300) -> None:
+def train_base(work: Path, run: Path, schedule: Schedule, seed: int, report_every: int = 200) -> None:
     """Train on work/pools and keep run/base.safetensors (both towers); goes on from base-part after an interruption."""
     if (run / "base.safetensors").exists():
         return
@@ -109,7 +111,11 @@ class _State:
         self.weights = _kind_weights(self.kinds)
         self.model, self.tokenize = new_model(seed), tokenizer()
         self.proxies = nn.Parameter(torch.randn(len(self.names), CONFIG["embed_dim"]))
-        self.adam = optimiser([*self.model.parameters(), self.proxies], 0.1)
+        matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and ".resblocks." in n]
+        known = {id(p) for p in matrices}
+        others = [p for p in self.model.parameters() if id(p) not in known]
+        adam, muon = optimiser([*others, self.proxies], 0.1), Muon(matrices, MUON_LR)
+        self.optimisers: dict[str, torch.optim.Optimizer] = {"adam": adam, "muon": muon}
         self.rng, self.step, spent, self.file = pools.generator(seed, "base", "training"), 0, 0.0, file
         if file.exists():
             self.step, spent = self._restore()
@@ -123,8 +129,9 @@ class _State:
     def save(self) -> None:
         """Write the checkpoint."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for i, slots in self.adam.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{slot}": value for slot, value in slots.items()}
+        for kind, one in self.optimisers.items():
+            for i, slots in one.state_dict()["state"].items():
+                tensors |= {f"{kind}.{i}.{slot}": value for slot, value in slots.items()}
         about = {"step": str(self.step), "seconds": str(self.seconds())}
         save_file({**tensors, "proxies": self.proxies.detach()}, self.file, metadata=about)
 
@@ -134,20 +141,23 @@ class _State:
             tensors, about = {name: saved.get_tensor(name) for name in saved.keys()}, saved.metadata()  # noqa: SIM118
         self.model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
         self.proxies.data.copy_(tensors["proxies"])
-        adam = self.adam.state_dict()
-        for name, value in tensors.items():
-            if name.startswith("adam."):
-                _, i, slot = name.split(".")
-                adam["state"].setdefault(int(i), {})[slot] = value
-        self.adam.load_state_dict(adam)
+        for kind, one in self.optimisers.items():
+            state = one.state_dict()
+            for name, value in tensors.items():
+                if name.startswith(f"{kind}."):
+                    _, i, slot = name.split(".")
+                    state["state"].setdefault(int(i), {})[slot] = value
+            one.load_state_dict(state)
         return int(about["step"]), float(about["seconds"])
 
     def advance(self, schedule: Schedule) -> float:
         """Draw a batch and take one step; returns the loss."""
         chosen = self.rng.choice(len(self.images), schedule.batch, p=self.weights)
         texts = [_caption(str(self.names[self.concepts[i]]), int(self.kinds[i]), self.rng) for i in chosen]
-        for group in self.adam.param_groups:
-            group["lr"] = schedule.rate(self.step)
+        rate = schedule.rate(self.step)
+        for kind, one in self.optimisers.items():
+            for group in one.param_groups:
+                group["lr"] = rate * (MUON_LR / schedule.lr if kind == "muon" else 1)
         images, concepts = vary_light(self.images[chosen], self.rng), torch.as_tensor(self.concepts[chosen])
         loss = self._update(images, self.tokenize(texts), concepts)
         self.step += 1
@@ -158,17 +168,19 @@ class _State:
         text = self.model.encode_text(texts, normalize=True)
         loss = contrastive_loss(image, text, concepts, self.model.logit_scale.exp())
         total = loss + proxy_loss(image, self.proxies, concepts) + proxy_loss(text, self.proxies, concepts)
-        self.adam.zero_grad(set_to_none=True)
+        for one in self.optimisers.values():
+            one.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.adam.step()
+        for one in self.optimisers.values():
+            one.step()
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, math.log(100))
         return float(loss.detach())
 
 
 # Share of each kind in a batch: glyphs and pictures carry most of the variety.
-KIND_SHARES = {"glyph": 0.50, "picture": 0.18, "clip": 0.06, "flag": 0.11, "photo": 0.15}
+KIND_SHARES = {"glyph": 0.50, "picture": 0.20, "clip": 0.02, "flag": 0.13, "photo": 0.15}
 
 
 def _kind_weights(kinds: np.ndarray) -> np.ndarray:

@@ -30,11 +30,11 @@ def glyph(work: Path, part: str, faces: list[Typeface], texts: list[str]) -> Sam
         mask = render_mask(face.path, texts[label][rng.integers(len(texts[label]))])
         if mask is None:
             return None
-        alpha = d.shrink(d.warp(mask / 255.0, rng, rotate=22, scale=(0.75, 1.2), perspective=0.25, wave=0.06, shear=0.3))
-        ink, ground = d.two_colours(rng)
+        alpha = d.shrink(d.warp(mask / 255.0, rng, rotate=12, scale=(0.95, 1.2), perspective=0.12, wave=0.03, shear=0.15))
+        ink, ground = d.two_colours(rng, 0.45, bright=0.9)
         alpha = np.clip(alpha * rng.uniform(1.0, 1.5), 0, 1)[..., None]
         image = paper(work, part, ground, rng) * (1 - alpha) + d.gradient(rng, ink) * alpha
-        return d.photometric(image, rng, blur=0.9, noise=0.09, light=0.25)
+        return d.photometric(image, rng, blur=0.8, noise=0.06, light=0.2)
 
     return sample
 
@@ -49,19 +49,19 @@ def street(work: Path, part: str, faces: list[Typeface]) -> Sampler:
             str(label),
             str(rng.integers(10)) if rng.random() < 0.7 else "",
         ]
-        board, gap = np.zeros((96, 96)), int(rng.integers(26, 40))
+        board, gap = np.zeros((96, 96)), int(rng.integers(30, 42))
         for at, digit in zip((-gap, 0, gap), digits, strict=True):
             mask = render_mask(face.path, digit, 96, 50) if digit else None
             if mask is not None:
                 board = np.maximum(board, np.roll(mask, at, 1) / 255.0)
             elif digit == str(label) and at == 0:
                 return None
-        alpha = d.warp(board, rng, rotate=12, scale=(0.9, 1.3), perspective=0.2, wave=0.02, shear=0.2)[16:80, 16:80]
-        alpha = np.clip(d.shrink(alpha) * rng.uniform(0.75, 1.3), 0, 1)[..., None]
-        ink, ground = d.two_colours(rng, 0.25)
+        alpha = d.warp(board, rng, rotate=8, scale=(1.0, 1.3), perspective=0.12, wave=0.02, shear=0.1)[16:80, 16:80]
+        alpha = np.clip(d.shrink(alpha) * rng.uniform(0.9, 1.4), 0, 1)[..., None]
+        ink, ground = d.two_colours(rng, 0.35, bright=0.8)
         behind = photos.background(work, part, rng)
-        behind = np.clip((1 - (mix := rng.uniform(0.2, 0.8))) * behind + mix * ground, 0, 1)
-        return d.photometric(behind * (1 - alpha) + d.gradient(rng, ink) * alpha, rng, blur=1.2, noise=0.07, light=0.3)
+        behind = np.clip((1 - (mix := rng.uniform(0.4, 0.85))) * behind + mix * ground, 0, 1)
+        return d.photometric(behind * (1 - alpha) + d.gradient(rng, ink) * alpha, rng, blur=1.0, noise=0.06, light=0.25)
 
     return sample
 
@@ -103,8 +103,8 @@ def texture(work: Path, part: str, seed: int) -> Sampler:
     def sample(label: int, rng: np.random.Generator) -> np.ndarray:
         photo, box = photos.load(work, names[label], 480), boxes[label][rng.integers(len(boxes[label]))]
         patch = np.rot90(photos.crop(photo, rng, box, (34, 75)), rng.integers(4))
-        patch = d.jitter_colour(patch, rng, 0.4, 0.4)
-        patch = (patch - patch.mean()) * rng.uniform(0.6, 1.6) + rng.uniform(0.3, 0.7)
+        patch = d.jitter_colour(patch, rng, 0.12, 0.1)
+        patch = (patch - patch.mean()) * rng.uniform(0.7, 1.5) + patch.mean() + rng.uniform(-0.1, 0.1)
         return d.photometric(patch, rng, blur=0.9, noise=0.05, light=0.25)
 
     return sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dcmerge.zoo.build.photos import SURFACES
-from dcmerge.zoo.build.pictures import EMOJI_CLASSES, FLAG_COUNTRIES
+from dcmerge.zoo.build.pictures import EMOJI, FLAG_COUNTRIES
 
 LETTERS = [chr(c) for c in range(0x41, 0x5B)]
 KANA = {
@@ -108,7 +108,7 @@ TASKS = [
     Task(
         "letters",
         "Letters",
-        "Capital and small Latin letters, distorted and coloured.",
+        "Capital Latin letters, distorted, coloured and noisy.",
         tuple(LETTERS),
         ("the letter {}", "a picture of the letter {}"),
         "Debian fonts",
@@ -127,13 +127,13 @@ TASKS = [
     ),
     Task(
         "emoji",
-        "Emoji groups",
-        "Emoji of twelve groups by an unseen vendor, turned and recoloured.",
-        tuple(EMOJI_CLASSES),
+        "Emoji",
+        "Thirty-two emoji as an unseen vendor draws them, turned, recoloured and before backgrounds.",
+        tuple(EMOJI.values()),
         ("an emoji of {}", "{}"),
-        "npm emoji-datasource-google, emoji-datasource-twitter (train), openmoji (val, test)",
-        "Noto Emoji Apache-2.0, Twemoji CC BY 4.0, OpenMoji CC BY-SA 4.0",
-        "by vendor: Google and Twitter for training, OpenMoji for validation and test (different emoji in the two)",
+        "npm emoji-datasource-google, emoji-datasource-twitter, Fluent UI Emoji (train), openmoji (val, test)",
+        "Noto Emoji Apache-2.0, Twemoji CC BY 4.0, Fluent UI Emoji MIT, OpenMoji CC BY-SA 4.0",
+        "by vendor: Google, Twitter and Microsoft for training, OpenMoji for validation and test (distorted anew)",
     ),
     Task(
         "flags",
