@@ -17,7 +17,7 @@ from dcmerge.zoo.build.tasks import BY_NAME, EVAL_SIZES, KANA, LETTERS
 Split = tuple[np.ndarray, np.ndarray]  # images (n, 32, 32, 3) uint8, labels (n,) int64
 # Share of the typeface families per part; the base's mix gets its own families.
 SHARES = {"base": 0.25, "train": 0.50, "val": 0.09, "test": 0.16}
-TRAINING_VENDORS = {"emoji": ("google", "twitter", "fluent"), "flags": ("google", "twitter")}
+TRAINING_VENDORS = {"emoji": ("openmoji", "google", "twitter"), "flags": ("google", "twitter")}
 KANA_SHARES = {"base": 0.22, "train": 0.44, "val": 0.14, "test": 0.20}
 
 
