@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +29,8 @@ class ImageEncoder:
 
     config: Mapping[str, Any]
     batch_size: int = 250
+    # While the module runs, it holds that call's weights: batches of several threads take turns.
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @cached_property
     def visual(self) -> nn.Module:
@@ -80,6 +83,7 @@ class ImageEncoder:
                 raise Cancelled
             if progress:
                 progress(done / batches)
-            features.append(functional_call(self.visual, own, ((batch.float() / 255 - mean) / std,)))
+            with self._turn:
+                features.append(functional_call(self.visual, own, ((batch.float() / 255 - mean) / std,)))
         return nn.functional.normalize(torch.cat(features), dim=-1)
 

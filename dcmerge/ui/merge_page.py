@@ -19,7 +19,7 @@ from dcmerge.ui import work
 from dcmerge.ui.charts import show
 from dcmerge.ui.controls import method_controls
 from dcmerge.ui.history import Run, record, runs
-from dcmerge.ui.merging import bench_beside_the_page, merged_once, quick_look
+from dcmerge.ui.merging import merged_once, quick_look
 from dcmerge.ui.shell import Page, readable_errors
 from dcmerge.ui.text import percent, plain
 from dcmerge.ui.view import choose, remembered
@@ -154,15 +154,14 @@ def full_evaluation_card(page: Page, choice: Choice) -> None:
 def _start_scale(page: Page, choice: Choice) -> None:
     def find(progress: work.Progress, cancelled: Any) -> tuple[str, Choice, Scale]:
         merged = merged_once(page.models, choice.method.slug, choice.parameters)
-        bench = bench_beside_the_page(page.models)
-        return "scale", choice, choose_scale(bench, merged.deltas, progress=progress, cancelled=cancelled)
+        return "scale", choice, choose_scale(page.models.bench, merged.deltas, progress=progress, cancelled=cancelled)
 
     work.start(_WORK, f"Choosing α for {choice.method.title}", find)
 
 
 def _start_test(page: Page, choice: Choice) -> None:
     def evaluate(progress: work.Progress, cancelled: Any) -> tuple[str, Choice, Evaluation]:
-        bench = bench_beside_the_page(page.models)
+        bench = page.models.bench
         weights = bench.merged_weights(merged_once(page.models, choice.method.slug, choice.parameters).deltas, choice.scale.value)
         return "test", choice, bench.evaluate(weights, choice.method.slug, progress=progress, cancelled=cancelled)
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
-from dcmerge.evaluation import Bench, Evaluation
+from dcmerge.evaluation import Evaluation
 from dcmerge.model_sets import ModelSet
 from dcmerge.recipe import Merged, merge
 
 #: Split of the quick look: α and parameters are tuned on validation images, never on test.
 QUICK_SPLIT = "val"
-#: One live look at a time. While an encoder runs, its module holds that model's weights; Streamlit starts the next run of
-#: a page while the last one still computes, so that a moved slider would mix two models and show the wrong accuracy.
-_LOOKING = threading.Lock()
 
 
 def merged_once(models: ModelSet, slug: str, parameters: Mapping[str, Any]) -> Merged:
@@ -48,22 +44,15 @@ def quick_look(models: ModelSet, slug: str, parameters: Mapping[str, Any], scale
 def _quick_look(
     name: str, slug: str, parameters: tuple[tuple[str, Any], ...], scale: float, limit: int, _models: ModelSet
 ) -> QuickLook:
-    with _LOOKING:
-        _end_if_outdated()
-        bench, merged = _models.bench, merged_once(_models, slug, dict(parameters))
-        weights = bench.merged_weights(merged.deltas, scale)
-        quick = {"split": QUICK_SPLIT, "limit": limit}
-        experts = bench.experts(**quick, cancelled=_end_if_outdated)
-        look = bench.evaluate(weights, slug, **quick, cancelled=_end_if_outdated)
-        return QuickLook(bench.zero_shot(**quick), look, experts)
+    bench, merged = _models.bench, merged_once(_models, slug, dict(parameters))
+    weights = bench.merged_weights(merged.deltas, scale)
+    quick = {"split": QUICK_SPLIT, "limit": limit}
+    experts = bench.experts(**quick, cancelled=_end_if_outdated)
+    look = bench.evaluate(weights, slug, **quick, cancelled=_end_if_outdated)
+    return QuickLook(bench.zero_shot(**quick), look, experts)
 
 
 def _end_if_outdated() -> bool:
     """Always False: where a newer run of this page has begun, Streamlit ends the older one as it looks at the state."""
     st.session_state.get("merging")
     return False
-
-
-def bench_beside_the_page(models: ModelSet) -> Bench:
-    """The set's bench with an encoder of its own, for work that runs while the page goes on with live looks."""
-    return replace(models.bench, encoder=replace(models.bench.encoder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from dcmerge import merge
 from dcmerge.evaluation import Bench, ImageEncoder, Split, Task
 from dcmerge.model_sets import ModelSet
-from dcmerge.ui.merging import bench_beside_the_page, quick_look
+from dcmerge.ui.merging import quick_look
 from tests.builders import full_set, random_tensors
 
 CONFIG = {
@@ -39,16 +40,10 @@ def models(tmp_path: Path) -> ModelSet:
 
 def test_looks_at_the_same_time_do_not_mix_their_weights(models: ModelSet) -> None:
     merged = merge(models.vectors, "average").deltas
-    alone = bench_beside_the_page(models)
+    alone = replace(models.bench, encoder=ImageEncoder(CONFIG, batch_size=10))
     wanted = [alone.evaluate(alone.merged_weights(merged, scale), "average", split="val") for scale in SCALES]
     with ThreadPoolExecutor(4) as threads:
         looks = list(threads.map(lambda scale: quick_look(models, "average", {}, scale, 60), SCALES))
     for look, evaluation in zip(looks, wanted, strict=True):
         for task, measured in evaluation.tasks.items():
             assert torch.equal(look.merged.tasks[task].hits, measured.hits)
-
-
-def test_work_beside_the_page_has_an_encoder_of_its_own(models: ModelSet) -> None:
-    beside = bench_beside_the_page(models)
-    assert beside.encoder.visual is not models.bench.encoder.visual
-    assert beside.memo is models.bench.memo and beside.tasks is models.bench.tasks
