@@ -12,14 +12,16 @@ from typing import Any
 import streamlit as st
 
 _CHOICES, _ADOPTED, _PAGE, _PUBLISHED = "view.choices", "view.adopted", "view.page", "view.published"
+#: Texts of the widgets' values as they were last drawn, and whether a callback has chosen one since.
+_DRAWN, _CHOSEN = "view.drawn", "view.chosen"
 
 
 def arrive(page: str) -> None:
     """Called first on every page: takes over a new address (a link, Back, Forward), else restores it after a change of page."""
     state, address = st.session_state, st.query_params.to_dict()
     choices = state.setdefault(_CHOICES, {})
-    changed_page = state.get(_PAGE) != page
-    if address and address != state.get(_PUBLISHED):
+    changed_page, moved = state.get(_PAGE) != page, _moved()
+    if address and address != state.get(_PUBLISHED) and not moved:
         choices.clear()
         choices.update(address)
         state[_ADOPTED] = set()
@@ -27,6 +29,16 @@ def arrive(page: str) -> None:
         state[_ADOPTED] = set()
     state[_PAGE] = page
     _publish()
+
+
+def _moved() -> bool:
+    """Whether a widget was moved just now. Then an unexpected address is no link, and must not undo the move.
+
+    It is an old one of our own: a busy browser sends the next value before it has heard of the last address.
+    """
+    state = st.session_state
+    drawn = state.setdefault(_DRAWN, {})
+    return state.pop(_CHOSEN, False) or any(key in state and _encoded(state[key]) != drawn[key] for key in drawn)
 
 
 def remembered(
@@ -51,6 +63,7 @@ def remembered(
 def choose(key: str, value: Any) -> None:
     """Set a remembered widget's value from a callback, before it is drawn."""
     st.session_state[key] = value
+    st.session_state[_CHOSEN] = True
     st.session_state.setdefault(_CHOICES, {})[key] = _encoded(value)
 
 
@@ -60,6 +73,7 @@ def _among(value: Any, options: Sequence[Any]) -> bool:
 
 def _remember(key: str, value: Any, default: Any) -> None:
     choices = st.session_state[_CHOICES]
+    st.session_state.setdefault(_DRAWN, {})[key] = _encoded(value)
     if value == default or value is None:
         choices.pop(key, None)
     else:

@@ -100,6 +100,28 @@ def test_values_outlive_a_page_that_does_not_draw_them() -> None:
     assert app.slider(key="rho").value == 8
 
 
+def test_a_late_address_does_not_undo_what_was_just_moved() -> None:
+    """A browser that is still drawing sends the next value with the address of the last but one."""
+    app = AppTest.from_function(two_pages, default_timeout=30).run()
+    for value in (7.0, 8.0):
+        app.slider(key="rho").set_value(value).run()
+    app.query_params["rho"] = "7"
+    app.slider(key="rho").set_value(9.0).run()
+    assert app.slider(key="rho").value == 9 and app.query_params["rho"] == "9"
+    app.query_params["rho"] = "8"
+    app.button[0].click().run()  # chooses 9 in a callback
+    assert app.slider(key="rho").value == 9 and app.query_params["rho"] == "9"
+
+
+def test_going_back_restores_an_earlier_address() -> None:
+    app = AppTest.from_function(two_pages, default_timeout=30).run()
+    for value in (7.0, 8.0):
+        app.slider(key="rho").set_value(value).run()
+    app.query_params["rho"] = "7"
+    app.run()
+    assert app.slider(key="rho").value == 7 and app.query_params["rho"] == "7"
+
+
 def test_a_callback_can_choose() -> None:
     app = AppTest.from_function(two_pages, default_timeout=30).run()
     app.button[0].click().run()
