@@ -1,7 +1,5 @@
 """Spectra: singular values of every task vector, raw, smoothed and aligned."""
 
-import streamlit as st
-
 from dcmerge.ui.shell import start_page
 from dcmerge.ui.spectra import concentration_card, cumulative_card, figures_card, overview_card, spectrum_card
 
@@ -15,9 +13,6 @@ page = start_page(
 
 overview_card(page)
 spectrum_card(page)
-left, right = st.columns([3, 2])
-with left:
-    cumulative_card(page)
-with right:
-    figures_card(page)
+cumulative_card(page)
+figures_card(page)
 concentration_card(page)

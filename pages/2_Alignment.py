@@ -1,7 +1,5 @@
 """Alignment: where the experts overlap, and what the cover basis does about it."""
 
-import streamlit as st
-
 from dcmerge.ui.alignment import aligned_card, blocks_card, consistency_card, overlap_card
 from dcmerge.ui.shell import start_page
 
@@ -15,9 +13,6 @@ page = start_page(
 )
 
 overlap_card(page)
-left, right = st.columns([6, 5])
-with left:
-    aligned_card(page)
-with right:
-    blocks_card(page)
+aligned_card(page)
+blocks_card(page)
 consistency_card(page)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from dcmerge.evaluation import Evaluation, Scale
-from dcmerge.plots.style import EXPERT, MERGED, PINNED, ZERO_SHOT, titled
+from dcmerge.plots.style import EXPERT, INTERVAL, MERGED, PINNED, ZERO_SHOT, titled
 
 
 def accuracy_bars(
@@ -35,7 +35,7 @@ def _grouped(rows: Sequence[tuple[str, Evaluation, str]], titles: Mapping[str, s
             x=[titles.get(task.task, task.task) for task in tasks], y=accuracy, name=f"{name} (mean {100 * run.mean:.1f} %)",
             marker_color=colour,
             error_y={
-                "type": "data", "symmetric": False, "thickness": 1.2, "width": 3,
+                "type": "data", "symmetric": False, "thickness": 1.5, "width": 3, "color": INTERVAL,
                 "array": [100 * high - a for high, a in zip(highs, accuracy, strict=True)],
                 "arrayminus": [a - 100 * low for low, a in zip(lows, accuracy, strict=True)],
             },

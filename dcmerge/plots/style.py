@@ -7,6 +7,8 @@ import plotly.graph_objects as go
 #: Colours with a fixed meaning in every figure, readable on light and dark ground; the rest follows the app's theme.
 RAW, SMOOTHED, ALIGNED = "#8a94a3", "#2b86d9", "#e07b00"
 ZERO_SHOT, EXPERT, MERGED, PINNED = "#9aa3af", "#4b5b70", "#2b86d9", "#e07b00"
+#: Whiskers of intervals, visible on both grounds beside any of the bars.
+INTERVAL = "#78828f"
 #: One colour a task or a method, in this order.
 PALETTE = ("#2b86d9", "#e07b00", "#2a9d6e", "#c0487b", "#7a5cc9", "#a07a2b", "#3aa6b9", "#d1495b")
 #: Sequential scale that ends away from both backgrounds.

@@ -58,7 +58,8 @@ def choice_of_method(page: Page) -> Choice:
         alpha = _alpha_control(chosen)
     choice = Choice(chosen, parameters)
     found: Scale | None = st.session_state.get(_CURVES, {}).get(choice.key(page))
-    origin = found.origin if found and found.value == alpha else "set by hand"
+    by_hand = "the method's usual value" if alpha == chosen.usual_scale else "set by hand"
+    origin = found.origin if found and found.value == alpha else by_hand
     return Choice(chosen, parameters, Scale(alpha, origin, found.curve if found else ()))
 
 
