@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 from dcmerge import merge
 from dcmerge.evaluation import paired_difference
 from dcmerge.evaluation.accuracy import TaskAccuracy
+from dcmerge.methods import methods
 from dcmerge.model_sets import ModelSet, open_set_by_name, roots
 from dcmerge.spectra import smooth
 from dcmerge.ui.text import percent
@@ -56,7 +57,7 @@ def test_the_home_page_shows_every_task(open_page: Open, demo: ModelSet) -> None
 def test_rho_redraws_the_demo(open_page: Open) -> None:
     app = open_page(SPECTRA)
     raw = torch.tensor(smoothed_values(app))
-    app.sidebar.selectbox(key="smoothing").set_value("linear")
+    app.sidebar.selectbox(key="smoothing").set_value("linear").run()
     app.sidebar.slider(key="rho").set_value(2.0).run()
     assert not app.exception
     assert smoothed_values(app) == pytest.approx(smooth(raw, "linear", 2.0).tolist(), rel=2e-3)
@@ -82,7 +83,7 @@ def test_the_merge_page_shows_what_the_library_computes(open_page: Open, demo: M
         gain = paired_difference(wanted, zero_shot)
         assert f"{100 * gain.value:+.1f} points over zero-shot" in app.metric[0].delta
     history = app.dataframe[0].value
-    assert list(history["α"]) == [0.5, 1.0] and set(history["method"]) == {"Average"}
+    assert list(history["α"]) == [0.5, 1.0] and set(history["method"]) == {methods()["average"].title}
 
 
 def test_an_expert_that_is_never_right_has_no_normalised_accuracy(
