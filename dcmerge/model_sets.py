@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ class ModelSet:
     title: str
     vectors: TaskVectors
     bench: Bench | None = None
+    stamp: str = ""
+
+    @property
+    def key(self) -> str:
+        """What results are remembered under: the name, and the state of the files on disk."""
+        return f"{self.name}@{self.stamp}"
 
     @property
     def task_titles(self) -> dict[str, str]:
@@ -51,6 +58,19 @@ def available(allowed: Roots) -> dict[str, str]:
     return ZOOS | {f"folder:{folder}": f"Folder {folder}" for folder in folders}
 
 
+def stamp(name: str, allowed: Roots) -> str:
+    """Changes when a file of a folder set does (name, size or time): then the set is opened again. Empty for a zoo."""
+    if name in ZOOS:
+        return ""
+    found = []
+    for checkpoint in allowed.checkpoints():
+        if Path(checkpoint).parent.as_posix() == name.removeprefix("folder:"):
+            path = allowed.resolve(checkpoint)
+            files = sorted(path.iterdir()) if path.is_dir() else [path]
+            found += [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
+
+
 def open_set_by_name(name: str, allowed: Roots, *, progress: Progress | None = None) -> ModelSet:
     """Open a zoo by name or ``folder:PATH`` below the roots; raises InputError for anything else."""
     if name in ZOOS:
@@ -69,4 +89,4 @@ def open_set_by_name(name: str, allowed: Roots, *, progress: Progress | None = N
             experts[Path(checkpoint).stem] = allowed.resolve(checkpoint)
     if base is None or not experts:
         raise InputError(f"expected a base and at least one expert in the folder {folder}, got {len(experts)} experts")
-    return ModelSet(name, f"Folder {folder}", TaskVectors.open(base, experts, progress=progress))
+    return ModelSet(name, f"Folder {folder}", TaskVectors.open(base, experts, progress=progress), stamp=stamp(name, allowed))

@@ -1,7 +1,11 @@
 """Merge: choose a method, tune it live, and read the accuracy on every task."""
 
 
-from dcmerge.ui.merge_page import choice_of_method, full_evaluation_card, history_card, live_card, save_card
+from dcmerge.ui.choice import choice_of_method
+from dcmerge.ui.full_evaluation import full_evaluation_card
+from dcmerge.ui.history import history_card
+from dcmerge.ui.live import live_card
+from dcmerge.ui.saving import save_card
 from dcmerge.ui.shell import start_page
 
 page = start_page(

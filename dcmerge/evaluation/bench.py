@@ -95,11 +95,14 @@ class Bench:
             rows[name] = TaskAccuracy(name, hits, experts.tasks[name].accuracy if experts else None)
         return Evaluation(model, split, rows, limit, seed)
 
-    def zero_shot(self, *, split: str = "test", limit: int | None = None, seed: int = 0) -> Evaluation:
+    def zero_shot(
+        self, *, split: str = "test", limit: int | None = None, seed: int = 0, cancelled: Cancelled | None = None
+    ) -> Evaluation:
         """The base with each task's head, without fine-tuning; remembered."""
-        key = (ZERO_SHOT, split, limit, seed)
+        images = {"split": split, "limit": limit, "seed": seed}
         return self.memo.get(
-            key, lambda: self.evaluate(self.base_weights(), ZERO_SHOT, split=split, limit=limit, seed=seed)
+            (ZERO_SHOT, split, limit, seed),
+            lambda: self.evaluate(self.base_weights(), ZERO_SHOT, **images, cancelled=cancelled),
         )
 
     def experts(

@@ -19,7 +19,7 @@ _DEFAULT_METHODS = ["average", "iso_c", "dc_merge"]
 
 
 def _alignment(page: Page) -> LayerAlignment:
-    found = _alignment_once(page.models.name, page.layer_name, tuple(page.smoothing.items()), page)
+    found = _alignment_once(page.models.key, page.layer_name, tuple(page.smoothing.items()), page)
     if found is None:
         st.info("Not one component per task fits into this matrix: there is no cover basis to show. Choose another one.",
                 icon=":material/info:")  # fmt: skip
@@ -87,7 +87,8 @@ def blocks_card(page: Page) -> None:
         rows = [
             {
                 "task": title, "own block": percent(own), "kept entries": int(alignment.stages.kept[t].sum()),
-                "energy kept": percent(kept), "left in the merge": percent(left), "rebuilt to within": alignment.reconstruction[t],
+                "energy kept": percent(kept), "left in the merge": percent(left),
+                "rebuilt to within": alignment.reconstruction[t],
             }
             for t, (title, (own, kept, left)) in enumerate(zip(titles.values(), shares, strict=True))
         ]  # fmt: skip
@@ -130,10 +131,10 @@ def consistency_card(page: Page) -> None:
             for slug in chosen:
                 shared = page.smoothing if slug == "dc_merge" else {}
                 parameters = tuple(known[slug].check(shared).items())
-                results[known[slug].title] = _consistency(page.models.name, slug, parameters, page)
+                results[known[slug].title] = _consistency(page.models.key, slug, parameters, page)
         show(
             plots.consistency_lines(results, measure),
-            f"{MEASURES[measure]}. Higher means that the merged matrix still points where the experts pointed; the band spans the "
-            "least and the best preserved expert.",
+            f"{MEASURES[measure]}. Higher means that the merged matrix still points where the experts pointed; the band spans "
+            "the least and the best preserved expert.",
             key="alignment.consistency",
         )

@@ -9,8 +9,12 @@ from typing import Any
 
 import streamlit as st
 
-from dcmerge.evaluation import Evaluation, Scale
+from dcmerge import plots
+from dcmerge.evaluation import Evaluation, Scale, paired_difference
 from dcmerge.methods import method
+from dcmerge.ui.charts import show
+from dcmerge.ui.shell import Page
+from dcmerge.ui.text import plain
 
 _RUNS = "history.runs"
 MAX_RUNS = 100
@@ -32,15 +36,21 @@ class Run:
         return (self.models, self.slug, tuple(self.parameters.items()), self.scale.value, self.evaluation.measured_on)
 
     @property
-    def changed(self) -> str:
-        """The parameters that are not the method's defaults."""
-        defaults = method(self.slug).defaults()
-        changed = {name: value for name, value in self.parameters.items() if value != defaults[name]}
-        return ", ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in changed.items())
-
-    @property
     def label(self) -> str:
-        return f"{method(self.slug).title} {f'({self.changed}) ' if self.changed else ''}α={self.scale.value:g}"
+        return described(self.slug, self.parameters, self.scale.value)
+
+
+def changed(slug: str, parameters: Mapping[str, Any]) -> str:
+    """The parameters that are not the method's defaults."""
+    defaults = method(slug).defaults()
+    texts = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in parameters.items()}
+    return ", ".join(f"{name}={texts[name]}" for name, value in parameters.items() if value != defaults[name])
+
+
+def described(slug: str, parameters: Mapping[str, Any], scale: float) -> str:
+    """Method, changed parameters and α in one line."""
+    other = changed(slug, parameters)
+    return f"{method(slug).title} {f'({other}) ' if other else ''}α={scale:g}"
 
 
 def record(run: Run) -> None:
@@ -52,3 +62,51 @@ def record(run: Run) -> None:
 def runs(models: str) -> list[Run]:
     """This session's runs on one set, newest first."""
     return [run for run in st.session_state.get(_RUNS, []) if run.models == models]
+
+
+def history_card(page: Page) -> None:
+    """All runs of this session on this set; two picked ones are compared."""
+    known = runs(page.models.key)
+    if not known:
+        return
+    with st.container(border=True):
+        st.subheader("Runs of this session")
+        st.markdown("Pick two rows to compare them task by task.")
+        rows = [
+            {
+                "time": run.at.strftime("%H:%M:%S"), "method": method(run.slug).title,
+                "parameters": changed(run.slug, run.parameters) or "defaults",
+                "α": run.scale.value, "α from": run.scale.origin, "absolute": 100 * run.evaluation.mean,
+                "normalised": _hundredfold(run.evaluation.mean_normalised), "worst task": 100 * run.evaluation.worst.accuracy,
+                "measured on": run.evaluation.measured_on,
+            }
+            for run in known
+        ]  # fmt: skip
+        number = {name: st.column_config.NumberColumn(format="%.1f %%") for name in ("absolute", "normalised", "worst task")}
+        picked = st.dataframe(rows, hide_index=True, key="merge.history", on_select="rerun", selection_mode="multi-row",
+                              column_config=number, alt="Runs of this session",
+                              height=min(300, 38 + 35 * len(rows))).selection.rows  # fmt: skip
+        if len(picked) == 2:
+            _compare(page, known[picked[0]], known[picked[1]])
+        elif len(picked) > 2:
+            st.info("Two runs can be compared at a time: unpick one.", icon=":material/info:")
+
+
+def _hundredfold(share: float | None) -> float | None:
+    """In percent; None where an expert is right on no image, which leaves its ratio without meaning."""
+    return None if share is None else 100 * share
+
+
+def _compare(page: Page, first: Run, second: Run) -> None:
+    if first.evaluation.measured_on != second.evaluation.measured_on:
+        st.info("These two were measured on different images: evaluate both on the same split to compare them.",
+                icon=":material/info:")  # fmt: skip
+        return
+    difference = paired_difference(first.evaluation, second.evaluation)
+    verdict = "a real difference" if difference.excludes_zero else "no difference that these images can show"
+    st.markdown(
+        f"**{plain(first.label)}** minus **{plain(second.label)}**: {100 * difference.value:+.1f} points "
+        f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}], {verdict} (paired bootstrap over images, 95 %)."
+    )
+    show(plots.comparison_bars([(first.label, first.evaluation), (second.label, second.evaluation)], page.models.task_titles),
+         "the two runs on the same images; whiskers are 95 % Wilson intervals of each.", key="merge.compare")  # fmt: skip

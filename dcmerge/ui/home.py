@@ -41,7 +41,7 @@ def task_gallery(models: ModelSet) -> None:
             sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in task.splits.items())
             norm = f"‖τ‖ = {100 * relative:.1f} % of ‖θ₀‖" if relative else f"‖τ‖ = {report.delta_norms[name]:.2f}"
             text.caption(f"{task.description} Images: {sizes}. {norm}.")
-            pictures.image(_strip(task, f"{models.name}/{name}"), width="stretch",
+            pictures.image(_strip(task, f"{models.key}/{name}"), width="stretch",
                            alt=f"{THUMBNAILS} validation images of {task.title}")  # fmt: skip
 
 

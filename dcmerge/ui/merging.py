@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,38 +18,52 @@ QUICK_SPLIT = "val"
 
 def merged_once(models: ModelSet, slug: str, parameters: Mapping[str, Any]) -> Merged:
     """The merged task vector, from the cache where it was merged before."""
-    return _merged(models.name, slug, tuple(sorted(parameters.items())), models)
+    return _merged(models.key, slug, tuple(sorted(parameters.items())), models)
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
-def _merged(name: str, slug: str, parameters: tuple[tuple[str, Any], ...], _models: ModelSet) -> Merged:
+def _merged(key: str, slug: str, parameters: tuple[tuple[str, Any], ...], _models: ModelSet) -> Merged:
     return merge(_models.vectors, slug, **dict(parameters))
 
 
 @dataclass(frozen=True, eq=False)
-class QuickLook:
-    """Zero-shot, merged and expert accuracies on the same quick subset."""
+class Look:
+    """Zero-shot, merged and expert accuracies on the same images."""
 
     zero_shot: Evaluation
     merged: Evaluation
     experts: Evaluation
 
 
-def quick_look(models: ModelSet, slug: str, parameters: Mapping[str, Any], scale: float, limit: int) -> QuickLook:
-    """Merge and evaluate on ``limit`` validation images a task."""
-    return _quick_look(models.name, slug, tuple(sorted(parameters.items())), scale, limit, models)
+def look_at(
+    models: ModelSet,
+    slug: str,
+    parameters: Mapping[str, Any],
+    scale: float,
+    *,
+    split: str,
+    limit: int | None = None,
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Look:
+    """Merge and evaluate on one split, beside the base and the experts, whose rows the bench remembers."""
+    bench, merged = models.bench, merged_once(models, slug, parameters)
+    images = {"split": split, "limit": limit, "cancelled": cancelled}
+    zero_shot, experts = bench.zero_shot(**images), bench.experts(**images)
+    weights = bench.merged_weights(merged.deltas, scale)
+    return Look(zero_shot, bench.evaluate(weights, slug, progress=progress, **images), experts)
+
+
+def quick_look(models: ModelSet, slug: str, parameters: Mapping[str, Any], scale: float, limit: int) -> Look:
+    """Merge and evaluate on ``limit`` validation images a task; each combination is computed once."""
+    return _quick_look(models.key, slug, tuple(sorted(parameters.items())), scale, limit, models)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _quick_look(
-    name: str, slug: str, parameters: tuple[tuple[str, Any], ...], scale: float, limit: int, _models: ModelSet
-) -> QuickLook:
-    bench, merged = _models.bench, merged_once(_models, slug, dict(parameters))
-    weights = bench.merged_weights(merged.deltas, scale)
-    quick = {"split": QUICK_SPLIT, "limit": limit}
-    experts = bench.experts(**quick, cancelled=_end_if_outdated)
-    look = bench.evaluate(weights, slug, **quick, cancelled=_end_if_outdated)
-    return QuickLook(bench.zero_shot(**quick), look, experts)
+    key: str, slug: str, parameters: tuple[tuple[str, Any], ...], scale: float, limit: int, _models: ModelSet
+) -> Look:
+    return look_at(_models, slug, dict(parameters), scale, split=QUICK_SPLIT, limit=limit, cancelled=_end_if_outdated)
 
 
 def _end_if_outdated() -> bool:

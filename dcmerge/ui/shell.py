@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
-import torch
 
 from dcmerge.errors import Cancelled, IncompatibleSet, InputError
 from dcmerge.inspection import matrices
 from dcmerge.layers import Layer, layer_of
 from dcmerge.methods import method
-from dcmerge.model_sets import ModelSet, available, open_set_by_name, roots
+from dcmerge.model_sets import ModelSet, available, open_set_by_name, roots, stamp
 from dcmerge.naming import place_of
 from dcmerge.ui.controls import parameter_control
 from dcmerge.ui.text import plain
@@ -100,15 +99,12 @@ def readable_errors() -> Iterator[None]:
 
 
 def opened(name: str) -> ModelSet:
-    """The set of that name; the first opening shows its progress."""
-    place = st.empty()
-    with place.container():
-        return _open(name)
+    """The set of that name, opened once as long as its files stay as they are."""
+    return _open(name, stamp(name, roots()))
 
 
 @st.cache_resource(max_entries=3, show_spinner="Opening the checkpoints and checking that they fit together …")
-def _open(name: str) -> ModelSet:
-    torch.set_num_threads(max(1, torch.get_num_threads()))
+def _open(name: str, stamp: str) -> ModelSet:
     return open_set_by_name(name, roots())
 
 

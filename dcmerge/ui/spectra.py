@@ -22,7 +22,7 @@ def _concentration(name: str, _page: Page) -> Concentration:
 
 
 def _spectra(page: Page) -> LayerSpectra:
-    return _spectra_once(page.models.name, page.layer_name, tuple(page.smoothing.items()), page)
+    return _spectra_once(page.models.key, page.layer_name, tuple(page.smoothing.items()), page)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -39,7 +39,7 @@ def _take_pick() -> None:
 def overview_card(page: Page) -> None:
     """Pick a matrix from a grid of depth x kind."""
     with st.container(border=True):
-        figure = plots.layer_overview(_concentration(page.models.name, page), page.layer_name)
+        figure = plots.layer_overview(_concentration(page.models.key, page), page.layer_name)
         reading = (
             "each square is a matrix; the lighter, the more of its energy sits in the top 5 % of its singular values (mean over "
             "tasks). **Click a square** to inspect that matrix below; the ringed one is shown now."
@@ -112,7 +112,7 @@ def concentration_card(page: Page) -> None:
     """Energy concentration over all layers and tasks."""
     with st.container(border=True):
         show(
-            plots.concentration_map(_concentration(page.models.name, page), page.models.task_titles),
+            plots.concentration_map(_concentration(page.models.key, page), page.models.task_titles),
             "a light cell is a matrix whose change is carried by few directions. Rows that are lighter throughout belong to "
             "tasks that "
             "are easily drowned out, or that drown out others.",

@@ -1,0 +1,84 @@
+"""What is to be merged: method, parameters and scale, as chosen on the Merge page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import streamlit as st
+
+from dcmerge.evaluation import Scale
+from dcmerge.methods import Method, methods
+from dcmerge.methods.dc_merge import smoothing_in_use
+from dcmerge.ui.controls import method_controls
+from dcmerge.ui.shell import Page, readable_errors
+from dcmerge.ui.view import choose, remembered
+
+_FOUND, _CURVES = "choice.found", "choice.curves"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Method, parameters and scale as chosen on the page."""
+
+    method: Method
+    parameters: Mapping[str, Any]
+    scale: Scale = field(default_factory=lambda: Scale(1.0, "set by hand"))
+
+    def key(self, page: Page) -> tuple:
+        return (page.models.key, self.method.slug, tuple(sorted(self.parameters.items())))
+
+
+def keep_scale(choice: Choice, page: Page, scale: Scale) -> None:
+    """What a search found: its curve is kept, and the slider of that method is set, whichever is chosen by now."""
+    st.session_state.setdefault(_CURVES, {})[choice.key(page)] = scale
+    st.session_state.setdefault(_FOUND, {})[choice.method.slug] = scale.value
+
+
+def found_scales(page: Page) -> dict[tuple, Scale]:
+    """The searches of this session on this set, by ``Choice.key``."""
+    return {key: scale for key, scale in st.session_state.get(_CURVES, {}).items() if key[0] == page.models.key}
+
+
+def choice_of_method(page: Page) -> Choice:
+    """Method, its generated controls, and α."""
+    known = methods()
+    with st.container(border=True):
+        left, right = st.columns([1, 2])
+        with left:
+            slug = remembered(st.selectbox, "Method", key="method", default="dc_merge", options=list(known),
+                              format_func=lambda s: known[s].title,
+                              help="Every method of the register, with its own controls.")  # fmt: skip
+        chosen = known[slug]
+        right.markdown(chosen.idea)
+        right.caption(f"{chosen.source}. {_variant(page, chosen)}")
+        with readable_errors():
+            parameters = method_controls(chosen, page.smoothing)
+        alpha = _alpha_control(chosen)
+    choice = Choice(chosen, parameters)
+    found = found_scales(page).get(choice.key(page))
+    by_hand = "the method's usual value" if alpha == chosen.usual_scale else "set by hand"
+    origin = found.origin if found and found.value == alpha else by_hand
+    return Choice(chosen, parameters, Scale(alpha, origin, found.curve if found else ()))
+
+
+def _alpha_control(chosen: Method) -> float:
+    """α, kept for each method by itself; what a search found is set here, before the slider is drawn."""
+    key, found = f"{chosen.slug}.alpha", st.session_state.setdefault(_FOUND, {}).pop(chosen.slug, None)
+    if found is not None:
+        choose(key, found)
+    highest = max(5.0, found or 0.0, st.session_state.get(key, 0.0))
+    return remembered(st.slider, "Scale α", key=key, default=chosen.usual_scale, min_value=0.0, max_value=highest, step=0.05,
+                      help="How far to go along the merged task vector: 0 is the base.")  # fmt: skip
+
+
+def _variant(page: Page, chosen: Method) -> str:
+    """Which variant of DC-Merge runs, in words."""
+    if chosen.slug != "dc_merge":
+        return ""
+    kind = page.models.vectors.kind
+    strategy = smoothing_in_use(page.smoothing["smoothing"], kind)
+    path = "LoRA" if kind == "lora" else "full fine-tuning"
+    ratio = f" with ρ = {page.smoothing['rho']:g}" if strategy == "linear" else ""
+    return f"Runs the {path} variant, smoothing: {strategy}{ratio} (sidebar)."

@@ -1,0 +1,102 @@
+"""The slow part of the Merge page, beside the page: α chosen on validation, and the one look at the test split."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import streamlit as st
+
+from dcmerge import plots
+from dcmerge.evaluation import Scale, choose_scale
+from dcmerge.ui import work
+from dcmerge.ui.charts import show
+from dcmerge.ui.choice import Choice, found_scales, keep_scale
+from dcmerge.ui.history import Run, described, record
+from dcmerge.ui.merging import Look, look_at, merged_once
+from dcmerge.ui.shell import Page
+from dcmerge.ui.text import percent, plain
+
+_WORK, _NOTE, _TESTS = "merge.work", "merge.note", "merge.tests"
+
+
+def full_evaluation_card(page: Page, choice: Choice) -> None:
+    """Choice of α on validation and the one look at the test split, in the background."""
+    if page.models.bench is None:
+        return
+    with st.container(border=True):
+        st.subheader("Choose α on validation, report on test")
+        st.markdown("α is chosen on the whole validation split, by mean normalised accuracy; the test split is then "
+                    "evaluated once.")
+        busy = work.running(_WORK)
+        with st.container(horizontal=True):
+            st.button("Find α", icon=":material/search:", disabled=busy, on_click=_start_scale, args=(page, choice),
+                      help="Tries α = 0.1 … 3.0 on validation (further while the best is at the border) and sets the "
+                           "slider.")  # fmt: skip
+            st.button("Evaluate on test", icon=":material/checklist:", disabled=busy, on_click=_start_test, args=(page, choice),
+                      help="All test images of every task, with the α above.")  # fmt: skip
+        # First, because the watch redraws the page as long as it finds finished work.
+        _collect(page)
+        work.watch(_WORK)
+        _test_bars(page, choice)
+        curves = found_scales(page)
+        if curves:
+            lines = {described(slug, dict(parameters), c.value): c for (_, slug, parameters), c in curves.items()}
+            show(plots.scale_curve(lines, choice.scale.value),
+                 "the top of a line is the α chosen for that method; a flat top means that α hardly matters, a steep side "
+                 "that it does. Every fourth value was tried first, then all around the best.", key="merge.curve")  # fmt: skip
+
+
+def _start_scale(page: Page, choice: Choice) -> None:
+    def find(progress: work.Progress, cancelled: Any) -> tuple[Choice, Scale]:
+        merged = merged_once(page.models, choice.method.slug, choice.parameters)
+        return choice, choose_scale(page.models.bench, merged.deltas, progress=progress, cancelled=cancelled)
+
+    work.start(_WORK, f"Choosing α for {choice.method.title}", find)
+
+
+def _start_test(page: Page, choice: Choice) -> None:
+    def evaluate(progress: work.Progress, cancelled: Any) -> tuple[Choice, Look]:
+        return choice, look_at(page.models, choice.method.slug, choice.parameters, choice.scale.value, split="test",
+                               progress=progress, cancelled=cancelled)  # fmt: skip
+
+    work.start(_WORK, f"Evaluating {choice.method.title}", evaluate)
+
+
+def _collect(page: Page) -> None:
+    """Take over what the background work found."""
+    done = work.finished(_WORK)
+    if done and done.error:
+        st.warning(plain(done.error), icon=":material/info:")
+    elif done:
+        choice, result = done.result
+        take = _take_scale if isinstance(result, Scale) else _take_test
+        st.session_state[_NOTE] = take(page, choice, result)
+        st.rerun()
+    if note := st.session_state.get(_NOTE):
+        st.success(plain(note), icon=":material/check_circle:")
+
+
+def _take_scale(page: Page, choice: Choice, scale: Scale) -> str:
+    keep_scale(choice, page, scale)
+    return f"α = {scale.value:g} is the best for {choice.method.title} ({scale.origin}); the slider is set."
+
+
+def _take_test(page: Page, choice: Choice, look: Look) -> str:
+    found = look.merged
+    record(Run(page.models.key, choice.method.slug, choice.parameters, choice.scale, found, datetime.now()))
+    st.session_state.setdefault(_TESTS, {})[(*choice.key(page), choice.scale.value)] = look
+    return (f"{choice.method.title}: {percent(found.mean)} absolute, {percent(found.mean_normalised)} normalised "
+            f"({found.measured_on}; α = {choice.scale.value:g}, {choice.scale.origin}).")  # fmt: skip
+
+
+def _test_bars(page: Page, choice: Choice) -> None:
+    """Per-task accuracy on test, where the current choice was evaluated there."""
+    look: Look | None = st.session_state.get(_TESTS, {}).get((*choice.key(page), choice.scale.value))
+    if look:
+        show(
+            plots.accuracy_bars(look.zero_shot, look.merged, look.experts, page.models.task_titles, label=choice.method.title),
+            "the numbers to report: all test images, with an α that was chosen without them if it came from the search above. "
+            "Whiskers are 95 % Wilson intervals.",
+            key="merge.test",
+        )

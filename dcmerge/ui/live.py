@@ -1,0 +1,60 @@
+"""The quick look of the Merge page: merged and evaluated again at every change."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import streamlit as st
+
+from dcmerge import plots
+from dcmerge.evaluation import Evaluation, paired_difference
+from dcmerge.ui.charts import show
+from dcmerge.ui.choice import Choice
+from dcmerge.ui.history import Run, record
+from dcmerge.ui.merging import quick_look
+from dcmerge.ui.shell import Page, readable_errors
+from dcmerge.ui.text import percent
+from dcmerge.ui.view import remembered
+
+_LIMITS = [25, 50, 100, 200]
+
+
+def live_card(page: Page, choice: Choice) -> None:
+    """The quick look: merged again at every change."""
+    if page.models.bench is None:
+        st.info("This set has no images to evaluate on. You can merge and save it below.", icon=":material/info:")
+        return
+    with st.container(border=True):
+        left, right = st.columns([4, 1], vertical_alignment="center")
+        left.subheader("Live accuracy")
+        with right:
+            limit = remembered(st.selectbox, "Quick subset", key="quick", default=50, options=_LIMITS,
+                               format_func=lambda n: f"{n} images a task",
+                               help="Validation images, the same share of every class, "
+                               "drawn with a fixed seed. More images: narrower intervals, slower.")  # fmt: skip
+        with readable_errors(), st.spinner("Merging and evaluating …"):
+            look = quick_look(page.models, choice.method.slug, choice.parameters, choice.scale.value, limit)
+        record(Run(page.models.key, choice.method.slug, choice.parameters, choice.scale, look.merged, datetime.now()))
+        _metrics(look.zero_shot, look.merged, look.experts)
+        show(
+            plots.accuracy_bars(look.zero_shot, look.merged, look.experts, page.models.task_titles, label=choice.method.title),
+            "grey is the base without fine-tuning, dark the task's own expert, blue the merged model. Whiskers are 95 % Wilson "
+            f"intervals: with {limit} images a task, differences inside them mean nothing.",
+            key="merge.live",
+        )
+
+
+def _metrics(zero_shot: Evaluation, merged: Evaluation, experts: Evaluation) -> None:
+    gain = paired_difference(merged, zero_shot)
+    with st.container(horizontal=True):
+        st.metric("Mean accuracy", percent(merged.mean), border=True, help=f"Top-1, mean over tasks. {merged.measured_on}.",
+                  delta=f"{100 * gain.value:+.1f} points over zero-shot [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]",
+                  delta_color="normal" if gain.excludes_zero else "off", delta_arrow="auto" if gain.excludes_zero else "off",
+                  height="stretch")  # fmt: skip
+        st.metric("Normalised", percent(merged.mean_normalised), border=True, height="stretch",
+                  help="Mean over tasks of the accuracy divided by that of the task's own expert.")  # fmt: skip
+        st.metric("Zero-shot", percent(zero_shot.mean), border=True, height="stretch", help="The base with the tasks' heads.")
+        st.metric("Experts", percent(experts.mean), border=True, height="stretch", help="Each expert on its own task.")
+        worst = merged.worst
+        st.metric("Worst task", percent(worst.accuracy), border=True, height="stretch",
+                  help=f"{worst.task}, the lowest accuracy of all tasks.")  # fmt: skip

@@ -1,0 +1,58 @@
+"""Taking a merged model along: as a file with its recipe, or as the command that makes it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dcmerge.ui.choice import Choice
+from dcmerge.ui.merging import merged_once
+from dcmerge.ui.shell import Page
+
+_DOWNLOAD_LIMIT = 500 << 20
+
+
+def save_card(page: Page, choice: Choice) -> None:
+    """Download the merged model, or the command that makes it."""
+    with st.container(border=True):
+        st.subheader("Take it with you")
+        size = sum(info.nbytes for info in page.models.vectors.base.infos.values()) if page.models.vectors.base else 0
+        st.markdown("The merged model in the base's own names and dtypes, with its recipe (inputs and their hashes, method, "
+                    "parameters, α and where it came from) in the file's metadata.")  # fmt: skip
+        if size and size <= _DOWNLOAD_LIMIT:
+            name = f"{choice.method.slug}-alpha-{choice.scale.value:g}.safetensors"
+            st.download_button("Save merged model", data=lambda: _file(page, choice), file_name=name, icon=":material/download:",
+                               mime="application/octet-stream", on_click="ignore",
+                               help=f"safetensors, about {size / 1e6:.0f} MB")  # fmt: skip
+        else:
+            st.info("Too large for a browser download: run the command below.", icon=":material/info:")
+        st.caption("The same merge on the command line:")
+        st.code(_command(page, choice), language="bash", wrap_lines=True)
+
+
+def _file(page: Page, choice: Choice) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "merged.safetensors"
+        merged = merged_once(page.models, choice.method.slug, choice.parameters)
+        merged.save(path, scale=choice.scale.value, scale_origin=choice.scale.origin)
+        return path.read_bytes()
+
+
+def _command(page: Page, choice: Choice) -> str:
+    defaults = choice.method.defaults()
+    changed = [f"--set {n}={_text(v)}" for n, v in choice.parameters.items() if v != defaults[n]]
+    source = f"--zoo {page.models.name}" if page.models.bench else "--base … --expert NAME=…"
+    return " ".join(["python -m dcmerge merge", source, f"--method {choice.method.slug}", *changed,
+                     f"--scale {choice.scale.value:g}", "--out merged.safetensors"])  # fmt: skip
+
+
+def _text(value: Any) -> str:
+    """A parameter's value as the command line takes it."""
+    if value is None:
+        return "auto"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
