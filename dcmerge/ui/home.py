@@ -6,7 +6,7 @@ import streamlit as st
 import torch
 
 from dcmerge.compatibility import Report
-from dcmerge.evaluation import Task, stratified_indices
+from dcmerge.evaluation import SPLIT_NAMES, Task, stratified_indices
 from dcmerge.model_sets import ModelSet
 
 THUMBNAILS = 12
@@ -38,7 +38,7 @@ def task_gallery(models: ModelSet) -> None:
             text, pictures = st.columns([2, 3], vertical_alignment="center")
             relative = report.delta_norms[name] / report.base_norm if report.base_norm else None
             text.markdown(f"**{task.title}** · {len(task.classes)} classes")
-            sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in task.splits.items())
+            sizes = ", ".join(f"{len(split):,} {SPLIT_NAMES.get(key, key)}" for key, split in task.splits.items())
             norm = f"‖τ‖ = {100 * relative:.1f} % of ‖θ₀‖" if relative else f"‖τ‖ = {report.delta_norms[name]:.2f}"
             text.caption(f"{task.description} Images: {sizes}. {norm}.")
             pictures.image(_strip(task, f"{models.key}/{name}"), width="stretch",
