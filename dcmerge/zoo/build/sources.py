@@ -64,6 +64,7 @@ def _fetch_deb(package: str, folder: Path) -> None:
     _run(["apt-get", "download", package], downloads)
     archive = next(downloads.glob(f"{package}_*.deb"))
     part = folder.with_name(folder.name + ".part")
+    part.mkdir(parents=True, exist_ok=True)  # dpkg makes only the last folder
     _run(["dpkg", "-x", str(archive), str(part)], downloads)
     part.rename(folder)
     archive.unlink()
