@@ -12,10 +12,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import hypothesis  # noqa: E402  (after the thread settings)
 import pytest  # noqa: E402
 
-# No deadline per example: the first one pays for imports and cold caches. The same examples on every clean machine.
-hypothesis.settings.register_profile("local", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+# No deadline per example: the first one pays for imports and cold caches. The same examples on every machine.
+hypothesis.settings.register_profile("deterministic", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("deterministic")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

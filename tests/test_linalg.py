@@ -88,8 +88,10 @@ def test_half_precision_is_computed_in_float32() -> None:
 
 @given(m=st.integers(1, 12), n=st.integers(1, 12), r=st.integers(1, 14), seed=st.integers(0, 1000))
 @example(m=3, n=3, r=7, seed=0)
+@example(m=1, n=1, r=12, seed=596)
 def test_low_rank_and_dense_routes_agree(m: int, n: int, r: int, seed: int) -> None:
-    low = LowRank(randn(m, r, seed=seed), randn(r, n, seed=seed + 1))
+    """In float64: a product whose terms cancel, as in the last example, loses float32's digits whatever the route."""
+    low = LowRank(randn(m, r, seed=seed, dtype=torch.float64), randn(r, n, seed=seed + 1, dtype=torch.float64))
     dense = low.dense()
     thin, full = truncated_svd(low), truncated_svd(dense)
     p = min(m, n, r)
