@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dcmerge.cli.options import Commands, Parser, add_command, value_text
+from dcmerge.cli.options import Commands, Parser, add_command
 from dcmerge.cli.output import paragraph, print_json
 from dcmerge.methods import Method, methods
-from dcmerge.methods.declare import Choice, Declared, Number
+from dcmerge.methods.declare import Choice, Declared, Number, value_text
 
 
 def add_to(commands: Commands, common: Parser) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from dcmerge.errors import InputError
 from dcmerge.methods import method
+from dcmerge.methods.declare import value_text
 from dcmerge.task_vectors import TaskVectors
 from dcmerge.zoo import Zoo, open_zoo
 
@@ -145,12 +146,3 @@ def method_parameters(args: argparse.Namespace) -> dict[str, Any]:
 def parameters_text(values: Mapping[str, Any]) -> str:
     """"density 0.2, aggregate mean" of a method's parameters."""
     return ", ".join(f"{name} {value_text(value)}" for name, value in values.items())
-
-
-def value_text(value: Any) -> str:
-    """A parameter's value as ``--set`` takes it."""
-    if value is None:
-        return "auto"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -109,3 +109,12 @@ class Declared:
     name: str
     constraint: Constraint
     default: Any
+
+
+def value_text(value: Any) -> str:
+    """A parameter's value as ``--set`` takes it."""
+    if value is None:
+        return "auto"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)

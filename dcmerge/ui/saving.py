@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
+from dcmerge.methods.declare import value_text
 from dcmerge.ui.choice import Choice
 from dcmerge.ui.merging import merged_once
 from dcmerge.ui.shell import Page
@@ -43,16 +43,7 @@ def _file(page: Page, choice: Choice) -> bytes:
 
 def _command(page: Page, choice: Choice) -> str:
     defaults = choice.method.defaults()
-    changed = [f"--set {n}={_text(v)}" for n, v in choice.parameters.items() if v != defaults[n]]
+    changed = [f"--set {n}={value_text(v)}" for n, v in choice.parameters.items() if v != defaults[n]]
     source = f"--zoo {page.models.name}" if page.models.bench else "--base … --expert NAME=…"
     return " ".join(["python -m dcmerge merge", source, f"--method {choice.method.slug}", *changed,
                      f"--scale {choice.scale.value:g}", "--out merged.safetensors"])  # fmt: skip
-
-
-def _text(value: Any) -> str:
-    """A parameter's value as the command line takes it."""
-    if value is None:
-        return "auto"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
