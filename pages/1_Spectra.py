@@ -1,5 +1,7 @@
 """Spectra: singular values of every task vector, raw, smoothed and aligned."""
 
+import streamlit as st
+
 from dcmerge.ui.shell import start_page
 from dcmerge.ui.spectra import concentration_card, cumulative_card, figures_card, overview_card, spectrum_card
 
@@ -11,8 +13,11 @@ page = start_page(
     "without changing their sum. Move it in the sidebar and watch.",
 )
 
-overview_card(page)
-spectrum_card(page)
+overview, spectrum = st.container(), st.container()
+with spectrum:  # drawn first: it is what a moved ρ changes
+    spectrum_card(page)
+with overview:
+    overview_card(page)
 cumulative_card(page)
 figures_card(page)
 concentration_card(page)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 from torch import Tensor
 
 from dcmerge.inspection import Concentration, LayerSpectra, TaskSpectrum
@@ -47,43 +46,71 @@ def _columns(x: Sequence[str]) -> list[str]:
 
 
 def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], columns: int = 4) -> go.Figure:
-    """One small plot a task: raw, smoothed and aligned singular values on one logarithmic axis."""
+    """One small plot a task: raw, smoothed and aligned singular values, all on the same two axes.
+
+    Written as plain values and checked by plotly once: adding subplots, lines and titles one by one takes ten times as long.
+    """
+    columns = min(columns, len(spectra.tasks))
     rows = math.ceil(len(spectra.tasks) / columns)
-    figure = make_subplots(
-        rows, columns, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.11,
-        subplot_titles=[titles.get(task.task, task.task) for task in spectra.tasks],
-        x_title="component (rank of the singular value)", y_title="singular value (log scale)",
-    )  # fmt: skip
-    # All traces and lines in one go: adding them one by one takes plotly ten times as long.
-    traces = [_stage_traces(task, spectra.smoothing, first=place == 0) for place, task in enumerate(spectra.tasks)]
-    cells = [(place // columns + 1, place % columns + 1) for place, own in enumerate(traces) for _ in own]
-    figure.add_traces([t for own in traces for t in own], rows=[r for r, _ in cells], cols=[c for _, c in cells])
-    if spectra.rank:
-        axes = ["" if place == 0 else str(place + 1) for place in range(len(spectra.tasks))]
-        figure.update_layout(shapes=[
-            {"type": "line", "x0": spectra.rank, "x1": spectra.rank, "xref": f"x{axis}", "y0": 0, "y1": 1,
-             "yref": f"y{axis} domain", "line": {"dash": "dot", "width": 1, "color": RAW}} for axis in axes
-        ])  # fmt: skip
-    figure.update_yaxes(type="log", exponentformat="power", dtick=1)
-    figure.update_layout(
-        title={"text": f"Singular values of {spectra.layer}", "x": 0, "font": {"size": 16}},
-        height=90 + 210 * rows, margin={"l": 70, "r": 10, "t": 90, "b": 60},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.06, "xanchor": "right", "x": 1},
-    )  # fmt: skip
-    return figure
+    cells = [(_axis("x", place % columns), _axis("y", place // columns)) for place in range(len(spectra.tasks))]
+    lines = [
+        line | {"xaxis": x, "yaxis": y}
+        for place, (task, (x, y)) in enumerate(zip(spectra.tasks, cells, strict=True))
+        for line in _stage_lines(task, spectra.smoothing, first=place == 0)
+    ]
+    names = [
+        {"text": titles.get(task.task, task.task), "xref": f"{x} domain", "yref": f"{y} domain", "x": 0.5, "y": 1,
+         "yanchor": "bottom", "showarrow": False, "font": {"size": 14}}
+        for task, (x, y) in zip(spectra.tasks, cells, strict=True)
+    ]  # fmt: skip
+    ends = [
+        {"type": "line", "x0": spectra.rank, "x1": spectra.rank, "xref": x, "y0": 0, "y1": 1, "yref": f"{y} domain",
+         "line": {"dash": "dot", "width": 1, "color": RAW}} for x, y in cells if spectra.rank
+    ]  # fmt: skip
+    return go.Figure(lines, {
+        "title": {"text": f"Singular values of {spectra.layer}", "x": 0, "font": {"size": 16}},
+        "grid": {"rows": rows, "columns": columns, "pattern": "coupled", "xgap": 0.06, "ygap": 0.18},
+        "annotations": [*names, *_FACET_AXES], "shapes": ends,
+        **{_layout_axis("x", i): {"matches": "x" if i else None} for i in range(columns)},
+        **{_layout_axis("y", i): {"matches": "y" if i else None, "type": "log", "exponentformat": "power", "dtick": 1}
+           for i in range(rows)},
+        "height": 90 + 210 * rows, "margin": {"l": 70, "r": 10, "t": 90, "b": 60},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.06, "xanchor": "right", "x": 1},
+    })  # fmt: skip
 
 
-def _stage_traces(task: TaskSpectrum, smoothing: str, *, first: bool) -> list[go.Scatter]:
+#: What the two shared axes are, once for all small plots.
+_FACET_AXES = tuple(
+    {"text": text, "xref": "paper", "yref": "paper", "showarrow": False, "font": {"size": 14}, **place}
+    for text, place in (
+        ("component (rank of the singular value)", {"x": 0.5, "y": 0, "yanchor": "top", "yshift": -28}),
+        ("singular value (log scale)", {"x": 0, "y": 0.5, "xanchor": "right", "xshift": -36, "textangle": -90}),
+    )
+)
+
+
+def _axis(letter: str, place: int) -> str:
+    """Plotly's reference to the first, second, … axis: x, x2, …"""
+    return letter if place == 0 else f"{letter}{place + 1}"
+
+
+def _layout_axis(letter: str, place: int) -> str:
+    """Plotly's name of the same axis in a layout: xaxis, xaxis2, …"""
+    return _axis(f"{letter}axis", place)
+
+
+def _stage_lines(task: TaskSpectrum, smoothing: str, *, first: bool) -> list[dict[str, object]]:
     """One line a stage; only the first task's lines stand in the legend, for all."""
     stages = (
         ("raw", task.raw, RAW, 1.5), (f"smoothed ({smoothing})", task.smoothed, SMOOTHED, 3),
         ("aligned, kept and masked", task.aligned, ALIGNED, 1.5),
     )  # fmt: skip
     return [
-        go.Scatter(
-            x=list(range(1, len(s) + 1)), y=_positive(s), mode="lines", name=name, legendgroup=name, showlegend=first,
-            line={"color": colour, "width": width}, hovertemplate="component %{x}: %{y:.3g}",
-        )
+        {
+            "type": "scatter", "x": list(range(1, len(s) + 1)), "y": _positive(s), "mode": "lines", "name": name,
+            "legendgroup": name, "showlegend": first, "line": {"color": colour, "width": width},
+            "hovertemplate": "component %{x}: %{y:.3g}",
+        }
         for name, s, colour, width in stages
     ]  # fmt: skip
 

@@ -13,10 +13,13 @@ _CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d
 
 
 def show(figure: go.Figure, reading: str, *, key: str, **arguments: Any) -> Any:
-    """Draw a figure in the app's theme under its title (which wraps, unlike a figure's own), and below it how to read it."""
+    """Draw a figure in the app's theme under its title (which wraps, unlike a figure's own), and below it how to read it.
+
+    The figure loses its own title: copying it first would cost as much as making it.
+    """
     title = figure.layout.title.text
     st.markdown(f"**{plain(title)}**")  # it may hold names from files
-    drawn = go.Figure(figure).update_layout(title=None, margin_t=max(30, (figure.layout.margin.t or 60) - 30))
-    chart = st.plotly_chart(drawn, key=key, config=_CONFIG, alt=title, **arguments)
+    figure.update_layout(title=None, margin_t=max(30, (figure.layout.margin.t or 60) - 30))
+    chart = st.plotly_chart(figure, key=key, config=_CONFIG, alt=title, **arguments)
     st.caption(f"**How to read:** {reading}")
     return chart
