@@ -1,6 +1,7 @@
 # make app    set up on first use, then start the dashboard on http://127.0.0.1:8501
 # make test   set up with the development tools and a browser, then lint and run every test
 # make lint   check the style; make format mends what can be mended without a person
+# make bench  measure against a plain implementation (see benchmarks/RESULTS.md); ARGS="layer lora --runs 5"
 # make clean  remove the environment and everything generated
 #
 # PYTHON=python3.12             which Python makes the environment (3.11 or newer)
@@ -19,7 +20,7 @@ PY := $(VENV)/bin/python
 APP_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: app test lint format screenshots browser install install-dev clean
+.PHONY: app test lint format bench screenshots browser install install-dev clean
 .DEFAULT_GOAL := app
 
 app: $(APP_STAMP)
@@ -36,6 +37,9 @@ format: $(DEV_STAMP)
 
 browser: $(DEV_STAMP)
 	$(PY) -m tools.chromium
+
+bench: $(DEV_STAMP) browser
+	$(PY) -m benchmarks $(ARGS)
 
 screenshots: $(DEV_STAMP) browser
 	$(PY) -m tools.screenshots $(or $(OUT),screenshots) $(ARGS)

@@ -8,8 +8,8 @@
 
 from dcmerge.errors import Cancelled, IncompatibleSet, InputError
 from dcmerge.methods import methods
-from dcmerge.recipe import Merged, Recipe, merge
+from dcmerge.recipe import Merged, Recipe, merge, merge_to_file
 from dcmerge.task_vectors import TaskVectors
 
-__all__ = ["Cancelled", "IncompatibleSet", "InputError", "Merged", "Recipe", "TaskVectors", "merge", "methods"]
+__all__ = ["Cancelled", "IncompatibleSet", "InputError", "Merged", "Recipe", "TaskVectors", "merge", "merge_to_file", "methods"]
 __version__ = "0.1.0"

@@ -9,20 +9,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dcmerge.checkpoints import LowRank
 from dcmerge.linalg import NULL_TOLERANCE, SVD, polar_factor
 
 
 @dataclass(frozen=True)
 class CoverBasis:
-    """``U`` (m, T·r) and ``V`` (n, T·r) with orthonormal columns; task t owns the columns t·r .. (t+1)·r.
+    """``U`` (m, k) and ``V`` (n, k), k = T·r, with orthonormal columns; task t owns the columns t·r .. (t+1)·r.
 
     Where experts share directions exactly, or have none, the columns are a partial isometry (see ``polar_factor``).
+    ``left`` (T, k, r) = C_Uᵀ U_t and ``right`` (T, r, k) = V_tᵀ C_V are the experts' own directions in the basis: with them
+    a change of the singular values touches nothing as large as the matrix.
     """
 
     U: Tensor
     V: Tensor
-    tasks: int
-    block: int
+    left: Tensor
+    right: Tensor
+
+    @property
+    def tasks(self) -> int:
+        return self.left.shape[0]
+
+    @property
+    def block(self) -> int:
+        return self.left.shape[2]
+
+    def project_back(self, S: Tensor) -> LowRank:
+        """C_U S C_Vᵀ of (k, k), as two factors as wide as S has columns (or rows) that are not zero."""
+        rows, columns = S.any(dim=1), S.any(dim=0)
+        inner = S[rows][:, columns]
+        if rows.sum() < columns.sum():
+            return LowRank(self.U[:, rows], inner @ self.V[:, columns].T)
+        return LowRank(self.U[:, rows] @ inner, self.V[:, columns].T)
 
 
 def concatenated(factors: Sequence[SVD], side: str) -> Tensor:
@@ -44,15 +63,14 @@ def cover_basis(factors: Sequence[SVD]) -> CoverBasis:
     """
     if len({svd.rank for svd in factors}) != 1:
         raise ValueError("a cover basis needs factors of one rank")
-    U, V = concatenated(factors, "U"), concatenated(factors, "V")
-    return CoverBasis(polar_factor(U), polar_factor(V), len(factors), factors[0].rank)
+    U, V = polar_factor(concatenated(factors, "U")), polar_factor(concatenated(factors, "V"))
+    left, right = torch.stack([U.T @ f.U for f in factors]), torch.stack([f.V.T @ V for f in factors])
+    return CoverBasis(U, V, left, right)
 
 
-def aligned_deltas(factors: Sequence[SVD], smoothed: Sequence[Tensor], basis: CoverBasis) -> Tensor:
-    """M_t = C_Uᵀ U_t diag(s̄_t) V_tᵀ C_V, (T, k, k) with k = T·r (DC-Merge, Eq. 10); no dense delta is formed."""
-    return torch.stack(
-        [((basis.U.T @ f.U) * s) @ (f.V.T @ basis.V) for f, s in zip(factors, smoothed, strict=True)]
-    )
+def aligned_deltas(basis: CoverBasis, smoothed: Sequence[Tensor]) -> Tensor:
+    """M_t = C_Uᵀ U_t diag(s̄_t) V_tᵀ C_V, (T, k, k) with k = T·r (DC-Merge, Eq. 10), from the basis' experts' own r values."""
+    return (basis.left * torch.stack(list(smoothed))[:, None, :]) @ basis.right
 
 
 def keep_count(fraction: float, size: int) -> int:
@@ -62,12 +80,20 @@ def keep_count(fraction: float, size: int) -> int:
 
 def kept_entries(M: Tensor, count: int) -> Tensor:
     """Per task the ``count`` entries of largest magnitude, ties of the last one included; bool (T, k, k)."""
-    magnitudes = M.abs().flatten(1)
-    count = min(count, magnitudes.shape[1])
+    magnitudes = M.abs()
+    count = min(count, magnitudes[0].numel())
     if count == 0:
         return torch.zeros_like(M, dtype=torch.bool)
-    threshold = magnitudes.topk(count, dim=1).values[:, -1]
-    return M.abs() >= threshold[:, None, None]
+    thresholds = torch.stack([_kth_largest(of_task.flatten(), count) for of_task in magnitudes])
+    return magnitudes >= thresholds[:, None, None]
+
+
+def _kth_largest(values: Tensor, k: int, chunk: int = 64) -> Tensor:
+    """The k-th largest of (n,): the k-th largest of the chunks' maxima bounds it from below, so few values are sorted."""
+    maxima = values[: values.numel() // chunk * chunk].view(-1, chunk).amax(dim=1)
+    if maxima.numel() >= k:
+        values = values[values >= maxima.topk(k).values[-1]]
+    return values.topk(k).values[-1]
 
 
 def elected(M: Tensor) -> Tensor:
@@ -81,6 +107,12 @@ def diagonal_blocks(tasks: int, block: int) -> Tensor:
     """T blocks of r x r ones on the diagonal, bool (T·r, T·r) (DC-Merge, Eq. 11)."""
     owner = torch.arange(tasks * block) // max(block, 1)
     return owner[:, None] == owner[None, :]
+
+
+def own_blocks(M: Tensor, tasks: int) -> Tensor:
+    """The T diagonal blocks of (..., T·r, T·r) as a view, (..., r, r, T)."""
+    r = M.shape[-1] // tasks
+    return M.unflatten(-1, (tasks, r)).unflatten(-3, (tasks, r)).diagonal(dim1=-4, dim2=-2)
 
 
 def block_energy(M: Tensor, tasks: int) -> Tensor:

@@ -18,13 +18,14 @@ from dcmerge.alignment import (
     reconstruction_error,
     subspace_alignment_ratio,
 )
+from dcmerge.checkpoints import dense
 from dcmerge.errors import Cancelled
 from dcmerge.layers import Layer, layer_of
 from dcmerge.linalg import truncated_svd
 from dcmerge.methods.dc_merge import Trace, trace
 from dcmerge.naming import by_depth
 from dcmerge.spectra import KeyFigures, key_figures, top_share
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.task_vectors import Delta, TaskVectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +169,7 @@ MEASURES = {
 
 def consistency(
     vectors: TaskVectors,
-    merged: Mapping[str, Tensor],
+    merged: Mapping[str, Delta],
     *,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -189,10 +190,9 @@ def consistency(
     return Consistency(tuple(names), {measure: table[:, :, i].T for i, measure in enumerate(MEASURES)})
 
 
-def _layer_consistency(layer: Layer, merged: Tensor) -> Sequence[Sequence[float]]:
+def _layer_consistency(layer: Layer, merged: Delta) -> Sequence[Sequence[float]]:
     r = layer.default_rank()
-    own = truncated_svd(merged, r * len(layer.tasks))
-    rows = []
+    own, whole, rows = truncated_svd(merged, r * len(layer.tasks)), dense(merged), []
     for svd, delta in zip(layer.factors(r), layer.dense_deltas(), strict=True):
-        rows.append((dirsim(own, svd), subspace_alignment_ratio(own, delta), cosine(merged, delta)))
+        rows.append((dirsim(own, svd), subspace_alignment_ratio(own, delta), cosine(whole, delta)))
     return rows

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from dcmerge.alignment import CoverBasis, cover_basis
-from dcmerge.checkpoints import LowRank
+from dcmerge.cache import content_key
+from dcmerge.checkpoints import LowRank, dense, total
 from dcmerge.compatibility import Kind, Parameter
-from dcmerge.linalg import SVD, truncated_svd
+from dcmerge.linalg import NUMERICS, SVD, truncated_svd
 from dcmerge.task_vectors import Delta, TaskVectors
+
+#: Matrices with fewer entries than this are computed as fast as a file is read.
+_WORTH_A_FILE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,23 @@ class Layer:
 
     def dense_deltas(self) -> Tensor:
         """All deltas as one stack, (T, *shape)."""
-        return torch.stack([_dense(delta) for delta in self.deltas()])
+        return torch.stack([dense(delta) for delta in self.deltas()])
+
+    def sum(self) -> Delta:
+        """Σ D_t; of adapters as factors."""
+        return total(self.deltas())
+
+    def mean(self) -> Delta:
+        """(1/T) Σ D_t; of adapters as factors."""
+        return self.sum() * (1 / len(self.tasks))
+
+    def in_kind(self, merged: LowRank) -> Delta:
+        """A merged matrix as the deltas came: factors for adapters, dense for full fine-tuning."""
+        return merged if self.vectors.kind == "lora" else merged.dense()
 
     def dense_delta(self, task: str) -> Tensor:
         """One task's delta, (*shape)."""
-        return _dense(self.vectors.delta(self.name, task).to(self.dtype))
+        return dense(self.vectors.delta(self.name, task).to(self.dtype))
 
     def default_rank(self) -> int:
         """floor(min(m, n) / T) for full fine-tuning; for adapters their rank, where T of that fit into min(m, n)."""
@@ -71,10 +89,32 @@ class Layer:
         """The truncated SVD of every delta; a smaller rank than before reuses what is there."""
         stored = self.vectors.memo.get(
             (self.name, "factors", self.dtype),
-            lambda: tuple(_padded(truncated_svd(delta, rank), rank) for delta in self.deltas()),
+            lambda: self._factors(rank),
             fits=lambda known: known[0].rank >= rank,
         )
         return tuple(svd.truncate(rank) for svd in stored)
+
+    def _factors(self, rank: int) -> tuple[SVD, ...]:
+        tensors = self._stored(
+            "factors",
+            lambda: _as_tensors([_padded(truncated_svd(delta, rank), rank) for delta in self.deltas()]),
+            fits=lambda known: known["0.s"].numel() >= rank,
+        )
+        return tuple(SVD(*(tensors[f"{t}.{part.name}"] for part in fields(SVD))) for t in range(len(self.tasks)))
+
+    def _stored(
+        self,
+        what: str,
+        compute: Callable[[], Mapping[str, Tensor]],
+        fits: Callable[[Mapping[str, Tensor]], bool] = lambda known: True,
+    ) -> Mapping[str, Tensor]:
+        """Tensors from the cache on disk, which knows them by the content of the deltas, or computed and kept there."""
+        if self.vectors.store is None or math.prod(self.shape) < _WORTH_A_FILE:
+            return compute()
+        parts = (f"numerics {NUMERICS}", self.name, str(self.dtype))
+        key = (self.name, "content", self.dtype)
+        content = self.vectors.memo.get(key, lambda: content_key(parts, self.deltas()))
+        return self.vectors.store.get(content_key([content, what], ()), compute, fits=fits)
 
     def spectra(self) -> list[Tensor]:
         """All singular values of every delta, descending; one tensor a task."""
@@ -83,11 +123,14 @@ class Layer:
     def cover_basis(self, rank: int) -> CoverBasis:
         """The shared basis of the experts' leading ``rank`` directions."""
         key = (self.name, "cover basis", rank, self.dtype)
-        return self.vectors.memo.get(key, lambda: cover_basis(self.factors(rank)))
+        return self.vectors.memo.get(key, lambda: self._cover_basis(rank))
+
+    def _cover_basis(self, rank: int) -> CoverBasis:
+        return CoverBasis(**self._stored(f"cover basis {rank}", lambda: vars(cover_basis(self.factors(rank)))))
 
 
-def _dense(delta: Delta) -> Tensor:
-    return delta.dense() if isinstance(delta, LowRank) else delta
+def _as_tensors(factors: Sequence[SVD]) -> dict[str, Tensor]:
+    return {f"{t}.{part}": value for t, svd in enumerate(factors) for part, value in vars(svd).items()}
 
 
 def _padded(svd: SVD, rank: int) -> SVD:

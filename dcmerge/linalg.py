@@ -9,6 +9,8 @@ from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
 
+#: Raised whenever factors or bases change by more than rounding: what is cached on disk under another number is not read.
+NUMERICS = 1
 #: Singular values below this share of the largest are rounding of float32 files, not directions.
 NULL_TOLERANCE = 1e-6
 #: Above this share of the largest singular value, the Gram route in float64 gives vectors good to about 1e-8.

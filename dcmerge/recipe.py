@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcmerge.checkpoints import TensorInfo, write_safetensors
+from dcmerge.checkpoints import TensorInfo, dense, scaled_sum, write_safetensors
 from dcmerge.errors import InputError
 from dcmerge.methods import merged_deltas, method
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.task_vectors import Delta, TaskVectors
 
 #: Name of the recipe in a safetensors file's metadata.
 METADATA_KEY = "dcmerge.recipe"
@@ -46,14 +46,11 @@ class Merged:
     vectors: TaskVectors
     method: str
     parameters: Mapping[str, Any]
-    deltas: Mapping[str, Tensor] = field(repr=False)
+    deltas: Mapping[str, Delta] = field(repr=False)
 
     def recipe(self, scale: float | None = None, scale_origin: str | None = None, dtype: str | None = None) -> Recipe:
         """The recipe of this merge; hashes all inputs, which reads them once."""
-        sources = {**({"base": self.vectors.base} if self.vectors.base else {}), **self.vectors.experts}
-        inputs = {name: {"file": c.path.name, "sha256": c.fingerprint} for name, c in sources.items()}
-        versions = {"dcmerge": _version("dcmerge"), "torch": torch.__version__}
-        return Recipe(inputs, self.method, dict(self.parameters), scale, scale_origin, dtype, versions)
+        return recipe_of(self.vectors, self.method, self.parameters, scale, scale_origin, dtype)
 
     def save(
         self, path: str | Path, *, scale: float = 1.0, scale_origin: str = "given", delta_only: bool = False
@@ -63,35 +60,8 @@ class Merged:
         The recipe goes into the metadata. Written to a temporary file, then renamed: a failure leaves nothing behind.
         Raises InputError without a base (unless ``delta_only``), or for a scale that is not a finite number.
         """
-        check_scale(scale)
-        infos = self._delta_infos() if delta_only else self._model_infos()
-        tensors = self._scaled_deltas(scale) if delta_only else self._model(scale)
-        dtypes = sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})
-        recipe = self.recipe(scale, scale_origin, "+".join(dtypes))
-        metadata = {"format": "pt", METADATA_KEY: recipe.to_json(), "content": "delta" if delta_only else "model"}
-        write_safetensors(path, tensors, infos, metadata)
-
-    def _delta_infos(self) -> dict[str, TensorInfo]:
-        return {name: TensorInfo(tuple(d.shape), torch.float32) for name, d in self.deltas.items()}
-
-    def _model_infos(self) -> dict[str, TensorInfo]:
-        base = self.vectors.base
-        if base is None:
-            raise InputError("expected a base to add the merged delta to, got none; save the delta alone instead")
-        return {base.source_names[name]: info for name, info in base.infos.items()}
-
-    def _scaled_deltas(self, scale: float) -> Iterator[tuple[str, Tensor]]:
-        yield from ((name, (scale * delta).float()) for name, delta in self.deltas.items())
-
-    def _model(self, scale: float) -> Iterator[tuple[str, Tensor]]:
-        base = self.vectors.base
-        for name, info in base.infos.items():
-            value = base.read(name)
-            if name in self.deltas:
-                value = (value.float() + scale * self.deltas[name]).to(info.dtype)
-                if not torch.isfinite(value).all():
-                    raise InputError(f"{name} leaves the range of {info.dtype} at scale {scale:g}: expected a smaller scale")
-            yield base.source_names[name], value
+        _write(self.vectors, self.deltas.items(), path, check_scale(scale), delta_only,
+               lambda dtype: self.recipe(scale, scale_origin, dtype))  # fmt: skip
 
 
 def merge(
@@ -110,6 +80,73 @@ def merge(
     values = method(slug).check(parameters)
     deltas = dict(merged_deltas(vectors, slug, values, progress=progress, cancelled=cancelled, dtype=dtype))
     return Merged(vectors, slug, values, deltas)
+
+
+def merge_to_file(
+    vectors: TaskVectors,
+    slug: str,
+    path: str | Path,
+    *,
+    scale: float = 1.0,
+    scale_origin: str = "given",
+    delta_only: bool = False,
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    **parameters: Any,
+) -> None:
+    """``merge(...).save(...)`` without ever holding the merged model: each parameter is written as it is merged.
+
+    The file is the same, byte for byte. Raises as both do; whatever goes wrong, nothing is left behind.
+    """
+    values = method(slug).check(parameters)
+    stream = merged_deltas(vectors, slug, values, progress=progress, cancelled=cancelled)
+    _write(vectors, stream, path, check_scale(scale), delta_only,
+           lambda dtype: recipe_of(vectors, slug, values, scale, scale_origin, dtype))  # fmt: skip
+
+
+def recipe_of(
+    vectors: TaskVectors, slug: str, parameters: Mapping[str, Any], scale: float | None, origin: str | None, dtype: str | None
+) -> Recipe:
+    """The recipe of a merge of these inputs, whose content it hashes."""
+    sources = {**({"base": vectors.base} if vectors.base else {}), **vectors.experts}
+    inputs = {name: {"file": c.path.name, "sha256": c.fingerprint} for name, c in sources.items()}
+    versions = {"dcmerge": _version("dcmerge"), "torch": torch.__version__}
+    return Recipe(inputs, slug, dict(parameters), scale, origin, dtype, versions)
+
+
+def _write(
+    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], path: str | Path, scale: float, delta_only: bool,
+    recipe: Callable[[str], Recipe],
+) -> None:  # fmt: skip
+    """One file of base + scale · deltas, or of scale · deltas; ``recipe`` is asked with the dtypes that are written."""
+    infos = _delta_infos(vectors) if delta_only else _model_infos(vectors)
+    tensors = ((name, (scale * dense(d)).float()) for name, d in deltas) if delta_only else _model(vectors, deltas, scale)
+    dtypes = sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})
+    metadata = {METADATA_KEY: recipe("+".join(dtypes)).to_json(), "content": "delta" if delta_only else "model"}
+    write_safetensors(path, tensors, infos, metadata)
+
+
+def _delta_infos(vectors: TaskVectors) -> dict[str, TensorInfo]:
+    return {name: TensorInfo(tuple(p.shape), torch.float32) for name, p in vectors.parameters.items()}
+
+
+def _model_infos(vectors: TaskVectors) -> dict[str, TensorInfo]:
+    base = vectors.base
+    if base is None:
+        raise InputError("expected a base to add the merged delta to, got none; save the delta alone instead")
+    return {base.source_names[name]: info for name, info in base.infos.items()}
+
+
+def _model(vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], scale: float) -> Iterator[tuple[str, Tensor]]:
+    """The base's tensors under its own names: the merged ones as they come, then the others as they are."""
+    base, untouched = vectors.base, dict(vectors.base.infos)
+    for name, delta in deltas:
+        info = untouched.pop(name)
+        value = scaled_sum(base.read(name).float(), delta, scale).to(info.dtype)
+        if not torch.isfinite(value).all():
+            raise InputError(f"{name} leaves the range of {info.dtype} at scale {scale:g}: expected a smaller scale")
+        yield base.source_names[name], value
+    yield from ((base.source_names[name], base.read(name)) for name in untouched)
 
 
 def check_scale(scale: Any) -> float:

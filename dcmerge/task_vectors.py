@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
-from dcmerge.cache import Memo
+from dcmerge.cache import MEMO_BYTES, Memo, Store, default_store
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, align, open_checkpoint
-from dcmerge.compatibility import Parameter, Report, examine
+from dcmerge.compatibility import Kind, Parameter, Report, examine
 from dcmerge.errors import IncompatibleSet, InputError
 
 Delta = Tensor | LowRank
@@ -31,6 +32,7 @@ class TaskVectors:
     parameters: dict[str, Parameter]
     report: Report
     memo: Memo = field(default_factory=Memo, repr=False)
+    store: Store | None = field(default_factory=default_store, repr=False)
 
     @classmethod
     def open(
@@ -93,7 +95,28 @@ class TaskVectors:
         unknown = [task for task in tasks if task not in self.experts]
         if unknown or not tasks:
             raise InputError(f"tasks: expected some of {', '.join(self.tasks)}, got {', '.join(unknown) or 'none'}")
-        return TaskVectors(self.base, {task: self.experts[task] for task in tasks}, self.parameters, self.report)
+        experts = {task: self.experts[task] for task in tasks}
+        return TaskVectors(self.base, experts, self.parameters, self.report, store=self.store)
+
+
+#: Python, torch and its buffers, in bytes, before anything is read.
+_PROCESS_BYTES = 400 << 20
+
+
+def predicted_peak_bytes(parameters: Iterable[Parameter], tasks: int) -> int:
+    """About how much memory a merge by singular vectors into a file needs at most: it never holds more than one stack.
+
+    The largest parameter's T deltas in float32 with the float64 copies of one of them, and the remembered factors and bases
+    (r = floor(min(m, n) / T)) up to the memory's limit.
+    """
+    largest, remembered = 0, 0
+    for parameter in parameters:
+        entries, stack = math.prod(parameter.shape), 4 * tasks * math.prod(parameter.shape)
+        largest = max(largest, stack + 2 * 4 * entries + 3 * 8 * entries)
+        if parameter.kind is Kind.MATRIX:
+            r, sides = min(parameter.shape) // tasks, sum(parameter.shape)
+            remembered += 4 * (2 * tasks * r * sides + 2 * tasks * tasks * r * r)
+    return _PROCESS_BYTES + largest + min(remembered, MEMO_BYTES)
 
 
 def open_set(base: Source | None, experts: Mapping[str, Source]) -> tuple[Checkpoint | None, dict[str, Checkpoint]]:

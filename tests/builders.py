@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dcmerge.checkpoints import dense
+from dcmerge.methods import merged_deltas
 from dcmerge.task_vectors import TaskVectors
 
 Tensors = Mapping[str, Tensor]
@@ -119,3 +122,8 @@ def lora_set(
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     """‖found − wanted‖ / ‖wanted‖, Frobenius."""
     return ((found.double() - wanted.double()).norm() / wanted.double().norm().clamp_min(1e-30)).item()
+
+
+def merged_dense(vectors: TaskVectors, slug: str, parameters: Mapping[str, Any] | None = None, **how: Any) -> dict[str, Tensor]:
+    """The merged task vector with every delta as one tensor."""
+    return {name: dense(delta) for name, delta in merged_deltas(vectors, slug, parameters, **how)}

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import dcmerge
-from dcmerge import InputError, TaskVectors, merge
+from dcmerge import Cancelled, InputError, TaskVectors, merge, merge_to_file
 from dcmerge.recipe import METADATA_KEY, Merged, Recipe, check_scale
 from tests.builders import SHAPES, full_set, lora_set, random_deltas, random_factors, random_tensors, write
 
@@ -157,9 +157,7 @@ def test_a_save_that_fails_leaves_nothing_behind(merged: Merged, tmp_path: Path,
     out = tmp_path / "out"
     out.mkdir()
     (out / "old.safetensors").write_bytes(b"old")
-    infos = merged._delta_infos()
     broken = Merged(merged.vectors, merged.method, merged.parameters, Broken(merged.deltas))
-    broken.__dict__["_delta_infos"] = lambda: infos
     for name in ("new.safetensors", "old.safetensors"):
         with pytest.raises(RuntimeError, match="no memory left"):
             broken.save(out / name, delta_only=delta_only)
@@ -188,3 +186,19 @@ def test_double_precision_on_request(merged: Merged, tmp_path: Path) -> None:
     double.save(tmp_path / "out.safetensors")
     double.save(tmp_path / "delta.safetensors", delta_only=True)
     assert all(value.dtype == torch.float32 for value in load_file(tmp_path / "delta.safetensors").values())
+
+
+@pytest.mark.parametrize(("slug", "delta_only"), [("average", False), ("ties", True), ("dc_merge", False), ("tsv_m", True)])
+def test_merging_into_a_file_gives_the_same_file(merged: Merged, tmp_path: Path, slug: str, delta_only: bool) -> None:
+    how = {"scale": 0.7, "scale_origin": "chosen", "delta_only": delta_only}
+    merge(merged.vectors, slug).save(tmp_path / "held.safetensors", **how)
+    merge_to_file(merged.vectors, slug, tmp_path / "streamed.safetensors", **how)
+    assert (tmp_path / "held.safetensors").read_bytes() == (tmp_path / "streamed.safetensors").read_bytes()
+
+
+def test_a_cancelled_merge_into_a_file_leaves_nothing_behind(merged: Merged, tmp_path: Path) -> None:
+    done = []
+    with pytest.raises(Cancelled):
+        merge_to_file(merged.vectors, "average", tmp_path / "out.safetensors", progress=lambda *step: done.append(step),
+                      cancelled=lambda: len(done) >= 2)  # fmt: skip
+    assert len(done) == 2 and not list(tmp_path.glob("*out*"))

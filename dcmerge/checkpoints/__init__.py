@@ -2,7 +2,7 @@
 
 from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorInfo
 from dcmerge.checkpoints.lora import LoraCheckpoint
-from dcmerge.checkpoints.low_rank import LowRank
+from dcmerge.checkpoints.low_rank import LowRank, dense, scaled_sum, total
 from dcmerge.checkpoints.names import align
 from dcmerge.checkpoints.opening import open_checkpoint
 from dcmerge.checkpoints.roots import Roots
@@ -16,6 +16,9 @@ __all__ = [
     "StoredCheckpoint",
     "TensorInfo",
     "align",
+    "dense",
     "open_checkpoint",
+    "scaled_sum",
+    "total",
     "write_safetensors",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,34 @@ class LowRank:
         """The product, (m, n)."""
         return self.left.to(self.dtype) @ self.right.to(self.dtype)
 
+    def __mul__(self, scale: float) -> LowRank:
+        """The scaled matrix, its scale folded into ``left``."""
+        return LowRank(scale * self.left, self.right)
+
+    __rmul__ = __mul__
+
+    def added_to(self, matrix: Tensor, scale: float = 1.0) -> Tensor:
+        """``matrix + scale · left @ right``, (m, n), in the matrix's dtype."""
+        left, right = self.left.to(matrix.dtype), self.right.to(matrix.dtype)
+        return torch.addmm(matrix, left, right, alpha=scale)
+
     def to(self, dtype: torch.dtype) -> LowRank:
         """The same factors in another dtype."""
         return LowRank(self.left.to(dtype), self.right.to(dtype))
+
+
+def dense(delta: Tensor | LowRank) -> Tensor:
+    """A delta as one tensor."""
+    return delta.dense() if isinstance(delta, LowRank) else delta
+
+
+def total(deltas: Sequence[Tensor | LowRank]) -> Tensor | LowRank:
+    """The sum of deltas of one shape; of factors as one pair of factors, whose ranks add up."""
+    if all(isinstance(delta, LowRank) for delta in deltas):
+        return LowRank(torch.cat([d.left for d in deltas], dim=1), torch.cat([d.right for d in deltas], dim=0))
+    return torch.stack([dense(delta) for delta in deltas]).sum(dim=0)
+
+
+def scaled_sum(base: Tensor, delta: Tensor | LowRank, scale: float) -> Tensor:
+    """``base + scale · delta``."""
+    return delta.added_to(base, scale) if isinstance(delta, LowRank) else base + scale * delta

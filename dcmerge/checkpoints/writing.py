@@ -36,6 +36,8 @@ def write_safetensors(
     tensors: Iterable[tuple[str, Tensor]],
     infos: Mapping[str, TensorInfo],
     metadata: Mapping[str, str] | None = None,
+    *,
+    durable: bool = True,
 ) -> None:
     """Write ``tensors`` as they come to a safetensors file at ``path``, atomically.
 
@@ -49,6 +51,7 @@ def write_safetensors(
         tensors: (name, tensor) pairs, exactly those of ``infos``. On any device, of any memory layout.
         infos: name -> shape and dtype, which is all the header needs.
         metadata: free text; ``format: pt``, which other libraries ask for, is added.
+        durable: flush to the disk, so that the file outlives a loss of power. A kill it outlives in any case.
 
     Raises:
         InputError: the file cannot be written: no such folder, no permission, disk full.
@@ -61,7 +64,9 @@ def write_safetensors(
     try:
         with _create(temporary, target) as file:
             _write(file, target, header, starts, tensors, infos)
-        _rename(temporary, target)
+            if durable:
+                _flush(file, target)
+        _rename(temporary, target, durable)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
@@ -138,6 +143,9 @@ def _write(
         del tensor  # before the next one is made: together they would be the peak of the memory
     if missing:
         raise ValueError(f"{len(missing)} tensors never came, the first is {next(iter(missing))}")
+
+
+def _flush(file: BinaryIO, target: Path) -> None:
     try:
         os.fsync(file.fileno())
     except OSError as error:
@@ -165,11 +173,13 @@ def _write_error(error: OSError, target: Path) -> InputError:
     return InputError(f"Cannot write {shown(target)}: {reason(error)}.")
 
 
-def _rename(temporary: Path, target: Path) -> None:
+def _rename(temporary: Path, target: Path, durable: bool) -> None:
     try:
         os.replace(temporary, target)
     except OSError as error:
         raise _write_error(error, target) from None
+    if not durable:
+        return
     # The name itself is on the disk only after its folder is flushed; not every system lets one open a folder.
     with suppress(OSError):
         folder = os.open(target.parent, os.O_RDONLY)

@@ -8,10 +8,10 @@ from typing import Any
 
 from dcmerge.checkpoints import Checkpoint
 from dcmerge.cli.options import Commands, Parser, add_command, add_model_set, expert_paths, named_zoo
-from dcmerge.cli.output import Progress, paragraph, print_json, table
+from dcmerge.cli.output import Progress, paragraph, print_json, size, table
 from dcmerge.compatibility import Kind, Parameter, Report, examine
 from dcmerge.errors import InputError
-from dcmerge.task_vectors import open_set
+from dcmerge.task_vectors import open_set, predicted_peak_bytes
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,13 @@ class Inspected:
             "base": _checkpoint(self.base) if self.base else None,
             "experts": {task: _checkpoint(expert) for task, expert in self.experts.items()},
         }
-        return {"mergeable": self.mergeable, **opened, **self.report.to_dict(), "relative_norms": relative}
+        facts = {"relative_norms": relative, "predicted_peak_bytes": self.predicted_peak}
+        return {"mergeable": self.mergeable, **opened, **self.report.to_dict(), **facts}
+
+    @property
+    def predicted_peak(self) -> int:
+        """About the most memory that merging this set into a file takes, in bytes."""
+        return predicted_peak_bytes([p for p in self.report.parameters if p.mergeable], len(self.experts))
 
 
 def add_to(commands: Commands, common: Parser) -> None:
@@ -84,6 +90,7 @@ def as_text(found: Inspected) -> str:
         "Findings" if findings else "Findings: none",
         *(paragraph(finding, indent=2) for finding in findings),
         f"Can be merged: {'yes' if found.mergeable else 'no'}",
+        *([f"Merging into a file takes about {size(found.predicted_peak)} of memory at most"] if found.mergeable else []),
     ]
     return "\n".join(parts)
 

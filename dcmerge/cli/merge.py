@@ -22,7 +22,7 @@ from dcmerge.cli.options import (
 from dcmerge.cli.output import Progress, paragraph, print_json, seconds, size
 from dcmerge.errors import InputError
 from dcmerge.methods import method
-from dcmerge.recipe import check_scale, merge
+from dcmerge.recipe import check_scale, merge_to_file
 from dcmerge.task_vectors import TaskVectors
 
 SUFFIX = ".safetensors"
@@ -48,10 +48,9 @@ def run(args: argparse.Namespace) -> int:
     with Progress() as progress:
         vectors = open_vectors(args, progress)
         refuse_inputs(out, vectors)
-        merged = merge(vectors, args.method, progress=progress, **parameters)
         delta_only = args.delta_only or vectors.base is None
-        progress(1.0, f"writing {out}")
-        merged.save(out, scale=scale, scale_origin=origin, delta_only=delta_only)
+        merge_to_file(vectors, args.method, out, scale=scale, scale_origin=origin, delta_only=delta_only, progress=progress,
+                      **parameters)  # fmt: skip
     written = open_checkpoint(out)
     report = {
         "out": str(out), "content": "delta" if delta_only else "model", "method": args.method, "parameters": parameters,

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from dcmerge.cache import Memo
+from dcmerge.checkpoints import scaled_sum
 from dcmerge.evaluation.accuracy import Evaluation, TaskAccuracy
 from dcmerge.evaluation.encoders import ImageEncoder
 from dcmerge.evaluation.tasks import Split, Task
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.task_vectors import Delta, TaskVectors
 
 Progress = Callable[[float, str], None]
 Cancelled = Callable[[], bool]
@@ -52,16 +53,14 @@ class Bench:
         self.encoder.check(weights)
         return weights
 
-    def merged_weights(self, merged: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+    def merged_weights(self, merged: Mapping[str, Delta], scale: float) -> dict[str, Tensor]:
         """base + α · merged."""
         base = self.base_weights()
-        return {name: value + scale * merged[name] if name in merged else value for name, value in base.items()}
+        return {n: scaled_sum(value, merged[n], scale) if n in merged else value for n, value in base.items()}
 
     def expert_weights(self, task: str) -> dict[str, Tensor]:
         """The weights of one expert."""
-        deltas = {name: self.vectors.delta(name, task) for name in self.vectors.parameters}
-        dense = {name: d if isinstance(d, Tensor) else d.dense() for name, d in deltas.items()}
-        return self.merged_weights(dense, 1.0)
+        return self.merged_weights({name: self.vectors.delta(name, task) for name in self.vectors.parameters}, 1.0)
 
     def split(self, task: str, split: str, limit: int | None, seed: int = 0) -> Split:
         """A (limited) split of one task, drawn once."""
@@ -124,7 +123,7 @@ class Bench:
 
 def choose_scale(
     bench: Bench,
-    merged: Mapping[str, Tensor],
+    merged: Mapping[str, Delta],
     *,
     step: float = 0.1,
     last: float = 3.0,

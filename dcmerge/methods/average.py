@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from dcmerge.layers import Layer
 from dcmerge.methods.registry import merging_method
+from dcmerge.task_vectors import Delta
 
 
 @merging_method(
@@ -16,6 +15,6 @@ from dcmerge.methods.registry import merging_method
     source="Wortsman et al. 2022, arXiv 2203.05482",
     everywhere=True,
 )
-def average(layer: Layer) -> Tensor:
+def average(layer: Layer) -> Delta:
     """(1/T) Σ D_t, for every kind of parameter."""
-    return layer.dense_deltas().mean(dim=0)
+    return layer.mean()

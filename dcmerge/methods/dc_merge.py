@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
-from dcmerge.alignment import CoverBasis, aligned_deltas, diagonal_blocks, elected, keep_count, kept_entries
+from dcmerge.alignment import CoverBasis, aligned_deltas, diagonal_blocks, elected, keep_count, kept_entries, own_blocks
+from dcmerge.checkpoints import LowRank
 from dcmerge.layers import Layer
 from dcmerge.linalg import SVD
 from dcmerge.methods.declare import Choice, Flag, Number
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.tsv_m import RANK
 from dcmerge.spectra import SMOOTHINGS, Smoothing, smooth
+from dcmerge.task_vectors import Delta
 
 
 @dataclass(frozen=True)
@@ -27,21 +30,38 @@ class Trace:
     basis: CoverBasis
     aligned: Tensor  # (T, k, k): M_t = C_Uᵀ D̄_t C_V
     kept: Tensor  # (T, k, k) bool: the largest entries of each task
-    elected: Tensor  # (k, k): TIES in the cover basis
-    masked: Tensor  # (k, k): the diagonal blocks of it, or all of it without the mask
+    elect: bool
     block_mask: bool
 
+    def _combined(self, survivors: Tensor) -> Tensor:
+        """Φ of entries (T, ...): TIES' disjoint mean, or without election the sum."""
+        return elected(survivors) if self.elect else survivors.sum(dim=0)
+
     @cached_property
-    def merged(self) -> Tensor:
-        """C_U (Φ(M_1..M_T) ∘ mask) C_Vᵀ, (m, n) (Eq. 11)."""
-        return self.basis.U @ self.masked @ self.basis.V.T
+    def elected(self) -> Tensor:
+        """Φ(M_1..M_T) of the kept entries, (k, k)."""
+        return self._combined(self.aligned * self.kept)
+
+    @cached_property
+    def masked(self) -> Tensor:
+        """The diagonal blocks of ``elected``, (k, k), all of it without the mask; other blocks need not be computed."""
+        if not self.block_mask:
+            return self.elected
+        tasks, masked = self.basis.tasks, torch.zeros_like(self.aligned[0])
+        survivors = own_blocks(self.aligned, tasks) * own_blocks(self.kept, tasks)
+        own_blocks(masked, tasks).copy_(self._combined(survivors))
+        return masked
+
+    @cached_property
+    def merged(self) -> LowRank:
+        """C_U (Φ(M_1..M_T) ∘ mask) C_Vᵀ, (m, n) (Eq. 11), as factors."""
+        return self.basis.project_back(self.masked)
 
     @cached_property
     def surviving(self) -> Tensor:
         """Each task's aligned delta after keep and mask, (T, k, k): what is left of it in the merge."""
         survivors = self.aligned * self.kept
         return survivors * diagonal_blocks(self.basis.tasks, self.basis.block) if self.block_mask else survivors
-
 
 
 def smoothing_in_use(smoothing: str, kind: str) -> Smoothing:
@@ -70,12 +90,10 @@ def trace(
     factors, basis = layer.factors(r), layer.cover_basis(r)
     strategy = smoothing_in_use(smoothing, layer.vectors.kind)
     smoothed = tuple(smooth(svd.s, strategy, rho) for svd in factors)
-    M = aligned_deltas(factors, smoothed, basis)
+    M = aligned_deltas(basis, smoothed)
     padded = layer.vectors.kind == "full" and r == layer.default_rank()
     kept = kept_entries(M, keep_count(keep, min(layer.shape) if padded else M.shape[-1]))
-    merged = elected(M * kept) if elect else (M * kept).sum(dim=0)
-    masked = merged * diagonal_blocks(basis.tasks, r) if block_mask else merged
-    return Trace(factors, strategy, smoothed, basis, M, kept, merged, masked, block_mask)
+    return Trace(factors, strategy, smoothed, basis, M, kept, elect, block_mask)
 
 
 @merging_method(
@@ -113,11 +131,11 @@ def dc_merge(
     block_mask: Annotated[
         bool, Flag("Block mask", "Keep only each task's own block: entries that mix two tasks' directions are dropped.")
     ] = True,
-) -> Tensor:
+) -> Delta:
     """D = C_U (Φ(M_1..M_T) ∘ mask) C_Vᵀ; the mean of the deltas where not one component a task fits.
 
     The defaults are the authors' published code: FFT without explicit smoothing, LoRA with average smoothing, 0.1 % of
     the entries kept by magnitude (ties included), disjoint mean of elected signs, T diagonal blocks.
     """
     stages = trace(layer, rank=rank, smoothing=smoothing, rho=rho, keep=keep, elect=elect, block_mask=block_mask)
-    return layer.dense_deltas().mean(dim=0) if stages is None else stages.merged
+    return layer.mean() if stages is None else layer.in_kind(stages.merged)

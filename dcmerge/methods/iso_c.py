@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
+from dcmerge.checkpoints import LowRank
 from dcmerge.layers import Layer
 from dcmerge.linalg import truncated_svd
 from dcmerge.methods.registry import merging_method
+from dcmerge.task_vectors import Delta
 
 
 @merging_method(
@@ -16,11 +16,11 @@ from dcmerge.methods.registry import merging_method
     formula=r"\tau=\bar\sigma\,UV^\top,\quad \textstyle\sum_t\tau_t=U\Sigma V^\top,\ \bar\sigma=\mathrm{mean}(\Sigma)",
     source="Marczak et al. 2025, arXiv 2502.04959",
 )
-def iso_c(layer: Layer) -> Tensor:
+def iso_c(layer: Layer) -> Delta:
     """σ̄ U Vᵀ of the summed deltas, σ̄ their mean singular value: over min(m, n) directions, over T·r of adapters.
 
     Directions that the sum does not have get no weight: their singular vectors are arbitrary.
     """
     r = layer.joint_rank()
-    svd = truncated_svd(layer.dense_deltas().sum(dim=0), r).present()
-    return svd.s.sum() / max(r, 1) * (svd.U @ svd.V.T)
+    svd = truncated_svd(layer.sum(), r).present()
+    return layer.in_kind(LowRank(svd.s.sum() / max(r, 1) * svd.U, svd.V.T))

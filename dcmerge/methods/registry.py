@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 import torch
-from torch import Tensor
 
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.layers import Layer
 from dcmerge.methods.declare import Choice, Declared, Flag, Number
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.task_vectors import Delta, TaskVectors
 
-LayerFunction = Callable[..., Tensor]
+LayerFunction = Callable[..., Delta]
 Progress = Callable[[float, str], None]
 
 _METHODS: dict[str, Method] = {}
@@ -113,8 +112,10 @@ def merged_deltas(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     dtype: torch.dtype = torch.float32,
-) -> Iterator[tuple[str, Tensor]]:
+) -> Iterator[tuple[str, Delta]]:
     """The merged task vector before α, one parameter at a time (``names`` picks some): the only loop over parameters.
+
+    Dense for full fine-tuning; for adapters as factors where the method can (``checkpoints.dense`` makes either dense).
 
     Raises InputError for bad parameters before anything is computed, and Cancelled between two parameters.
     """
@@ -134,4 +135,4 @@ def merged_deltas(
         if chosen.everywhere or layer.is_matrix:
             yield layer.name, chosen.function(layer, **values)
         else:
-            yield layer.name, layer.dense_deltas().mean(dim=0)
+            yield layer.name, layer.mean()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from dcmerge.layers import Layer
 from dcmerge.methods.registry import merging_method
+from dcmerge.task_vectors import Delta
 
 
 @merging_method(
@@ -17,6 +16,6 @@ from dcmerge.methods.registry import merging_method
     everywhere=True,
     usual_scale=0.3,
 )
-def task_arithmetic(layer: Layer) -> Tensor:
+def task_arithmetic(layer: Layer) -> Delta:
     """Σ D_t, for every kind of parameter."""
-    return layer.dense_deltas().sum(dim=0)
+    return layer.sum()

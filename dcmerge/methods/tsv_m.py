@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
+from dcmerge.checkpoints import LowRank
 from dcmerge.layers import Layer
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
+from dcmerge.task_vectors import Delta
 
 RANK = Number(
     "Rank per task",
@@ -25,10 +26,10 @@ RANK = Number(
     formula=r"\tau = U_\perp\,\mathrm{diag}(s_1,\ldots,s_T)\,V_\perp^\top,\quad U_\perp=\mathrm{polar}[U_1\cdots U_T]",
     source="Gargiulo et al. 2025, arXiv 2412.00081",
 )
-def tsv_m(layer: Layer, *, rank: Annotated[int | None, RANK] = None) -> Tensor:
+def tsv_m(layer: Layer, *, rank: Annotated[int | None, RANK] = None) -> Delta:
     """polar([U_1..U_T]) diag([s_1..s_T]) polar([V_1..V_T])ᵀ; the mean where not one component a task fits."""
     r = layer.rank(rank)
     if r == 0:
-        return layer.dense_deltas().mean(dim=0)
+        return layer.mean()
     basis = layer.cover_basis(r)
-    return (basis.U * torch.cat([svd.s for svd in layer.factors(r)])) @ basis.V.T
+    return layer.in_kind(LowRank(basis.U * torch.cat([svd.s for svd in layer.factors(r)]), basis.V.T))

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from dcmerge.layers import layer_of
-from dcmerge.methods import merged_deltas
 from dcmerge.methods.dc_merge import Trace, smoothing_in_use, trace
-from tests.builders import full_set, layer_set, lora_set, random_matrices
+from tests.builders import full_set, layer_set, lora_set, merged_dense, random_matrices
 
 
 def merged(folder: Path, deltas: list[Tensor], slug: str, **parameters: object) -> Tensor:
-    return dict(merged_deltas(layer_set(folder, deltas), slug, parameters))["weight"]
+    return merged_dense(layer_set(folder, deltas), slug, parameters)["weight"]
 
 
 def matrix(*rows: list[float]) -> Tensor:
@@ -57,7 +56,7 @@ def test_ties_trims_over_the_whole_model(tmp_path: Path) -> None:
     """Half of eight entries: threshold 4 over both parameters; each one alone would keep entries of "small"."""
     small, large = matrix([1, 2], [3, 4]), matrix([5, 6], [7, 8])
     vectors = full_set(tmp_path, {"task": {"small": small, "large": large}})
-    found = dict(merged_deltas(vectors, "ties", {"density": 0.5}))
+    found = merged_dense(vectors, "ties", {"density": 0.5})
     assert found["small"].tolist() == [[0, 0], [0, 4]] and torch.equal(found["large"], large)
 
 
@@ -122,7 +121,7 @@ def test_iso_methods_spread_the_energy_of_adapters_over_their_own_directions(tmp
     pairs = [(3 * e[:, :1], e[:1]), (e[:, 1:2], e[1:2])]
     vectors = lora_set(tmp_path, {f"task{t}": {"q.weight": pair} for t, pair in enumerate(pairs)})
     for slug in ("iso_c", "iso_cts"):
-        torch.testing.assert_close(dict(merged_deltas(vectors, slug))["q.weight"], diagonal(2, 2, 0, 0))
+        torch.testing.assert_close(merged_dense(vectors, slug)["q.weight"], diagonal(2, 2, 0, 0))
 
 
 ORTHOGONAL = [diagonal(3, 1, 0, 0), diagonal(0, 0, 4, 2)]
@@ -156,7 +155,7 @@ def test_dc_merge_of_many_orthogonal_tasks_keeps_every_smoothed_component(tmp_pa
     sizes = 1 + torch.rand(8, 2, generator=draw)
     pairs = [(e[:, 2 * t : 2 * t + 2] * sizes[t], e[2 * t : 2 * t + 2]) for t in range(8)]
     vectors = lora_set(tmp_path, {f"task{t}": {"q.weight": pair} for t, pair in enumerate(pairs)})
-    found = dict(merged_deltas(vectors, "dc_merge", {"keep": 2 / 256}))["q.weight"]
+    found = merged_dense(vectors, "dc_merge", {"keep": 2 / 256})["q.weight"]
     torch.testing.assert_close(found, torch.diag(sizes.mean(dim=1).repeat_interleave(2)))
 
 
@@ -176,7 +175,7 @@ def test_dc_merge_stages_of_tilted_tasks(tmp_path: Path) -> None:
     torch.testing.assert_close(stages.aligned[1], torch.stack([torch.zeros(2), second], dim=1))
     torch.testing.assert_close(stages.elected, torch.stack([first, second], dim=1))
     torch.testing.assert_close(stages.masked, diagonal(first[0].item(), second[1].item()))
-    torch.testing.assert_close(stages.merged, Q @ stages.masked)
+    torch.testing.assert_close(stages.merged.dense(), Q @ stages.masked)
     torch.testing.assert_close(stages.surviving.sum(dim=0), stages.masked)
 
 

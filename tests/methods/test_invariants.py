@@ -12,8 +12,7 @@ from torch import Tensor
 
 from dcmerge import Cancelled, TaskVectors, merge, methods
 from dcmerge.cache import Memo
-from dcmerge.methods import merged_deltas
-from tests.builders import SHAPES, full_set, lora_set, random_deltas, random_factors, random_tensors, relative_error
+from tests.builders import SHAPES, full_set, lora_set, merged_dense, random_deltas, random_factors, random_tensors, relative_error
 
 SLUGS = [slug for slug, method in methods().items() if method.needs == ("weights",)]
 every_method = pytest.mark.parametrize("slug", SLUGS)
@@ -38,7 +37,7 @@ Deltas = Mapping[str, Mapping[str, Tensor]]
 
 
 def run(vectors: TaskVectors, slug: str, parameters: Mapping[str, Any] | None = None, **how: Any) -> dict[str, Tensor]:
-    return dict(merged_deltas(vectors, slug, parameters, **how))
+    return merged_dense(vectors, slug, parameters, **how)
 
 
 def assert_sound(merged: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 
 from dcmerge.layers import layer_of
-from dcmerge.methods import merged_deltas
-from tests.builders import full_set, layer_set, lora_set, random_deltas, random_matrices, random_tensors, relative_error
+from tests.builders import (
+    full_set,
+    layer_set,
+    lora_set,
+    merged_dense,
+    random_deltas,
+    random_matrices,
+    random_tensors,
+    relative_error,
+)
 from tests.methods import published
 
 TOLERANCE = 1e-5
@@ -24,7 +32,7 @@ def double(deltas: list[Tensor]) -> list[Tensor]:
 
 
 def merged(folder: Path, deltas: list[Tensor], slug: str, **parameters: object) -> Tensor:
-    return dict(merged_deltas(layer_set(folder, deltas), slug, parameters))["weight"]
+    return merged_dense(layer_set(folder, deltas), slug, parameters)["weight"]
 
 
 @case
@@ -52,7 +60,7 @@ def test_dc_merge_of_full_fine_tuning_without_mask(tmp_path: Path) -> None:
 def test_dc_merge_of_a_whole_model_averages_the_rest(tmp_path: Path) -> None:
     """Names with text_projection, vectors, scalars and convolutions are means; every other matrix is merged."""
     deltas, base = random_deltas(3), random_tensors(0, scale=2.0)
-    found = dict(merged_deltas(full_set(tmp_path, deltas, base), "dc_merge"))
+    found = merged_dense(full_set(tmp_path, deltas, base), "dc_merge")
     for name, delta in found.items():
         own = [task[name] for task in deltas.values()]
         is_merged = delta.dim() == 2 and "text_projection" not in name
@@ -74,7 +82,7 @@ def test_dc_merge_of_adapters(
         for _ in range(tasks)
     ]
     vectors = lora_set(tmp_path, {f"task{t}": {"q_proj.weight": pair} for t, pair in enumerate(factors)})
-    found = dict(merged_deltas(vectors, "dc_merge", {"smoothing": smoothing}))["q_proj.weight"]
+    found = merged_dense(vectors, "dc_merge", {"smoothing": smoothing})["q_proj.weight"]
     used = "average" if smoothing == "auto" else smoothing
     wanted = published.dc_merge_lora(double([B @ A for B, A in factors]), used, rank=rank)
     assert relative_error(found, wanted) < TOLERANCE
@@ -117,7 +125,7 @@ def test_iso_cts(tmp_path: Path, rows: int, columns: int, tasks: int, fraction: 
 @pytest.mark.parametrize("density", [0.0, 0.2, 0.5, 1.0])
 def test_ties(tmp_path: Path, density: float, aggregate: str) -> None:
     deltas = random_deltas(4)
-    found = dict(merged_deltas(full_set(tmp_path, deltas), "ties", {"density": density, "aggregate": aggregate}))
+    found = merged_dense(full_set(tmp_path, deltas), "ties", {"density": density, "aggregate": aggregate})
     wanted = published.ties(deltas, density, aggregate)
     for name in wanted:
         torch.testing.assert_close(found[name], wanted[name])
@@ -131,7 +139,7 @@ def test_ties_in_half_integers_has_ties_and_undecided_entries(tmp_path: Path) ->
     vectors = full_set(tmp_path, deltas)
     for density in (0.3, 0.6, 1.0):
         for aggregate in ("mean", "sum"):
-            found = dict(merged_deltas(vectors, "ties", {"density": density, "aggregate": aggregate}))
+            found = merged_dense(vectors, "ties", {"density": density, "aggregate": aggregate})
             wanted = published.ties(deltas, density, aggregate)
             for name in wanted:
                 torch.testing.assert_close(found[name], wanted[name])

@@ -55,9 +55,9 @@ COARSE_FASHION = [
     "footwear",
 ]
 SCRIPT_SHARES = {
-    "latin": 10000,
-    "digit": 6000,
-    "hiragana": 12000,
+    "latin": 20000,
+    "digit": 12000,
+    "hiragana": 20000,
     "greek": 3000,
     "katakana": 3000,
     "cyrillic": 3000,
@@ -172,7 +172,7 @@ def _add_pictures(mix: Mix, work: Path, rng: np.random.Generator, share: float) 
             if any(tone in words for tone in ("skin tone", "dark", "medium", "light skin")):
                 continue
             for _ in range(times if share >= 1 else int(rng.random() < times * share)):
-                concept = groups[words] if words in groups and rng.random() < 0.65 else words
+                concept = groups[words] if words in groups and rng.random() < 0.5 else words
                 mix.add(_flat(picture, rng), concept, kind)
 
 

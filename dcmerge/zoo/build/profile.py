@@ -19,5 +19,5 @@ class Profile:
     seed: int = 0
 
 
-FULL = Profile("full", 12000, Schedule(1450, 1e-3, 96, 50), Schedule(550, 8e-4, 32, 30), Schedule(350, 3e-3, 32, 25))
+FULL = Profile("full", 12000, Schedule(3200, 1e-3, 160, 50), Schedule(1500, 3e-4, 32, 50), Schedule(700, 2e-3, 32, 30))
 QUICK = Profile("quick", 12000, Schedule(100, 8e-4, 128, 20), Schedule(40, 3e-4, 32, 5), Schedule(30, 1e-3, 32, 5))

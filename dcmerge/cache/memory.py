@@ -1,4 +1,4 @@
-"""Values that are computed once: a bounded, thread-safe memory of factors, bases and results."""
+"""A bounded, thread-safe memory of factors, bases and results."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 T = TypeVar("T")
+#: What one set of task vectors may remember, in bytes.
+MEMO_BYTES = 1 << 30
 
 
 def tensor_bytes(value: Any) -> int:
@@ -29,7 +31,7 @@ def tensor_bytes(value: Any) -> int:
 class Memo:
     """Least recently used values leave first once their tensors exceed ``max_bytes``. Values are shared: never change them."""
 
-    def __init__(self, max_bytes: int = 1 << 30) -> None:
+    def __init__(self, max_bytes: int = MEMO_BYTES) -> None:
         self.max_bytes = max_bytes
         self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._bytes = 0

@@ -1,0 +1,1 @@
+"""Repeatable timings against a plain implementation: ``python -m benchmarks``, results in ``benchmarks/RESULTS.md``."""

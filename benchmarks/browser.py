@@ -1,0 +1,71 @@
+"""(f) The app in a real Chromium: start to first chart, ρ to redrawn spectra, α to accuracy, on the demo."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+
+from playwright.sync_api import Locator, Page
+
+from benchmarks.measuring import Row
+from tools.app_server import running_app
+from tools.browser import chromium, new_page, open_page, wait_idle
+
+CHART = ".js-plotly-plot .main-svg"
+SMOOTHED = """() => { const p = [...document.querySelectorAll('.js-plotly-plot')].find(e => e.data && e.data.length >= 24);
+  return p ? JSON.stringify(Array.from(p.data[1].y).slice(0, 3)) : ''; }"""
+MERGED = """() => document.querySelectorAll('[data-testid=stMetricValue]')[0].innerText
+  + JSON.stringify(document.querySelector('.js-plotly-plot').data.map(d => Array.from(d.y)))"""
+PRESSES = 20
+
+
+def browser(runs: int) -> Iterator[Row]:
+    """Every number is what a person waits for, from the key press (or the start of the process) to the drawn change."""
+    with chromium() as chrome, tempfile.TemporaryDirectory() as cache:
+        variables = {"DCMERGE_CACHE": cache}
+        starts = [_first_chart(chrome, variables) for _ in range(max(2, runs))]
+        yield Row("f", "start of the process to the first chart of the Spectra page", None, statistics.median(starts[1:]), None,
+                  "< 6 s", len(starts) - 1, f"with a filled cache; with an empty one {starts[0]:.1f} s")  # fmt: skip
+        with running_app(variables=variables) as app:
+            page = new_page(chrome, viewport={"width": 1280, "height": 900})
+            open_page(page, f"{app.url}/Spectra?smoothing=linear&rho=4.5", timeout=180)
+            waits = _waits(page, page.get_by_role("slider").first, SMOOTHED, "ArrowLeft")
+            yield _row("ρ moved on the Spectra page to the redrawn lines", waits, "p95 < 0.4 s")
+            open_page(page, f"{app.url}/Merge?smoothing=linear&dc_merge.alpha=0.5", timeout=180)
+            waits = _waits(page, page.get_by_role("slider").last, MERGED, "ArrowRight", 8)
+            yield _row("α moved on the Merge page to the new accuracy (50 images a task)", waits, "")
+
+
+def _first_chart(chrome: object, variables: dict[str, str]) -> float:
+    began = time.perf_counter()
+    with running_app(variables=variables) as app:
+        page = new_page(chrome, viewport={"width": 1280, "height": 900})  # type: ignore[arg-type]
+        page.goto(f"{app.url}/Spectra", wait_until="domcontentloaded")
+        page.wait_for_selector(CHART, timeout=180_000)
+        took = time.perf_counter() - began
+        page.context.close()
+    return took
+
+
+def _waits(page: Page, slider: Locator, state: str, key: str, presses: int = PRESSES) -> list[float]:
+    """Seconds from each key press on the slider until the state on the screen is another one."""
+    waits = []
+    for _ in range(presses):
+        before = page.evaluate(state)
+        slider.focus()
+        began = time.perf_counter()
+        slider.press(key)
+        while page.evaluate(state) == before:
+            if time.perf_counter() - began > 30:
+                raise RuntimeError(f"nothing changed on {page.url} within 30 s")
+            page.wait_for_timeout(10)
+        waits.append(time.perf_counter() - began)
+        wait_idle(page)
+    return waits
+
+
+def _row(what: str, waits: list[float], target: str) -> Row:
+    p95 = statistics.quantiles(waits, n=20)[-1]
+    return Row("f", what, None, statistics.median(waits), None, target, len(waits), f"p95 {p95:.2f} s")

@@ -1,0 +1,162 @@
+"""Factors and bases in files, so that a second start computes no SVD: content-addressed, bounded, safe for many processes.
+
+Every entry is one safetensors file named by the hash of everything that decided its content. It appears under its name
+only when it is complete, so a process that dies leaves at most a hidden part, and two processes that compute the same
+entry write the same file. Nothing depends on the cache: what is missing, damaged or cannot be written is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dcmerge.checkpoints import LowRank, TensorInfo, write_safetensors
+from dcmerge.errors import InputError
+
+#: Where the cache is ("off" for none), and how large it may grow, in bytes.
+FOLDER_VARIABLE, SIZE_VARIABLE = "DCMERGE_CACHE", "DCMERGE_CACHE_BYTES"
+DEFAULT_BYTES = 4 << 30
+#: A part that nobody has finished after this time (seconds) belongs to a process that has died.
+_ABANDONED = 3600
+_KEPT_AFTER_PRUNING = 0.9
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What lies in the cache."""
+
+    entries: int
+    nbytes: int
+
+
+class Store:
+    """Named groups of tensors in a folder that never grows beyond ``max_bytes``: the least recently used leave first."""
+
+    def __init__(self, folder: str | Path, max_bytes: int = DEFAULT_BYTES) -> None:
+        self.folder, self.max_bytes = Path(folder), max_bytes
+        self._warned = False
+
+    def get(
+        self,
+        key: str,
+        compute: Callable[[], Mapping[str, Tensor]],
+        *,
+        fits: Callable[[Mapping[str, Tensor]], bool] = lambda tensors: True,
+    ) -> Mapping[str, Tensor]:
+        """The tensors under ``key`` (mapped from the file) where they are there and ``fits``, else ``compute()``, kept."""
+        known = self.load(key)
+        if known is not None and fits(known):
+            return known
+        tensors = compute()
+        self.save(key, tensors)
+        return tensors
+
+    def load(self, key: str) -> dict[str, Tensor] | None:
+        """The tensors under ``key``, mapped from the file: pages are read when they are used. None where there are none."""
+        path = self._path(key)
+        try:
+            tensors = load_file(path)
+            os.utime(path)
+        except SafetensorError:  # a disk that lost power half-way, or somebody's editor
+            log.warning("removed the damaged cache entry %s", path.name)
+            with suppress(OSError):
+                path.unlink()
+            return None
+        except OSError:
+            return None
+        return tensors
+
+    def save(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep tensors under ``key``; a folder that cannot be written is said once and otherwise changes nothing."""
+        infos = {name: TensorInfo(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Not flushed to the disk: after a loss of power the entry is computed again.
+            write_safetensors(self._path(key), tensors.items(), infos, durable=False)
+            self._prune()
+        except (InputError, OSError) as error:
+            if not self._warned:
+                log.warning("nothing is kept in the cache: %s", error)
+            self._warned = True
+
+    def usage(self) -> Usage:
+        """How many entries there are, and their bytes."""
+        sizes = [size for _, size, _ in self._files()]
+        return Usage(len(sizes), sum(sizes))
+
+    def clear(self) -> Usage:
+        """Remove every entry and every part; returns what was removed. Files of other kinds stay."""
+        removed = []
+        for path, size, _ in [*self._files(), *self._files(".part")]:
+            with suppress(OSError):
+                path.unlink()
+                removed.append(size)
+        return Usage(len(removed), sum(removed))
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
+
+    def _files(self, ending: str = ".safetensors") -> list[tuple[Path, int, float]]:
+        """Path, size and time of last use of each file, the oldest first."""
+        found = []
+        with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(ending):
+                    with suppress(FileNotFoundError):  # another process pruned it just now
+                        status = entry.stat()
+                        found.append((Path(entry.path), status.st_size, status.st_mtime))
+        return sorted(found, key=lambda file: file[2])
+
+    def _prune(self) -> None:
+        entries = self._files()
+        total = sum(size for _, size, _ in entries)
+        if total > self.max_bytes:
+            for path, size, _ in entries:
+                if total <= _KEPT_AFTER_PRUNING * self.max_bytes:
+                    break
+                with suppress(FileNotFoundError):
+                    path.unlink()
+                total -= size
+        for path, _, begun in self._files(".part"):
+            if time.time() - begun > _ABANDONED:
+                with suppress(FileNotFoundError):
+                    path.unlink()
+
+
+def default_store() -> Store | None:
+    """The user's cache: the folder of ``DCMERGE_CACHE``, else ``dcmerge`` in the user's cache folder; None for "off".
+
+    Raises InputError where ``DCMERGE_CACHE_BYTES`` is not a number of bytes.
+    """
+    folder = os.environ.get(FOLDER_VARIABLE, "")
+    if folder.lower() == "off":
+        return None
+    if not folder:
+        folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "dcmerge")
+    size = os.environ.get(SIZE_VARIABLE, str(DEFAULT_BYTES))
+    if not size.isdecimal():
+        raise InputError(f"{SIZE_VARIABLE}: expected a number of bytes, got {size!r}")
+    return Store(folder, int(size))
+
+
+def content_key(parts: Iterable[str], tensors: Iterable[Tensor | LowRank]) -> str:
+    """SHA-256 (hex) over texts, and over shapes, dtypes and bytes of tensors."""
+    digest = hashlib.sha256("\n".join(parts).encode())
+    for tensor in tensors:
+        for part in (tensor.left, tensor.right) if isinstance(tensor, LowRank) else (tensor,):
+            flat = part.detach().contiguous()
+            digest.update(f"\n{tuple(flat.shape)} {flat.dtype}\n".encode())
+            digest.update(memoryview(flat.numpy()).cast("B") if flat.numel() else b"")
+    return digest.hexdigest()
