@@ -73,7 +73,11 @@ class Layer:
         share = min(self.shape) // len(self.tasks)
         if self.vectors.kind == "full":
             return share
-        return min(share, max(delta.rank for delta in self.deltas()))
+        return min(share, max(self._adapter_ranks()))
+
+    def _adapter_ranks(self) -> tuple[int, ...]:
+        """The rank of each adapter; read once."""
+        return self.vectors.memo.get((self.name, "ranks"), lambda: tuple(delta.rank for delta in self.vectors.deltas(self.name)))
 
     def rank(self, wanted: int | None) -> int:
         """The rank in use: ``wanted``, or the default, at most floor(min(m, n) / T) so that one basis covers all tasks."""
@@ -83,7 +87,7 @@ class Layer:
         """How many directions the sum of all deltas can have: min(m, n), of adapters at most the sum of their ranks."""
         if self.vectors.kind == "full":
             return min(self.shape)
-        return min(*self.shape, sum(delta.rank for delta in self.deltas()))
+        return min(*self.shape, sum(self._adapter_ranks()))
 
     def factors(self, rank: int) -> tuple[SVD, ...]:
         """The truncated SVD of every delta; a smaller rank than before reuses what is there."""
