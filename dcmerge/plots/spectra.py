@@ -45,8 +45,10 @@ def _columns(x: Sequence[str]) -> list[str]:
     return [_OUTSIDE_COLUMN, *map(str, numbers)]
 
 
-def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], columns: int = 4) -> go.Figure:
+def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], *, whole: bool = True, columns: int = 4) -> go.Figure:
     """One small plot a task: raw, smoothed and aligned singular values, all on the same two axes.
+
+    Without ``whole`` the axis ends a little after the kept components, which are what smoothing changes.
 
     Written as plain values and checked by plotly once: adding subplots, lines and titles one by one takes ten times as long.
     """
@@ -67,11 +69,12 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], columns: int 
         {"type": "line", "x0": spectra.rank, "x1": spectra.rank, "xref": x, "y0": 0, "y1": 1, "yref": f"{y} domain",
          "line": {"dash": "dot", "width": 1, "color": RAW}} for x, y in cells if spectra.rank
     ]  # fmt: skip
+    shown = None if whole or not spectra.rank else [0, 1.25 * spectra.rank + 1]
     return go.Figure(lines, {
         "title": {"text": f"Singular values of {spectra.layer}", "x": 0, "font": {"size": 16}},
         "grid": {"rows": rows, "columns": columns, "pattern": "coupled", "xgap": 0.06, "ygap": 0.18},
         "annotations": [*names, *_FACET_AXES], "shapes": ends,
-        **{_layout_axis("x", i): {"matches": "x" if i else None} for i in range(columns)},
+        **{_layout_axis("x", i): {"matches": "x" if i else None, "range": shown} for i in range(columns)},
         **{_layout_axis("y", i): {"matches": "y" if i else None, "type": "log", "exponentformat": "power", "dtick": 1}
            for i in range(rows)},
         "height": 90 + 210 * rows, "margin": {"l": 70, "r": 10, "t": 90, "b": 60},

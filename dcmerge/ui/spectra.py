@@ -13,6 +13,7 @@ from dcmerge.ui.text import percent, plain
 from dcmerge.ui.view import choose, remembered
 
 _PICKER = "spectra.picker"
+_PARTS = ("kept", "all")
 _POWERS = {"sum of s² (usual)": 2, "sum of s (DC-Merge's smoothing)": 1}
 
 
@@ -54,8 +55,11 @@ def spectrum_card(page: Page) -> None:
         st.subheader(plain(place_of(page.layer_name).label))
         if spectra.rank == 0:
             st.info("Not one component per task fits into this matrix: spectral methods average it.", icon=":material/info:")
+        parts = remembered(st.segmented_control, "Components", key="components", default=_PARTS[0], options=list(_PARTS),
+                           help="Smoothing changes the kept components, the leading share of each task; the others are dropped "
+                                "by methods that work on singular vectors.", required=True)  # fmt: skip
         show(
-            plots.spectrum_facets(spectra, page.models.task_titles),
+            plots.spectrum_facets(spectra, page.models.task_titles, whole=parts == _PARTS[1]),
             "grey is the task vector as trained; the dotted line is where each task's share of the rank ends. Blue is what "
             "smoothing makes of the kept values, orange what is left of them in the cover basis after small entries were "
             "dropped. "

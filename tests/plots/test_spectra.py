@@ -70,3 +70,9 @@ def test_overview_is_a_grid_of_depth_and_kind() -> None:
     assert [width > 0 for width in dots.marker.line.width] == [False, False, True, False]
     assert tuple(dots.customdata) == LAYERS
     assert figure.layout.title.text and "%%" not in dots.hovertemplate
+
+
+def test_facets_end_after_the_kept_components_unless_all_are_asked_for() -> None:
+    assert spectrum_facets(layer_spectra(), TITLES).layout.xaxis.range is None
+    narrow = spectrum_facets(layer_spectra(), TITLES, whole=False).layout
+    assert narrow.xaxis.range == narrow.xaxis2.range == (0, 3.5)  # rank 2

@@ -84,8 +84,10 @@ def test_another_matrix_and_another_energy_redraw_the_spectra(folder: Path, open
     assert smoothed_values(app) != before
     assert any("MLP in, block 1" in text for text in texts(app))
     assert any("(sum of s²)" in title for title in titles(app))
-    app.get("button_group")[0].set_value("sum of s (DC-Merge's smoothing)").run()
-    assert not app.exception
+    groups = {group.label: group for group in app.get("button_group")}
+    groups["Energy is the"].set_value("sum of s (DC-Merge's smoothing)").run()
+    groups["Components"].set_value("all").run()
+    assert not app.exception and app.query_params["components"] == "all"
     assert any("(sum of s)" in title for title in titles(app))
 
 
