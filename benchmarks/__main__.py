@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python -m benchmarks [CASE ...]``, cases full layer lora memory growth browser (default: all).
+"""Run the benchmarks: ``python -m benchmarks [CASE ...]``, cases full layer lora memory growth svd browser (default: all).
 
 Each case replaces its own section of benchmarks/RESULTS.md, so that a long one can be run alone.
 """

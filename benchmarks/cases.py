@@ -16,6 +16,7 @@ from benchmarks.measuring import Row, Timer, fitted_exponent
 from dcmerge.cache import Memo, Store
 from dcmerge.checkpoints import dense
 from dcmerge.layers import Layer, layer_of
+from dcmerge.linalg import truncated_svd
 from dcmerge.methods.dc_merge import dc_merge
 from dcmerge.recipe import merge
 from dcmerge.task_vectors import TaskVectors
@@ -164,6 +165,27 @@ def _cold_and_warm(folder: Path, runs: int, count: int, width: int) -> tuple[flo
     return timer.median("cold"), timer.median("warm")
 
 
+def routes(runs: int) -> Iterator[Row]:
+    """Why the truncated SVD takes the Gram matrix in float64: seconds, and the worst kept singular value against float64."""
+    for shape in ((768, 768), (768, 3072), (1024, 4096)):
+        D = models.delta(shape, torch.Generator().manual_seed(1))
+        r, timer = min(shape) // TASKS, Timer(runs)
+        found = timer.alternate(
+            full=lambda D=D: torch.linalg.svd(D, full_matrices=False),
+            gram32=lambda D=D: torch.linalg.eigh(D @ D.T),
+            ours=lambda D=D, r=r: truncated_svd(D, r),
+        )
+        exact = torch.linalg.svdvals(D.double())[:r]
+        errors = {
+            "full": found["full"].S[:r], "gram32": found["gram32"].eigenvalues.flip(0)[:r].clamp_min(0).sqrt(),
+            "ours": found["ours"].s,
+        }  # fmt: skip
+        for name, what in (("gram32", "Gram matrix in float32"), ("ours", "Gram matrix in float64 (in use)")):
+            worst = ((errors[name] - exact).abs() / exact).max().item()
+            said = f"{r} of {shape}: {what} against a full float32 SVD"
+            yield Row("svd", said, timer.median("full"), timer.median(name), worst, "error < 1e-4", runs)
+
+
 CASES: dict[str, Callable[..., Iterator[Row]]] = {
-    "full": full, "layer": one_layer, "lora": lora, "memory": memory, "growth": growth,
+    "full": full, "layer": one_layer, "lora": lora, "memory": memory, "growth": growth, "svd": routes,
 }  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
-from dcmerge.linalg import NULL_TOLERANCE, SVD, polar_factor
+from dcmerge.linalg import NULL_TOLERANCE, SVD, on_all_threads, polar_factor
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def cover_basis(factors: Sequence[SVD]) -> CoverBasis:
     """
     if len({svd.rank for svd in factors}) != 1:
         raise ValueError("a cover basis needs factors of one rank")
-    U, V = polar_factor(concatenated(factors, "U")), polar_factor(concatenated(factors, "V"))
+    U, V = on_all_threads(polar_factor, [concatenated(factors, side) for side in ("U", "V")])
     left, right = torch.stack([U.T @ f.U for f in factors]), torch.stack([f.V.T @ V for f in factors])
     return CoverBasis(U, V, left, right)
 

@@ -13,7 +13,7 @@ from dcmerge.alignment import CoverBasis, cover_basis
 from dcmerge.cache import content_key
 from dcmerge.checkpoints import LowRank, dense, total
 from dcmerge.compatibility import Kind, Parameter
-from dcmerge.linalg import NUMERICS, SVD, truncated_svd
+from dcmerge.linalg import NUMERICS, SVD, on_all_threads, truncated_svd
 from dcmerge.task_vectors import Delta, TaskVectors
 
 #: Matrices with fewer entries than this are computed as fast as a file is read.
@@ -101,7 +101,7 @@ class Layer:
     def _factors(self, rank: int) -> tuple[SVD, ...]:
         tensors = self._stored(
             "factors",
-            lambda: _as_tensors([_padded(truncated_svd(delta, rank), rank) for delta in self.deltas()]),
+            lambda: _as_tensors(on_all_threads(lambda delta: _padded(truncated_svd(delta, rank), rank), self.deltas())),
             fits=lambda known: known["0.s"].numel() >= rank,
         )
         return tuple(SVD(*(tensors[f"{t}.{part.name}"] for part in fields(SVD))) for t in range(len(self.tasks)))

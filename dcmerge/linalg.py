@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 #: Raised whenever factors or bases change by more than rounding: what is cached on disk under another number is not read.
 NUMERICS = 1
 #: Singular values below this share of the largest are rounding of float32 files, not directions.
@@ -98,6 +103,22 @@ def _with_fixed_signs(U: Tensor, V: Tensor, spectrum: Tensor, rank: int, dtype: 
         U, V = U * signs, V * signs
     dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
     return SVD(U.to(dtype).contiguous(), spectrum[:rank].to(dtype), V.to(dtype).contiguous(), spectrum.to(dtype))
+
+
+def on_all_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """``function`` of every item, one thread each, as many at once as torch may use.
+
+    Eigenvectors scale badly over threads, and two matrices at once well. With one thread it is a plain loop.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(items) < 2:
+        return [function(item) for item in items]
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(min(threads, len(items)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, items))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def polar_factor(C: Tensor) -> Tensor:

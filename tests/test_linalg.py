@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
-from dcmerge.linalg import frobenius_norm, polar_factor, singular_values, truncated_svd
-from tests.builders import relative_error
+from dcmerge.linalg import frobenius_norm, on_all_threads, polar_factor, singular_values, truncated_svd
+from tests.builders import random_matrices, relative_error
 
 SHAPES = [(8, 8), (3, 11), (11, 3), (1, 6), (6, 1), (1, 1), (17, 96)]
 
@@ -191,3 +191,19 @@ def test_polar_factor_is_orthonormal_where_columns_are_independent(m: int, k: in
 def test_polar_factor_refuses_more_columns_than_rows() -> None:
     with pytest.raises(ValueError, match="at least as many rows"):
         polar_factor(randn(3, 4))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_work_on_all_threads_keeps_order_results_and_the_number_of_threads(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        matrices = random_matrices(5, 40, 30)
+        wanted = [truncated_svd(D, 4).U for D in matrices]
+        found = on_all_threads(lambda D: truncated_svd(D, 4).U, matrices)
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, wanted, strict=True))
+        with pytest.raises(ZeroDivisionError):
+            on_all_threads(lambda n: 1 / n, [1, 0])
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
