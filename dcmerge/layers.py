@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -101,7 +102,7 @@ class Layer:
     def _factors(self, rank: int) -> tuple[SVD, ...]:
         tensors = self._stored(
             "factors",
-            lambda: _as_tensors(on_all_threads(lambda delta: _padded(truncated_svd(delta, rank), rank), self.deltas())),
+            lambda: _as_tensors(on_all_threads(partial(_decomposed, rank=rank, tolerance=self.vectors.tolerance), self.deltas())),
             fits=lambda known: known["0.s"].numel() >= rank,
         )
         return tuple(SVD(*(tensors[f"{t}.{part.name}"] for part in fields(SVD))) for t in range(len(self.tasks)))
@@ -115,7 +116,7 @@ class Layer:
         """Tensors from the cache on disk, which knows them by the content of the deltas, or computed and kept there."""
         if self.vectors.store is None or math.prod(self.shape) < _WORTH_A_FILE:
             return compute()
-        parts = (f"numerics {NUMERICS}", self.name, str(self.dtype))
+        parts = (f"numerics {NUMERICS}", self.name, str(self.dtype), f"tolerance {self.vectors.tolerance}")
         key = (self.name, "content", self.dtype)
         content = self.vectors.memo.get(key, lambda: content_key(parts, self.deltas()))
         return self.vectors.store.get(content_key([content, what], ()), compute, fits=fits)
@@ -135,6 +136,10 @@ class Layer:
 
 def _as_tensors(factors: Sequence[SVD]) -> dict[str, Tensor]:
     return {f"{t}.{part}": value for t, svd in enumerate(factors) for part, value in vars(svd).items()}
+
+
+def _decomposed(delta: Delta, rank: int, tolerance: float) -> SVD:
+    return _padded(truncated_svd(delta, rank, tolerance), rank)
 
 
 def _padded(svd: SVD, rank: int) -> SVD:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
+from dcmerge.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,16 +56,21 @@ class SVD:
         return (self.U * (self.s if s is None else s)) @ self.V.T
 
 
-def truncated_svd(delta: Tensor | LowRank, rank: int | None = None) -> SVD:
+def truncated_svd(delta: Tensor | LowRank, rank: int | None = None, tolerance: float = 0.0) -> SVD:
     """The leading ``rank`` singular triplets (all min(m, n) of a dense delta, all r of a low-rank one, without ``rank``).
 
     Signs are fixed: the entry of largest magnitude of every left vector is positive, so pictures do not flip.
     A dense delta goes through the eigenvectors of its smaller Gram matrix in float64, which keeps every singular value
     above 1e-8 of the largest (better than a float32 SVD); where a kept one is below ``GRAM_TOLERANCE`` of the largest,
     its vectors come from a full float64 SVD instead. A low-rank delta goes through the QR of its factors.
+
+    A ``tolerance`` above 0 allows a randomised SVD where it pays: it is taken only if ‖D v_i − s_i u_i‖ <= tolerance · s_i
+    for every kept i, and its ``spectrum`` holds the kept values alone.
     """
     if isinstance(delta, LowRank):
         svd = _svd_of_factors(delta)
+    elif tolerance and rank and 4 * rank <= min(delta.shape) and (found := _randomised_svd(delta, rank, tolerance)):
+        return found
     else:
         svd = _svd_of_dense(delta, min(delta.shape) if rank is None else min(rank, *delta.shape))
     return svd if rank is None else svd.truncate(rank)
@@ -76,7 +83,7 @@ def singular_values(delta: Tensor | LowRank) -> Tensor:
 
 def _svd_of_dense(delta: Tensor, rank: int) -> SVD:
     wide = delta.shape[0] <= delta.shape[1]
-    D = (delta if wide else delta.T).double()  # (small, large)
+    D = (delta if wide else delta.T).to(compute_device()).double()  # (small, large)
     eigenvalues, vectors = torch.linalg.eigh(D @ D.T)
     spectrum = eigenvalues.flip(0).clamp_min(0).sqrt()
     if rank and spectrum[rank - 1] <= GRAM_TOLERANCE * spectrum[0]:
@@ -85,7 +92,21 @@ def _svd_of_dense(delta: Tensor, rank: int) -> SVD:
     else:
         U = vectors.flip(1)[:, :rank]
         V = (D.T @ U) / spectrum[:rank]
-    return _with_fixed_signs(*((U, V) if wide else (V, U)), spectrum, rank, delta.dtype)
+    return _with_fixed_signs(*(side.cpu() for side in ((U, V) if wide else (V, U))), spectrum.cpu(), rank, delta.dtype)
+
+
+def _randomised_svd(delta: Tensor, rank: int, tolerance: float, oversample: int = 16, iterations: int = 4) -> SVD | None:
+    """Range finder with power iterations (Halko, Martinsson & Tropp 2011, Alg. 4.4 and 5.1); None if it is not good enough."""
+    D = delta.to(compute_device())
+    start = torch.randn(D.shape[1], rank + oversample, generator=torch.Generator().manual_seed(0), dtype=D.dtype)
+    Q = torch.linalg.qr(D @ start.to(D.device)).Q
+    for _ in range(iterations):
+        Q = torch.linalg.qr(D @ torch.linalg.qr(D.T @ Q).Q).Q
+    U, s, Vt = torch.linalg.svd(Q.T @ D, full_matrices=False)
+    U, s, V = (Q @ U)[:, :rank], s[:rank], Vt[:rank].T
+    if ((D @ V - U * s).norm(dim=0) > tolerance * s).any():
+        return None
+    return _with_fixed_signs(U.cpu(), V.cpu(), s.cpu(), rank, delta.dtype)
 
 
 def _svd_of_factors(delta: LowRank) -> SVD:
@@ -105,12 +126,23 @@ def _with_fixed_signs(U: Tensor, V: Tensor, spectrum: Tensor, rank: int, dtype: 
     return SVD(U.to(dtype).contiguous(), spectrum[:rank].to(dtype), V.to(dtype).contiguous(), spectrum.to(dtype))
 
 
+def compute_device() -> torch.device:
+    """Where decompositions run: a CUDA device where there is one, unless ``DCMERGE_DEVICE`` says "cpu".
+
+    Their results are on the CPU. Raises InputError for another name, and for "cuda" where there is none.
+    """
+    named, there = os.environ.get("DCMERGE_DEVICE", ""), torch.cuda.is_available()
+    if named not in ("", "cpu", "cuda") or (named == "cuda" and not there):
+        raise InputError(f"DCMERGE_DEVICE: expected {'cpu or cuda' if there else 'cpu'}, got {named!r}")
+    return torch.device(named or ("cuda" if there else "cpu"))
+
+
 def on_all_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """``function`` of every item, one thread each, as many at once as torch may use.
 
     Eigenvectors scale badly over threads, and two matrices at once well. With one thread it is a plain loop.
     """
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads() if compute_device().type == "cpu" else 1
     if threads == 1 or len(items) < 2:
         return [function(item) for item in items]
     torch.set_num_threads(1)
@@ -134,13 +166,13 @@ def polar_factor(C: Tensor) -> Tensor:
         raise ValueError(f"a polar factor needs at least as many rows as columns, got {m} x {k}")
     if k == 0:
         return C.clone()
-    X = C.double()
+    X = C.to(compute_device()).double()
     eigenvalues, Q = torch.linalg.eigh(X.T @ X)
     if eigenvalues[0] > max(0.0, GRAM_TOLERANCE**2 * eigenvalues[-1].item()):
         P = ((X @ Q) * eigenvalues.rsqrt()) @ Q.T
-        if (P.T @ P - torch.eye(k, dtype=P.dtype)).abs().max() < _ORTHONORMAL_TOLERANCE:
-            return P.to(C.dtype)
-    return _polar_by_svd(X).to(C.dtype)
+        if (P.T @ P - torch.eye(k, dtype=P.dtype, device=P.device)).abs().max() < _ORTHONORMAL_TOLERANCE:
+            return P.to(C.dtype).cpu()
+    return _polar_by_svd(X).to(C.dtype).cpu()
 
 
 def _polar_by_svd(X: Tensor) -> Tensor:

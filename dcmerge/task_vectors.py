@@ -33,6 +33,8 @@ class TaskVectors:
     report: Report
     memo: Memo = field(default_factory=Memo, repr=False)
     store: Store | None = field(default_factory=default_store, repr=False)
+    #: Relative residual that a truncated SVD may have (see ``linalg.truncated_svd``); 0 is exact.
+    tolerance: float = 0.0
 
     @classmethod
     def open(
@@ -96,7 +98,7 @@ class TaskVectors:
         if unknown or not tasks:
             raise InputError(f"tasks: expected some of {', '.join(self.tasks)}, got {', '.join(unknown) or 'none'}")
         experts = {task: self.experts[task] for task in tasks}
-        return TaskVectors(self.base, experts, self.parameters, self.report, store=self.store)
+        return TaskVectors(self.base, experts, self.parameters, self.report, store=self.store, tolerance=self.tolerance)
 
 
 #: Python, torch and its buffers, in bytes, before anything is read.

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
+from dcmerge.errors import InputError
 from dcmerge.linalg import frobenius_norm, on_all_threads, polar_factor, singular_values, truncated_svd
 from tests.builders import random_matrices, relative_error
 
@@ -207,3 +208,45 @@ def test_work_on_all_threads_keeps_order_results_and_the_number_of_threads(threa
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def decaying(m: int, n: int, rank: int = 8) -> Tensor:
+    """Strong directions over a floor of noise, as deltas of experts are."""
+    left, right = random_matrices(1, m, rank, 1)[0], random_matrices(1, rank, n, 2)[0]
+    return left @ right + 1e-3 * random_matrices(1, m, n, 3)[0]
+
+
+@pytest.mark.parametrize("shape", [(64, 160), (160, 64)])
+def test_a_randomised_svd_keeps_to_its_tolerance(shape: tuple[int, int]) -> None:
+    D = decaying(*shape)
+    exact, found = truncated_svd(D, 8), truncated_svd(D, 8, tolerance=1e-3)
+    assert found.spectrum.numel() == 8 and exact.spectrum.numel() == 64  # so it was the randomised one
+    torch.testing.assert_close(found.s, exact.s, rtol=1e-5, atol=0)
+    residual = (D @ found.V - found.U * found.s).norm(dim=0) / found.s
+    assert residual.max() <= 1e-3 and relative_error(found.dense(), exact.dense()) < 1e-3
+    assert torch.equal(truncated_svd(D, 8, tolerance=1e-3).U, found.U)  # the same every time
+
+
+def test_what_a_randomised_svd_cannot_reach_is_computed_exactly() -> None:
+    D = random_matrices(1, 64, 80)[0]  # a flat spectrum
+    found, exact = truncated_svd(D, 8, tolerance=1e-6), truncated_svd(D, 8)
+    assert torch.equal(found.U, exact.U) and found.spectrum.numel() == 64
+    assert torch.equal(truncated_svd(D, 40, tolerance=0.1).s, truncated_svd(D, 40).s)  # too many components to pay
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:9", "cuda"])
+def test_a_device_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("DCMERGE_DEVICE", name)
+    with pytest.raises(InputError, match=f"DCMERGE_DEVICE: expected cpu, got '{name}'"):
+        truncated_svd(torch.eye(3), 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_gives_the_same_within_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    D = decaying(96, 160)
+    found, polar = truncated_svd(D, 8), polar_factor(D.T)
+    monkeypatch.setenv("DCMERGE_DEVICE", "cpu")
+    wanted = truncated_svd(D, 8)
+    assert found.U.device.type == "cpu" and relative_error(found.dense(), wanted.dense()) < 1e-5
+    assert relative_error(polar, polar_factor(D.T)) < 1e-5

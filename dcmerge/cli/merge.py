@@ -35,6 +35,8 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_method(group, required=True)
     group.add_argument("--scale", type=number, metavar="A", help="α (default: the method's usual one)")
     group.add_argument("--out", required=True, metavar="FILE", help=f"the file to write, *{SUFFIX}")
+    group.add_argument("--tolerance", type=number, default=0.0, metavar="E",
+                       help="allow a randomised SVD whose relative residual is at most E (default 0: exact)")  # fmt: skip
     group.add_argument("--delta-only", action="store_true", help="save α · merged task vector alone, in float32")
     group.add_argument("--force", action="store_true", help="replace an existing file")
 
@@ -48,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     with Progress() as progress:
         vectors = open_vectors(args, progress)
         refuse_inputs(out, vectors)
+        vectors.tolerance = checked_tolerance(args.tolerance)
         delta_only = args.delta_only or vectors.base is None
         merge_to_file(vectors, args.method, out, scale=scale, scale_origin=origin, delta_only=delta_only, progress=progress,
                       **parameters)  # fmt: skip
@@ -60,6 +63,13 @@ def run(args: argparse.Namespace) -> int:
     }  # fmt: skip
     print_json(report) if args.json else print(as_text(report))
     return 0
+
+
+def checked_tolerance(value: float) -> float:
+    """The residual that a randomised SVD may have."""
+    if not 0 <= value <= 0.1:
+        raise InputError(f"tolerance: expected a number in [0, 0.1], got {value:g}")
+    return value
 
 
 def checked_target(text: str, *, force: bool) -> Path:

@@ -7,10 +7,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from dcmerge.checkpoints import LowRank, total
 from dcmerge.layers import Layer
-from dcmerge.linalg import polar_factor, truncated_svd
+from dcmerge.linalg import frobenius_norm, polar_factor, truncated_svd
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
+from dcmerge.task_vectors import Delta
 
 
 @merging_method(
@@ -26,18 +28,24 @@ def iso_cts(
     common_fraction: Annotated[
         float, Number("Common fraction", "Share of the directions taken from the sum of all task vectors.", 0, 1, 0.05)
     ] = 0.8,
-) -> Tensor:
+) -> Delta:
     """Top k_c directions of Σ D_t, then of each residual D_t − U_c U_cᵀ D_t the top (r − k_c)/T; all with one mean weight.
 
     r is min(m, n), or T times the adapters' rank. r − k_c is rounded to a multiple of T, as in the authors' code, but
     never above r. With ``common_fraction`` 1 it is Iso-C. Directions that a task or the sum does not have get no weight.
     """
-    D = layer.dense_deltas()
-    tasks, r = D.shape[0], layer.joint_rank()
+    D, r = layer.deltas(), layer.joint_rank()
+    tasks = len(D)
     each = min(round((r - int(r * common_fraction)) / tasks), r // tasks)
-    common = truncated_svd(D.sum(dim=0), r - each * tasks).present()
-    residuals = (delta - common.U @ (common.U.T @ delta) for delta in D)
-    parts = [truncated_svd(R, each).present(delta.norm().item()) for R, delta in zip(residuals, D, strict=True)]
+    common = truncated_svd(total(D), r - each * tasks).present()
+    parts = [truncated_svd(_without(common.U, delta), each).present(frobenius_norm(delta)) for delta in D]
     U = polar_factor(torch.cat([*(p.U for p in parts), common.U], dim=1))
     V = polar_factor(torch.cat([*(p.V for p in parts), common.V], dim=1))
-    return torch.cat([*(p.s for p in parts), common.s]).sum() / max(r, 1) * (U @ V.T)
+    return layer.in_kind(LowRank(torch.cat([*(p.s for p in parts), common.s]).sum() / max(r, 1) * U, V.T))
+
+
+def _without(U: Tensor, delta: Delta) -> Delta:
+    """D − U Uᵀ D: what of a delta lies outside the span of the orthonormal columns U; of factors as factors."""
+    if isinstance(delta, LowRank):
+        return LowRank(_without(U, delta.left), delta.right)
+    return delta - U @ (U.T @ delta)

@@ -124,3 +124,9 @@ def test_a_failed_merge_leaves_nothing_behind(
     monkeypatch.setattr("dcmerge.recipe._model", interrupted)
     assert run("merge", *models, "--method=average", "--out", tmp_path / "merged.safetensors").code == 130
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_tolerance_allows_a_randomised_svd_and_is_checked(run: Run, models: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "merged.safetensors"
+    run("merge", *models, "--method=tsv_m", "--tolerance=0.5", "--out", out).assert_refused("tolerance", "[0, 0.1]", "0.5")
+    assert run("merge", *models, "--method=tsv_m", "--tolerance=1e-3", "--out", out).code == 0 and out.exists()
