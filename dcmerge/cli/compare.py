@@ -9,7 +9,7 @@ from dcmerge.cli.options import Commands, Parser, add_command, named_zoo
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.comparison import Comparison, Row, compare
 from dcmerge.errors import InputError
-from dcmerge.methods import method, methods
+from dcmerge.methods import fitting_methods, method, methods
 
 ALL = "all"
 
@@ -18,19 +18,21 @@ def add_to(commands: Commands, common: Parser) -> None:
     about = "compare methods on a zoo: α on validation, accuracies on test, seconds"
     parser = add_command(commands, common, "compare", about, run)
     add_zoo(parser)
-    parser.add_argument("--methods", default=ALL, metavar="A,B,C", help="slugs or all (default); averaging always runs")
+    parser.add_argument("--methods", default=ALL, metavar="A,B,C",
+                        help="slugs, or all that can merge this zoo (default); averaging always runs")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     slugs = chosen_methods(args.methods)
-
     with Progress() as progress:
         bench = named_zoo(args.zoo, progress).bench
+        skipped = fitting_methods(bench.vectors)[1] if args.methods == ALL else {}
+        slugs = [slug for slug in slugs if slug not in skipped]
         found = compare(bench, slugs, limit=args.limit, val_limit=val_limit(args), progress=progress)
     if args.json:
-        print_json({"zoo": args.zoo, **found.to_dict()})
+        print_json({"zoo": args.zoo, **found.to_dict(), "skipped": skipped})
     else:
-        print(as_text(args.zoo, found))
+        print("\n".join([as_text(args.zoo, found), *(f"{slug} was left out: it {reason}." for slug, reason in skipped.items())]))
     return 0
 
 

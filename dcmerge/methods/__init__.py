@@ -6,11 +6,21 @@ from dcmerge.methods import (  # noqa: F401  (imported to register)
     average,
     task_arithmetic,
     ties,
+    dare,
+    breadcrumbs,
+    consensus_ta,
+    model_stock,
+    slerp,
+    karcher,
     tsv_m,
     iso_c,
     iso_cts,
+    knots,
+    wudi,
     dc_merge,
+    opcm,
+    robustmerge,
 )
-from dcmerge.methods.registry import Method, merged_deltas, merging_method, method, methods
+from dcmerge.methods.registry import Method, fitting_methods, merged_deltas, merging_method, method, methods
 
-__all__ = ["Method", "merged_deltas", "merging_method", "method", "methods"]
+__all__ = ["Method", "fitting_methods", "merged_deltas", "merging_method", "method", "methods"]

@@ -41,6 +41,17 @@ class Method:
     everywhere: bool = False
     prepare: Callable[..., Any] | None = None
     usual_scale: float = 1.0
+    experts: int | None = None  # how many it merges, where it cannot merge any number
+
+    def obstacle(self, vectors: TaskVectors) -> str:
+        """Why this set cannot be merged with the method, in half a sentence; empty where it can."""
+        if "lora" in self.needs and vectors.kind != "lora":
+            return "needs LoRA experts, got full fine-tuning"
+        if "base" in self.needs and vectors.base is None:
+            return "needs the base's own weights, got adapters without a base"
+        if self.experts not in (None, len(vectors.tasks)):
+            return f"merges {self.experts} experts, got {len(vectors.tasks)}"
+        return ""
 
     def defaults(self) -> dict[str, Any]:
         return {name: declared.default for name, declared in self.parameters.items()}
@@ -96,6 +107,13 @@ def methods() -> dict[str, Method]:
     return dict(_METHODS)
 
 
+def fitting_methods(vectors: TaskVectors) -> tuple[dict[str, Method], dict[str, str]]:
+    """The methods that can merge this set, and of the others why they cannot; both by slug."""
+    obstacles = {slug: one.obstacle(vectors) for slug, one in _METHODS.items()}
+    fitting = {slug: one for slug, one in _METHODS.items() if not obstacles[slug]}
+    return fitting, {slug: reason for slug, reason in obstacles.items() if reason}
+
+
 def method(slug: str) -> Method:
     """The method of that slug; raises InputError for an unknown one."""
     if slug not in _METHODS:
@@ -117,10 +135,13 @@ def merged_deltas(
 
     Dense for full fine-tuning; for adapters as factors where the method can (``checkpoints.dense`` makes either dense).
 
-    Raises InputError for bad parameters before anything is computed, and Cancelled between two parameters.
+    Raises InputError for bad parameters, and for a set that the method cannot merge, before anything is computed, and Cancelled
+    between two parameters.
     """
     chosen = method(slug)
     values = chosen.check(parameters or {})
+    if obstacle := chosen.obstacle(vectors):
+        raise InputError(f"{slug} {obstacle}")
     layers = [Layer(vectors, parameter, dtype) for parameter in vectors.parameters.values()]
     if cancelled and cancelled():
         raise Cancelled

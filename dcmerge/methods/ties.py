@@ -35,8 +35,12 @@ def _survey(layers: Sequence[Layer], *, density: float, aggregate: str) -> Whole
 
 
 def _threshold(layers: Sequence[Layer], task: str, density: float) -> Tensor:
-    """The smallest kept magnitude: the authors' k-th smallest value with k = d − floor(density · d)."""
-    magnitudes = torch.cat([layer.dense_delta(task).abs().flatten() for layer in layers])
+    """One task's threshold over the whole model: the authors' k-th smallest value with k = d − floor(density · d)."""
+    return kept_threshold(torch.cat([layer.dense_delta(task).abs().flatten() for layer in layers]), density)
+
+
+def kept_threshold(magnitudes: Tensor, density: float) -> Tensor:
+    """The smallest magnitude that survives a trim to ``density``; magnitudes (d,)."""
     dropped = magnitudes.numel() - int(density * magnitudes.numel())
     return magnitudes.kthvalue(dropped).values if dropped else magnitudes.new_zeros(())
 
@@ -65,8 +69,13 @@ def ties(
 ) -> Tensor:
     """Disjoint mean or sum of the trimmed deltas that agree with the elected sign; zeros never count."""
     D = trimmed(layer.dense_deltas(), prepared.thresholds)
+    return disjoint_mean(D, prepared.majority_sign, aggregate)
+
+
+def disjoint_mean(D: Tensor, undecided: Tensor | float = 0.0, aggregate: str = "mean") -> Tensor:
+    """Mean (or sum) over the tasks of (T, ...) that agree with the sign of their sum, or with ``undecided`` where that is 0."""
     gamma = D.sum(dim=0).sign()
-    gamma = torch.where(gamma == 0, prepared.majority_sign, gamma)
+    gamma = torch.where(gamma == 0, undecided, gamma)
     agrees = D * gamma > 0
     total = (D * agrees).sum(dim=0)
     return total if aggregate == "sum" else total / agrees.sum(dim=0).clamp_min(1)

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from dcmerge.evaluation import Scale
-from dcmerge.methods import Method, methods
+from dcmerge.methods import Method, fitting_methods, method
 from dcmerge.methods.dc_merge import smoothing_in_use
 from dcmerge.ui.controls import method_controls
 from dcmerge.ui.shell import Page, readable_errors
@@ -43,13 +43,14 @@ def found_scales(page: Page) -> dict[tuple, Scale]:
 
 def choice_of_method(page: Page) -> Choice:
     """Method, its generated controls, and α."""
-    known = methods()
+    known, others = fitting_methods(page.models.vectors)
     with st.container(border=True):
         left, right = st.columns([1, 2])
         with left:
             slug = remembered(st.selectbox, "Method", key="method", default="dc_merge", options=list(known),
                               format_func=lambda s: known[s].title,
-                              help="Every method of the register, with its own controls.")  # fmt: skip
+                              help="Every method that can merge this set, with its own controls. "
+                              + "".join(f"{method(slug).title} {reason}. " for slug, reason in others.items()))  # fmt: skip
         chosen = known[slug]
         right.markdown(chosen.idea)
         right.caption(f"{chosen.source}. {_variant(page, chosen)}")

@@ -20,8 +20,9 @@ every_parameter = pytest.mark.parametrize(("slug", "declared"), ALL, ids=[f"{s}.
 
 def text_of(value: Any) -> str:
     """How a user writes a value on the command line."""
-    words = {None: "auto", True: "on", False: "off"}
-    return repr(value) if isinstance(value, float) else words.get(value, str(value))
+    if value is None or isinstance(value, bool):  # a 0 equals False, but is not it
+        return {None: "auto", True: "on", False: "off"}[value]
+    return repr(value) if isinstance(value, float) else str(value)
 
 
 @every_parameter

@@ -20,6 +20,11 @@ every_method = pytest.mark.parametrize("slug", SLUGS)
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "ties": [{"aggregate": "sum"}, {"density": 1.0}, {"density": 0.0}],
     "tsv_m": [{"rank": 1}, {"rank": 4096}],
+    "dare": [{"density": 0.1, "seed": 3}, {"density": 1.0}],
+    "breadcrumbs": [{"density": 0.3, "gamma": 0.1}],
+    "consensus_ta": [{"agreement": 0}, {"agreement": 3, "strictness": 0.2}],
+    "wudi": [{"solver": "exact"}, {"learning_rate": 1e-2, "iterations": 20}],
+    "opcm": [{"share": 0.0}, {"seed": 1}],
     "iso_cts": [{"common_fraction": 0.0}, {"common_fraction": 0.5}, {"common_fraction": 1.0}],
     "dc_merge": [
         {"smoothing": "average", "keep": 0.1}, {"smoothing": "linear", "keep": 0.1}, {"rank": 1}, {"keep": 1.0},
@@ -31,7 +36,9 @@ every_variant = pytest.mark.parametrize(("slug", "parameters"), CASES, ids=lambd
 
 #: Methods that draw at random, which they say by a parameter called seed.
 ORDER_MATTERS = {slug for slug in SLUGS if "seed" in methods()[slug].parameters}
-SCALE_MATTERS: set[str] = set()
+SCALE_MATTERS = {"wudi"}  # Adam's steps have a length of their own
+#: DARE enlarges what it keeps, WUDI's closed form projects obliquely.
+MAY_BE_LONG = {"dare", "wudi"}
 
 Deltas = Mapping[str, Mapping[str, Tensor]]
 
@@ -133,6 +140,8 @@ def test_identical_experts(tmp_path: Path, slug: str, parameters: dict) -> None:
     vectors = full_set(tmp_path, {"a": one, "twin": one, "b": other})
     merged = run(vectors, slug, parameters)
     assert_sound(merged, SHAPES)
+    if slug in MAY_BE_LONG:
+        return
     largest = max(d.norm() for own in (one, other) for d in own.values())
     assert all(delta.norm() <= 4 * largest for delta in merged.values())
 

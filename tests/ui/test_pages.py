@@ -130,7 +130,7 @@ def test_the_alignment_page_shows_another_task_side_and_method(folder: Path, ope
     assert not app.exception and any("at least one method" in text for text in texts(app))
 
 
-@pytest.mark.parametrize("slug", list(methods()))
+@pytest.mark.parametrize("slug", [s for s, m in methods().items() if "lora" not in m.needs and m.experts is None])
 def test_every_method_brings_its_own_controls(folder: Path, open_page: Open, slug: str) -> None:
     app = open_page(MERGE, set=f"folder:{folder.name}", method=slug)
     assert not app.exception and not app.error
@@ -181,3 +181,10 @@ def test_there_is_no_set_of_which_no_page_can_be_drawn(folder: Path, open_page: 
         assert not app.exception
         assert len(app.error) <= (path in (SPECTRA, ALIGNMENT))
     assert len(TOWER) == 10  # what the home page's figures above rest on
+
+
+def test_what_cannot_merge_the_set_is_not_offered_and_the_help_says_why(folder: Path, open_page: Open) -> None:
+    app = open_page(MERGE, set=f"folder:{folder.name}", method="knots")
+    chooser = app.selectbox(key="method")
+    assert chooser.value == "dc_merge" and methods()["knots"].title not in chooser.options
+    assert "KnOTS-TIES needs LoRA experts, got full fine-tuning." in chooser.help

@@ -1,0 +1,43 @@
+"""DARE: drop entries at random and rescale the rest, then add."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from dcmerge.layers import Layer
+from dcmerge.methods.declare import Number
+from dcmerge.methods.registry import merging_method
+
+SEED = Number("Seed", "Which random draw: the same seed gives the same merge.", 0, 2**31 - 1, 1, integer=True, soft_high=10)
+
+
+@merging_method(
+    "dare",
+    title="DARE",
+    idea="Drop most entries of each task vector at random and enlarge the rest, so that each keeps its expectation and "
+    "tasks collide less.",
+    formula=r"\tau=\sum_t \frac{m_t\circ\tau_t}{d},\quad m_t\sim\mathrm{Bernoulli}(d)",
+    source="Yu et al. 2024, arXiv 2311.03099",
+    everywhere=True,
+    usual_scale=0.3,
+)
+def dare(
+    layer: Layer,
+    *,
+    density: Annotated[
+        float, Number("Density", "Share of the entries that survives; the paper drops up to 90 %.", 0.01, 1, 0.01)
+    ] = 0.5,
+    seed: Annotated[int, SEED] = 0,
+) -> Tensor:
+    """Σ_t m_t ∘ D_t / d, every entry of m_t being 1 with probability d. Each task and parameter draws for itself."""
+    draws = [f"{seed} {layer.name} {task}" for task in layer.tasks]
+    return sum(_kept(delta, density, draw) for delta, draw in zip(layer.dense_deltas(), draws, strict=True))
+
+
+def _kept(delta: Tensor, density: float, name: str) -> Tensor:
+    draw = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    return delta * (torch.rand(delta.shape, generator=draw) < density) / density

@@ -1,0 +1,82 @@
+"""OPCM: experts come one after another, and each adds only what is orthogonal to the model so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from dcmerge.layers import Layer
+from dcmerge.methods.declare import Number
+from dcmerge.methods.registry import merging_method
+
+
+@dataclass(frozen=True)
+class Accumulated:
+    """Σ of the cleaned task vectors of every parameter, and the scale that gives the whole model its length."""
+
+    sums: dict[str, Tensor]
+    scale: float
+
+
+def cleaned(delta: Tensor, so_far: Tensor, share: float) -> Tensor:
+    """The part of a delta (m, n) that does not lie along the merged matrix's own singular directions.
+
+    P = Uᵀ D V with complete bases of the merged matrix; P's diagonal and its leading r x r block become 0, r being the smallest
+    number of singular values that hold more than ``share`` of their sum, less one (the published code).
+    """
+    U, s, Vt = torch.linalg.svd(so_far.double(), full_matrices=True)
+    P = U.T @ delta.double() @ Vt.T
+    r = int((s.cumsum(0) <= share * s.sum()).sum())
+    P[:r, :r] = 0
+    P.diagonal().zero_()
+    return (U @ P @ Vt).to(delta.dtype)
+
+
+def _accumulate(layers: Sequence[Layer], *, share: float, seed: int | None) -> Accumulated:
+    """All experts in turn; λ_t cancels: Q_t = λ_{t−1} T_{t−1} + τ̃_t is the plain sum of the cleaned task vectors."""
+    tasks = len(layers[0].tasks)
+    order = range(tasks) if seed is None else torch.randperm(tasks, generator=torch.Generator().manual_seed(seed)).tolist()
+    sums, squares, length = {}, torch.zeros(tasks, dtype=torch.float64), 0.0
+    for layer in layers:
+        D = layer.dense_deltas()
+        squares += D.double().reshape(tasks, -1).square().sum(dim=1)
+        Q = torch.zeros_like(D[0])
+        for t in order:
+            Q = Q + (cleaned(D[t], Q, share) if layer.is_matrix and Q.any() else D[t])
+        sums[layer.name] = Q
+        length += Q.double().square().sum().item()
+    scale = squares.sqrt().mean().item() / math.sqrt(length) if length else 0.0
+    return Accumulated(sums, scale)
+
+
+@merging_method(
+    "opcm",
+    title="OPCM",
+    idea="Continual merging: each expert adds only what is orthogonal to the directions that the model has already learned, and "
+    "the length stays that of one task vector.",
+    formula=r"\tau=\frac{\overline{\|\tau_t\|}}{\|Q\|}\,Q,\quad Q=\sum_t P_{\perp}^{(t-1)}(\tau_t)",
+    source="Tang et al. 2025, arXiv 2501.09522",
+    everywhere=True,
+    prepare=_accumulate,
+)
+def opcm(
+    layer: Layer,
+    *,
+    prepared: Accumulated,
+    share: Annotated[
+        float,
+        Number("Protected share", "Share of the singular values' sum whose directions later experts may not change.", 0, 1, 0.05),
+    ] = 0.5,
+    seed: Annotated[
+        int | None,
+        Number("Order", "Seed of a random order of the experts.", 0, 2**31 - 1, 1, integer=True, auto="the order of the set",
+               soft_high=10),
+    ] = None,
+) -> Tensor:
+    """Q · mean‖τ_t‖ / ‖Q‖ over the whole model; parameters that are not matrices are added as they are."""
+    return prepared.scale * prepared.sums[layer.name]

@@ -1,0 +1,45 @@
+"""SLERP: half way between two experts on the sphere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from dcmerge.layers import Layer
+from dcmerge.methods.declare import Number
+from dcmerge.methods.registry import merging_method
+from dcmerge.methods.weights_of_experts import base_and_experts
+
+#: Above this cosine the arc is a line.
+_PARALLEL = 0.9995
+
+
+@merging_method(
+    "slerp",
+    title="SLERP",
+    idea="A point on the arc between two experts' weights, which keeps their length where the straight line would shorten it.",
+    formula=r"\theta=\frac{\sin((1-t)\Omega)}{\sin\Omega}\,\theta_1+\frac{\sin(t\Omega)}{\sin\Omega}\,\theta_2,"
+    r"\quad\cos\Omega=\cos(\theta_1,\theta_2)",
+    source="Shoemake 1985; for models: mergekit",
+    everywhere=True,
+    needs=("weights", "base"),
+    experts=2,
+)
+def slerp(
+    layer: Layer, *, position: Annotated[float, Number("Position t", "0 is the first expert, 1 the second.", 0, 1, 0.05)] = 0.5
+) -> Tensor:
+    """slerp(θ_1, θ_2; t) − θ0, each parameter by itself; the straight line where |cos Ω| > 0.9995 or one of them is zero."""
+    base, (first, second) = base_and_experts(layer)
+    return arc(first, second, position) - base
+
+
+def arc(first: Tensor, second: Tensor, t: float) -> Tensor:
+    """The point at t on the arc from the first to the second tensor."""
+    norms = first.double().norm() * second.double().norm()
+    c = ((first.double() * second.double()).sum() / norms).clamp(-1, 1) if norms > 0 else torch.tensor(1.0)
+    if c.abs() > _PARALLEL:
+        return (1 - t) * first + t * second
+    omega = torch.arccos(c)
+    return (torch.sin((1 - t) * omega) * first + torch.sin(t * omega) * second) / torch.sin(omega)

@@ -1,0 +1,74 @@
+"""WUDI: the merged task vector that interferes least with what each task's own rows excite."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from dcmerge.layers import Layer
+from dcmerge.methods.declare import Choice, Number
+from dcmerge.methods.registry import merging_method
+
+#: Directions whose eigenvalue is below this share of the largest are not inverted.
+_CUTOFF = 1e-10
+
+
+@merging_method(
+    "wudi",
+    title="WUDI",
+    idea="Each task vector's own rows stand for that layer's inputs: find the matrix that answers them as the experts do.",
+    formula=r"\tau=\arg\min_\tau\sum_t\frac{\|(\tau-\tau_t)\,\tau_t^\top\|_F^2}{\|\tau_t\|_F^2}",
+    source="Cheng et al. 2025, arXiv 2503.08099",
+)
+def wudi(
+    layer: Layer,
+    *,
+    solver: Annotated[
+        str,
+        Choice("Solver", "adam: some steps from the sum, as the authors do; stopping early holds back. exact: the minimum, in "
+               "closed form.", ("adam", "exact")),
+    ] = "adam",
+    iterations: Annotated[
+        int, Number("Iterations", "Adam steps for each matrix.", 0, 10000, 50, integer=True, soft_high=1000)
+    ] = 300,
+    learning_rate: Annotated[
+        float, Number("Learning rate", "Adam moves an entry by about so much a step.", 0, 1, 1e-5, soft_high=1e-3)
+    ] = 1e-5,
+) -> Tensor:
+    """Minimises Σ_t tr((τ − D_t) A_t (τ − D_t)ᵀ), A_t = D_tᵀD_t / ‖D_t‖²; its gradient is 2 (τ ΣA_t − ΣD_tA_t)."""
+    D = layer.dense_deltas()
+    A, B = _quadratic(D)
+    if solver == "exact":
+        return _minimum(A, B).to(D.dtype)
+    return _descended(D.sum(dim=0), A.to(D.dtype), B.to(D.dtype), iterations, learning_rate)
+
+
+def _quadratic(D: Tensor) -> tuple[Tensor, Tensor]:
+    """ΣA_t (n, n) and ΣD_tA_t (m, n) in float64; a task without change adds nothing."""
+    n = D.shape[2]
+    A, B = torch.zeros(n, n, dtype=torch.float64), torch.zeros(D.shape[1:], dtype=torch.float64)
+    for delta in D.double():
+        size = delta.square().sum()
+        if size > 0:
+            own = delta.T @ delta / size
+            A += own
+            B += delta @ own
+    return A, B
+
+
+def _minimum(A: Tensor, B: Tensor) -> Tensor:
+    """τ* = (ΣD_tA_t)(ΣA_t)⁺ by a symmetric eigendecomposition."""
+    eigenvalues, Q = torch.linalg.eigh(A)
+    present = eigenvalues > _CUTOFF * eigenvalues[-1].clamp_min(1e-300)
+    return (B @ Q[:, present] / eigenvalues[present]) @ Q[:, present].T
+
+
+def _descended(start: Tensor, A: Tensor, B: Tensor, iterations: int, learning_rate: float) -> Tensor:
+    tau = start.clone().requires_grad_()
+    adam = torch.optim.Adam([tau], lr=learning_rate)
+    for _ in range(iterations):
+        tau.grad = 2 * (tau.detach() @ A - B)
+        adam.step()
+    return tau.detach()
