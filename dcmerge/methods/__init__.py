@@ -19,6 +19,7 @@ from dcmerge.methods import (  # noqa: F401  (imported to register)
     wudi,
     dc_merge,
     opcm,
+    doge,
     robustmerge,
 )
 from dcmerge.methods.registry import Method, fitting_methods, merged_deltas, merging_method, method, methods

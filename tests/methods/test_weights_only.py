@@ -11,7 +11,9 @@ from torch import Tensor
 
 from dcmerge import InputError, TaskVectors
 from dcmerge.checkpoints import LowRank
+from dcmerge.layers import layer_of
 from dcmerge.methods import merged_deltas
+from dcmerge.methods.doge import correction, residuals, shared_directions
 from dcmerge.methods.karcher import _logarithms
 from dcmerge.methods.knots import joint_basis
 from dcmerge.methods.opcm import cleaned
@@ -280,3 +282,39 @@ def test_opcm_depends_on_the_order_that_the_seed_draws(tmp_path: Path) -> None:
     vectors = layer_set(tmp_path, [A, B, C])
     given, drawn, again = (merged_dense(vectors, "opcm", {"seed": s})["weight"] for s in (None, 3, 3))
     assert torch.equal(drawn, again) and not torch.allclose(given, drawn)
+
+
+# DOGE
+
+
+def test_doge_without_steps_or_trim_is_task_arithmetic_of_one_length(tmp_path: Path) -> None:
+    found = merged(tmp_path, [A, 5 * B], "doge", iterations=0, density=1.0, eta=0.1)
+    torch.testing.assert_close(found, 0.1 * (A / A.norm() + B / B.norm()))
+
+
+def test_doge_leaves_everything_but_matrices_to_the_base(tmp_path: Path) -> None:
+    found = merged_dense(full_set(tmp_path, random_deltas(2)), "doge", {"iterations": 2})
+    assert not found["visual.ln.bias"].any() and found["visual.mlp.c_fc.weight"].any()
+
+
+def test_doges_shared_directions_are_orthonormal(tmp_path: Path) -> None:
+    shared = shared_directions(layer_of(layer_set(tmp_path, [A, B]), "weight"), 4.0)
+    assert shared.shape == (20, 5)
+    torch.testing.assert_close(shared.T @ shared, torch.eye(5), atol=1e-5, rtol=0)
+
+
+def test_doges_gradient_is_that_of_its_loss_and_its_steps_lower_it() -> None:
+    D, lambdas, nothing = torch.stack([A, B]).double(), torch.tensor([0.3, 0.4], dtype=torch.float64), torch.zeros(20, 0)
+    delta = torch.zeros(20, 30, dtype=torch.float64, requires_grad=True)
+    residuals(D, lambdas, delta).square().sum().backward()
+    by_hand = -2 * lambdas.sum() * (residuals(D, lambdas, torch.zeros(20, 30).double())[:, :, None] * D).sum(dim=0)
+    torch.testing.assert_close(delta.grad, by_hand)
+    found = [correction(D, lambdas, nothing.double(), steps, 1e-2) for steps in (0, 20, 200)]
+    losses = [residuals(D, lambdas, delta).square().sum().item() for delta in found]
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_doges_first_step_avoids_the_shared_directions() -> None:
+    D, lambdas = torch.stack([A, B]).double(), torch.tensor([0.3, 0.4], dtype=torch.float64)
+    shared = torch.eye(20, 6, dtype=torch.float64)  # the first six rows: Adam's scaling leaves them at zero
+    assert not correction(D, lambdas, shared, 10, 1e-2)[:6].any()
