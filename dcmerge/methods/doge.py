@@ -13,7 +13,6 @@ from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.ties import kept_threshold
 
-
 _ROUNDING = 1e-5
 
 

@@ -52,13 +52,14 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], *, whole: boo
 
     Written as plain values and checked by plotly once: adding subplots, lines and titles one by one takes ten times as long.
     """
+    last = None if whole or not spectra.rank else math.ceil(1.25 * spectra.rank) + 1
     columns = min(columns, len(spectra.tasks))
     rows = math.ceil(len(spectra.tasks) / columns)
     cells = [(_axis("x", place % columns), _axis("y", place // columns)) for place in range(len(spectra.tasks))]
     lines = [
         line | {"xaxis": x, "yaxis": y}
         for place, (task, (x, y)) in enumerate(zip(spectra.tasks, cells, strict=True))
-        for line in _stage_lines(task, spectra.smoothing, first=place == 0)
+        for line in _stage_lines(task, spectra.smoothing, last, first=place == 0)
     ]
     names = [
         {"text": titles.get(task.task, task.task), "xref": f"{x} domain", "yref": f"{y} domain", "x": 0.5, "y": 1,
@@ -69,7 +70,7 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], *, whole: boo
         {"type": "line", "x0": spectra.rank, "x1": spectra.rank, "xref": x, "y0": 0, "y1": 1, "yref": f"{y} domain",
          "line": {"dash": "dot", "width": 1, "color": RAW}} for x, y in cells if spectra.rank
     ]  # fmt: skip
-    shown = None if whole or not spectra.rank else [0, 1.25 * spectra.rank + 1]
+    shown = last and [0, last]
     return go.Figure(lines, {
         "title": {"text": f"Singular values of {spectra.layer}", "x": 0, "font": {"size": 16}},
         "grid": {"rows": rows, "columns": columns, "pattern": "coupled", "xgap": 0.06, "ygap": 0.18},
@@ -102,10 +103,10 @@ def _layout_axis(letter: str, place: int) -> str:
     return _axis(f"{letter}axis", place)
 
 
-def _stage_lines(task: TaskSpectrum, smoothing: str, *, first: bool) -> list[dict[str, object]]:
-    """One line a stage; only the first task's lines stand in the legend, for all."""
+def _stage_lines(task: TaskSpectrum, smoothing: str, last: int | None, *, first: bool) -> list[dict[str, object]]:
+    """One line a stage, up to the last component; only the first task's lines stand in the legend, for all."""
     stages = (
-        ("raw", task.raw, RAW, 1.5), (f"smoothed ({smoothing})", task.smoothed, SMOOTHED, 3),
+        ("raw", task.raw[:last], RAW, 1.5), (f"smoothed ({smoothing})", task.smoothed, SMOOTHED, 3),
         ("aligned, kept and masked", task.aligned, ALIGNED, 1.5),
     )  # fmt: skip
     return [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -75,4 +77,6 @@ def test_overview_is_a_grid_of_depth_and_kind() -> None:
 def test_facets_end_after_the_kept_components_unless_all_are_asked_for() -> None:
     assert spectrum_facets(layer_spectra(), TITLES).layout.xaxis.range is None
     narrow = spectrum_facets(layer_spectra(), TITLES, whole=False).layout
-    assert narrow.xaxis.range == narrow.xaxis2.range == (0, 3.5)  # rank 2
+    assert narrow.xaxis.range == narrow.xaxis2.range == (0, 4)  # rank 2
+    deep = replace(layer_spectra(), rank=1)
+    assert len(spectrum_facets(deep, TITLES).data[0].x) == 4 and len(spectrum_facets(deep, TITLES, whole=False).data[0].x) == 3
