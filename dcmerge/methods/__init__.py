@@ -9,6 +9,7 @@ from dcmerge.methods import (  # noqa: F401  (imported to register)
     dare,
     breadcrumbs,
     consensus_ta,
+    pcb,
     model_stock,
     slerp,
     karcher,

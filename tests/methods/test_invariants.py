@@ -25,6 +25,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "consensus_ta": [{"agreement": 0}, {"agreement": 3, "strictness": 0.2}],
     "wudi": [{"solver": "exact"}, {"learning_rate": 1e-2, "iterations": 20}],
     "doge": [{"iterations": 0}, {"density": 1.0, "divisor": 1.0, "iterations": 20, "learning_rate": 1e-2}],
+    "pcb": [{"ratio": 0.5}, {"ratio": 1.0}],
     "opcm": [{"share": 0.0}, {"seed": 1}],
     "iso_cts": [{"common_fraction": 0.0}, {"common_fraction": 0.5}, {"common_fraction": 1.0}],
     "dc_merge": [
@@ -37,8 +38,8 @@ every_variant = pytest.mark.parametrize(("slug", "parameters"), CASES, ids=lambd
 
 #: Methods that draw at random, which they say by a parameter called seed.
 ORDER_MATTERS = {slug for slug in SLUGS if "seed" in methods()[slug].parameters}
-#: Adam's steps have a length of their own, and DOGE gives every task vector one length.
-SCALE_MATTERS = {"wudi", "doge"}
+#: Adam's steps have a length of their own, DOGE gives every task vector one length, PCB takes the tanh of a product.
+SCALE_MATTERS = {"wudi", "doge", "pcb"}
 #: DARE enlarges what it keeps, WUDI's closed form projects obliquely.
 MAY_BE_LONG = {"dare", "wudi"}
 

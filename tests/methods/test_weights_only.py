@@ -17,6 +17,7 @@ from dcmerge.methods.doge import correction, residuals, shared_directions
 from dcmerge.methods.karcher import _logarithms
 from dcmerge.methods.knots import joint_basis
 from dcmerge.methods.opcm import cleaned
+from dcmerge.methods.pcb import Ranges, scores
 from dcmerge.methods.robustmerge import rank_shares
 from dcmerge.methods.wudi import _quadratic
 from tests.builders import full_set, layer_set, lora_set, merged_dense, random_deltas, random_matrices, relative_error
@@ -318,3 +319,26 @@ def test_doges_first_step_avoids_the_shared_directions() -> None:
     D, lambdas = torch.stack([A, B]).double(), torch.tensor([0.3, 0.4], dtype=torch.float64)
     shared = torch.eye(20, 6, dtype=torch.float64)  # the first six rows: Adam's scaling leaves them at zero
     assert not correction(D, lambdas, shared, 10, 1e-2)[:6].any()
+
+
+# PCB
+
+
+def test_pcbs_scores_worked_by_hand() -> None:
+    D = torch.tensor([[1.0, 0.5, -1.0], [1.0, -0.5, 2.0]])
+    ranges = Ranges(low=torch.zeros(2), high=torch.tensor([1.0, 2.0]), threshold=torch.zeros(2), top=torch.tensor([10.0, 10.0]))
+    # sums are 2, 0, 1: beta_1 = e^2 tanh 2, 0, e^2 tanh(-1) -> below the threshold; beta_2 = e^0.5 tanh 2, 0, e^2 tanh 2
+    e, t = math.exp, math.tanh
+    wanted = torch.tensor([[e(2) * t(2), 0, 0], [e(0.5) * t(2), 0, e(2) * t(2)]]) / 10
+    torch.testing.assert_close(scores(D, ranges), wanted)
+
+
+@pytest.mark.parametrize("ratio", [0.05, 0.3])
+def test_pcb_keeps_about_its_ratio(tmp_path: Path, ratio: float) -> None:
+    found = merged(tmp_path, [random_matrices(1, 60, 80)[0]], "pcb", ratio=ratio)
+    assert (found != 0).float().mean().item() == pytest.approx(ratio, abs=0.01)
+
+
+def test_pcb_of_identical_experts_is_the_expert_where_it_is_kept(tmp_path: Path) -> None:
+    found = merged(tmp_path, [A, A], "pcb", ratio=0.2)
+    torch.testing.assert_close(found[found != 0], A[found != 0])
