@@ -12,6 +12,9 @@ from torch import Tensor
 from dcmerge.checkpoints import LowRank
 from dcmerge.linalg import NULL_TOLERANCE, SVD, on_all_threads, polar_factor
 
+#: Entries looked at together when the largest ones are searched.
+_CHUNK = 64
+
 
 @dataclass(frozen=True)
 class CoverBasis:
@@ -36,12 +39,13 @@ class CoverBasis:
         return self.left.shape[2]
 
     def project_back(self, S: Tensor) -> LowRank:
-        """C_U S C_Vᵀ of (k, k), as two factors as wide as S has columns (or rows) that are not zero."""
-        rows, columns = S.any(dim=1), S.any(dim=0)
-        inner = S[rows][:, columns]
-        if rows.sum() < columns.sum():
-            return LowRank(self.U[:, rows], inner @ self.V[:, columns].T)
-        return LowRank(self.U[:, rows] @ inner, self.V[:, columns].T)
+        """C_U S C_Vᵀ of (k, k), as two factors."""
+        return LowRank(self.U @ S, self.V.T)
+
+    def project_blocks_back(self, blocks: Tensor) -> LowRank:
+        """C_U S C_Vᵀ, as two factors, of an S that is zero outside its T diagonal blocks, (T, r, r)."""
+        own_columns = self.U.unflatten(1, (self.tasks, self.block)).transpose(0, 1)  # (T, m, r)
+        return LowRank((own_columns @ blocks).transpose(0, 1).flatten(1), self.V.T)
 
 
 def concatenated(factors: Sequence[SVD], side: str) -> Tensor:
@@ -63,7 +67,8 @@ def cover_basis(factors: Sequence[SVD]) -> CoverBasis:
     """
     if len({svd.rank for svd in factors}) != 1:
         raise ValueError("a cover basis needs factors of one rank")
-    U, V = on_all_threads(polar_factor, [concatenated(factors, side) for side in ("U", "V")])
+    sides = [concatenated(factors, side) for side in ("U", "V")]
+    U, V = on_all_threads(polar_factor, sides, worth=sides[0].shape[1] >= 256)
     left, right = torch.stack([U.T @ f.U for f in factors]), torch.stack([f.V.T @ V for f in factors])
     return CoverBasis(U, V, left, right)
 
@@ -80,20 +85,28 @@ def keep_count(fraction: float, size: int) -> int:
 
 def kept_entries(M: Tensor, count: int) -> Tensor:
     """Per task the ``count`` entries of largest magnitude, ties of the last one included; bool (T, k, k)."""
-    magnitudes = M.abs()
-    count = min(count, magnitudes[0].numel())
+    return M.abs() >= keep_thresholds(M, count)[:, None, None]
+
+
+def keep_thresholds(M: Tensor, count: int) -> Tensor:
+    """The magnitude of each task's ``count``-th largest entry, (T,); infinite where none is kept.
+
+    The count-th largest of the maxima of chunks bounds it from below, so only chunks that reach it are sorted.
+    """
+    flat = M.flatten(1)
+    count = min(count, flat.shape[1])
     if count == 0:
-        return torch.zeros_like(M, dtype=torch.bool)
-    thresholds = torch.stack([_kth_largest(of_task.flatten(), count) for of_task in magnitudes])
-    return magnitudes >= thresholds[:, None, None]
-
-
-def _kth_largest(values: Tensor, k: int, chunk: int = 64) -> Tensor:
-    """The k-th largest of (n,): the k-th largest of the chunks' maxima bounds it from below, so few values are sorted."""
-    maxima = values[: values.numel() // chunk * chunk].view(-1, chunk).amax(dim=1)
-    if maxima.numel() >= k:
-        values = values[values >= maxima.topk(k).values[-1]]
-    return values.topk(k).values[-1]
+        return M.new_full((len(M),), math.inf)
+    if flat.shape[1] % _CHUNK or flat.shape[1] // _CHUNK < count:
+        return flat.abs().topk(count, dim=1).values[:, -1]
+    chunks = flat.unflatten(1, (_CHUNK, -1))  # entries far apart: reducing over the outer axis is what is quick
+    maxima = torch.maximum(chunks.amax(dim=1), -chunks.amin(dim=1))
+    bounds = maxima.topk(count, dim=1).values[:, -1:]
+    found = []
+    for own, maximum, bound in zip(chunks, maxima, bounds, strict=True):
+        sizes = own[:, maximum >= bound].abs()
+        found.append(sizes[sizes >= bound].topk(count).values[-1])
+    return torch.stack(found)
 
 
 def elected(M: Tensor) -> Tensor:
@@ -110,9 +123,9 @@ def diagonal_blocks(tasks: int, block: int) -> Tensor:
 
 
 def own_blocks(M: Tensor, tasks: int) -> Tensor:
-    """The T diagonal blocks of (..., T·r, T·r) as a view, (..., r, r, T)."""
+    """The T diagonal blocks of (..., T·r, T·r) as a view, (..., T, r, r)."""
     r = M.shape[-1] // tasks
-    return M.unflatten(-1, (tasks, r)).unflatten(-3, (tasks, r)).diagonal(dim1=-4, dim2=-2)
+    return M.unflatten(-1, (tasks, r)).unflatten(-3, (tasks, r)).diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
 
 
 def block_energy(M: Tensor, tasks: int) -> Tensor:

@@ -14,7 +14,7 @@ from dcmerge.alignment import CoverBasis, cover_basis
 from dcmerge.cache import content_key
 from dcmerge.checkpoints import LowRank, dense, total
 from dcmerge.compatibility import Kind, Parameter
-from dcmerge.linalg import NUMERICS, SVD, on_all_threads, truncated_svd
+from dcmerge.linalg import NUMERICS, SVD, on_all_threads, singular_values, truncated_svd
 from dcmerge.task_vectors import Delta, TaskVectors
 
 #: Matrices with fewer entries than this are computed as fast as a file is read.
@@ -77,8 +77,7 @@ class Layer:
         return min(share, max(self._adapter_ranks()))
 
     def _adapter_ranks(self) -> tuple[int, ...]:
-        """The rank of each adapter; read once."""
-        return self.vectors.memo.get((self.name, "ranks"), lambda: tuple(delta.rank for delta in self.vectors.deltas(self.name)))
+        return tuple(expert.rank_of(self.name) for expert in self.vectors.experts.values())
 
     def rank(self, wanted: int | None) -> int:
         """The rank in use: ``wanted``, or the default, at most floor(min(m, n) / T) so that one basis covers all tasks."""
@@ -102,7 +101,10 @@ class Layer:
     def _factors(self, rank: int) -> tuple[SVD, ...]:
         tensors = self._stored(
             "factors",
-            lambda: _as_tensors(on_all_threads(partial(_decomposed, rank=rank, tolerance=self.vectors.tolerance), self.deltas())),
+            lambda: _as_tensors(on_all_threads(
+                partial(_decomposed, rank=rank, tolerance=self.vectors.tolerance), self.deltas(),
+                worth=self.vectors.kind == "full" and min(self.shape) >= 128,
+            )),
             fits=lambda known: known["0.s"].numel() >= rank,
         )
         return tuple(SVD(*(tensors[f"{t}.{part.name}"] for part in fields(SVD))) for t in range(len(self.tasks)))
@@ -123,7 +125,15 @@ class Layer:
 
     def spectra(self) -> list[Tensor]:
         """All singular values of every delta, descending; one tensor a task."""
-        return [svd.spectrum for svd in self.factors(self.default_rank())]
+        return list(self.vectors.memo.get((self.name, "spectra", self.dtype), self._spectra))
+
+    def _spectra(self) -> tuple[Tensor, ...]:
+        found = [svd.spectrum for svd in self.factors(self.default_rank())]
+        if self.vectors.kind == "lora" or found[0].numel() == min(self.shape):
+            return tuple(found)
+        # A randomised SVD knows the kept values alone.
+        tensors = self._stored("spectra", lambda: _numbered(on_all_threads(singular_values, self.deltas())))
+        return tuple(tensors[str(t)] for t in range(len(self.tasks)))
 
     def cover_basis(self, rank: int) -> CoverBasis:
         """The shared basis of the experts' leading ``rank`` directions."""
@@ -132,6 +142,10 @@ class Layer:
 
     def _cover_basis(self, rank: int) -> CoverBasis:
         return CoverBasis(**self._stored(f"cover basis {rank}", lambda: vars(cover_basis(self.factors(rank)))))
+
+
+def _numbered(values: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {str(place): value for place, value in enumerate(values)}
 
 
 def _as_tensors(factors: Sequence[SVD]) -> dict[str, Tensor]:

@@ -250,3 +250,14 @@ def test_a_cuda_device_gives_the_same_within_tolerance(monkeypatch: pytest.Monke
     wanted = truncated_svd(D, 8)
     assert found.U.device.type == "cpu" and relative_error(found.dense(), wanted.dense()) < 1e-5
     assert relative_error(polar, polar_factor(D.T)) < 1e-5
+
+
+def test_a_large_polar_factor_in_float32_is_that_of_float64_and_dependent_columns_are_not_tried() -> None:
+    C = torch.randn(1100, 520, generator=torch.Generator().manual_seed(0))
+    found, wanted = polar_factor(C), polar_factor(C.double())
+    assert (found.T @ found - torch.eye(520)).abs().max() < 1e-5
+    assert relative_error(found, wanted.float()) < 1e-5
+    C[:, 1] = C[:, 0]  # one direction less: a partial isometry
+    found = polar_factor(C)
+    torch.testing.assert_close(found[:, 0], found[:, 1], atol=1e-6, rtol=0)
+    assert torch.linalg.matrix_rank(found) == 519

@@ -103,6 +103,10 @@ class LoraCheckpoint(Checkpoint):
         twin.adapted = {names[name]: one for name, one in self.adapted.items()}
         return twin
 
+    def rank_of(self, name: str) -> int:
+        """r of one adapted weight, without reading it."""
+        return self._file.infos[self.adapted[name].factor_a].shape[0]
+
     def read(self, name: str) -> LowRank:
         """The factors, scale included in ``left``: half precision becomes float32, so that the scale rounds nothing."""
         one = self.adapted[name]

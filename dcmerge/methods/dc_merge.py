@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.alignment import CoverBasis, aligned_deltas, diagonal_blocks, elected, keep_count, kept_entries, own_blocks
+from dcmerge.alignment import CoverBasis, aligned_deltas, diagonal_blocks, elected, keep_count, keep_thresholds, own_blocks
 from dcmerge.checkpoints import LowRank
 from dcmerge.layers import Layer
 from dcmerge.linalg import SVD
@@ -29,9 +29,14 @@ class Trace:
     smoothed: tuple[Tensor, ...]
     basis: CoverBasis
     aligned: Tensor  # (T, k, k): M_t = C_Uᵀ D̄_t C_V
-    kept: Tensor  # (T, k, k) bool: the largest entries of each task
+    thresholds: Tensor  # (T,): magnitude of each task's smallest kept entry
     elect: bool
     block_mask: bool
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """The largest entries of each task, bool (T, k, k)."""
+        return self.aligned.abs() >= self.thresholds[:, None, None]
 
     def _combined(self, survivors: Tensor) -> Tensor:
         """Φ of entries (T, ...): TIES' disjoint mean, or without election the sum."""
@@ -43,19 +48,22 @@ class Trace:
         return self._combined(self.aligned * self.kept)
 
     @cached_property
+    def blocks(self) -> Tensor:
+        """The T diagonal blocks of ``elected``, (T, r, r): with the mask nothing else needs to be computed."""
+        own = own_blocks(self.aligned, self.basis.tasks).contiguous()  # (T, T, r, r)
+        return self._combined(own * (own.abs() >= self.thresholds[:, None, None, None]))
+
+    @cached_property
     def masked(self) -> Tensor:
-        """The diagonal blocks of ``elected``, (k, k), all of it without the mask; other blocks need not be computed."""
-        if not self.block_mask:
-            return self.elected
-        tasks, masked = self.basis.tasks, torch.zeros_like(self.aligned[0])
-        survivors = own_blocks(self.aligned, tasks) * own_blocks(self.kept, tasks)
-        own_blocks(masked, tasks).copy_(self._combined(survivors))
-        return masked
+        """``elected`` with zeros outside the diagonal blocks, (k, k); all of it without the mask."""
+        return torch.block_diag(*self.blocks) if self.block_mask else self.elected
 
     @cached_property
     def merged(self) -> LowRank:
         """C_U (Φ(M_1..M_T) ∘ mask) C_Vᵀ, (m, n) (Eq. 11), as factors."""
-        return self.basis.project_back(self.masked)
+        if self.block_mask:
+            return self.basis.project_blocks_back(self.blocks)
+        return self.basis.project_back(self.elected)
 
     @cached_property
     def surviving(self) -> Tensor:
@@ -92,8 +100,8 @@ def trace(
     smoothed = tuple(smooth(svd.s, strategy, rho) for svd in factors)
     M = aligned_deltas(basis, smoothed)
     padded = layer.vectors.kind == "full" and r == layer.default_rank()
-    kept = kept_entries(M, keep_count(keep, min(layer.shape) if padded else M.shape[-1]))
-    return Trace(factors, strategy, smoothed, basis, M, kept, elect, block_mask)
+    thresholds = keep_thresholds(M, keep_count(keep, min(layer.shape) if padded else M.shape[-1]))
+    return Trace(factors, strategy, smoothed, basis, M, thresholds, elect, block_mask)
 
 
 @merging_method(
