@@ -25,7 +25,7 @@ GRAM_TOLERANCE = 1e-4
 _ORTHONORMAL_TOLERANCE = 1e-8
 #: From this many columns on, a polar factor is tried in float32 first, which takes half the time. It is taken where the
 #: smallest eigenvalue of the Gram matrix is above this share of the largest, and the columns come out as orthonormal as this.
-_LARGE, _SINGLE_POLAR_TOLERANCE, _SINGLE_ORTHONORMAL = 512, 0.05, 1e-5
+_LARGE, _SINGLE_POLAR_TOLERANCE, _SINGLE_ORTHONORMAL = 100, 0.05, 1e-5
 
 
 @dataclass(frozen=True)
