@@ -83,9 +83,14 @@ def keep_count(fraction: float, size: int) -> int:
     return max(1, int(fraction * size * size))
 
 
-def kept_entries(M: Tensor, count: int) -> Tensor:
-    """Per task the ``count`` entries of largest magnitude, ties of the last one included; bool (T, k, k)."""
-    return M.abs() >= keep_thresholds(M, count)[:, None, None]
+def per_task(values: Tensor, D: Tensor) -> Tensor:
+    """One value a task, (T,), so shaped and typed that it acts on the tasks of D (T, ...)."""
+    return values.to(D.dtype).reshape(-1, *[1] * (D.dim() - 1))
+
+
+def kept_entries(D: Tensor, thresholds: Tensor) -> Tensor:
+    """Where each task's magnitudes reach its threshold (T,), ties included; bool (T, ...)."""
+    return D.abs() >= per_task(thresholds, D)
 
 
 def keep_thresholds(M: Tensor, count: int) -> Tensor:
@@ -109,11 +114,16 @@ def keep_thresholds(M: Tensor, count: int) -> Tensor:
     return torch.stack(found)
 
 
-def elected(M: Tensor) -> Tensor:
-    """TIES' disjoint mean, (k, k): per entry the mean over the tasks whose sign is that of the sum; 0 where the sum is 0."""
-    sign = M.sum(dim=0).sign()
-    agrees = (M.sign() == sign) & (sign != 0)
-    return (M * agrees).sum(dim=0) / agrees.sum(dim=0).clamp_min(1)
+def elected(D: Tensor, undecided: Tensor | float = 0.0, aggregate: str = "mean") -> Tensor:
+    """TIES' disjoint mean (or "sum") of (T, ...): per entry over the tasks whose sign is that of their sum.
+
+    Where the sum is 0, ``undecided`` is the sign; 0 elects nobody, and the result is 0 there.
+    """
+    sign = D.sum(dim=0).sign()
+    sign = torch.where(sign == 0, undecided, sign)
+    agrees = D * sign > 0
+    total = (D * agrees).sum(dim=0)
+    return total if aggregate == "sum" else total / agrees.sum(dim=0).clamp_min(1)
 
 
 def diagonal_blocks(tasks: int, block: int) -> Tensor:

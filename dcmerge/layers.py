@@ -165,6 +165,11 @@ def _padded(svd: SVD, rank: int) -> SVD:
     return SVD(pad(svd.U, (0, lacking)), pad(svd.s, (0, lacking)), pad(svd.V, (0, lacking)), svd.spectrum)
 
 
+def magnitudes(layers: Sequence[Layer], task: str) -> Tensor:
+    """|D_t| of several parameters in one vector, (d,)."""
+    return torch.cat([layer.dense_delta(task).abs().flatten() for layer in layers])
+
+
 def layer_of(vectors: TaskVectors, name: str, dtype: torch.dtype = torch.float32) -> Layer:
     """The layer of one parameter, by its canonical name."""
     return Layer(vectors, vectors.parameters[name], dtype)

@@ -89,7 +89,7 @@ def _svd_of_dense(delta: Tensor, rank: int) -> SVD:
     wide = delta.shape[0] <= delta.shape[1]
     D = (delta if wide else delta.T).to(compute_device()).double()  # (small, large)
     if not rank:
-        spectrum = torch.linalg.eigvalsh(D @ D.T).flip(0).clamp_min(0).sqrt().cpu()
+        spectrum = torch.linalg.eigvalsh(D @ D.T).flip(0).clamp_min(0).sqrt()
         return _with_fixed_signs(delta.new_zeros(delta.shape[0], 0), delta.new_zeros(delta.shape[1], 0), spectrum, 0, delta.dtype)
     eigenvalues, vectors = torch.linalg.eigh(D @ D.T)
     spectrum = eigenvalues.flip(0).clamp_min(0).sqrt()
@@ -99,7 +99,7 @@ def _svd_of_dense(delta: Tensor, rank: int) -> SVD:
     else:
         U = vectors.flip(1)[:, :rank]
         V = (D.T @ U) / spectrum[:rank]
-    return _with_fixed_signs(*(side.cpu() for side in ((U, V) if wide else (V, U))), spectrum.cpu(), rank, delta.dtype)
+    return _with_fixed_signs(*((U, V) if wide else (V, U)), spectrum, rank, delta.dtype)
 
 
 def _randomised_svd(delta: Tensor, rank: int, tolerance: float, oversample: int = 16, iterations: int = 4) -> SVD | None:
@@ -113,7 +113,7 @@ def _randomised_svd(delta: Tensor, rank: int, tolerance: float, oversample: int 
     U, s, V = (Q @ U)[:, :rank], s[:rank], Vt[:rank].T
     if ((D @ V - U * s).norm(dim=0) > tolerance * s).any():
         return None
-    return _with_fixed_signs(U.cpu(), V.cpu(), s.cpu(), rank, delta.dtype)
+    return _with_fixed_signs(U, V, s, rank, delta.dtype)
 
 
 def _svd_of_factors(delta: LowRank) -> SVD:
@@ -125,6 +125,8 @@ def _svd_of_factors(delta: LowRank) -> SVD:
 
 
 def _with_fixed_signs(U: Tensor, V: Tensor, spectrum: Tensor, rank: int, dtype: torch.dtype) -> SVD:
+    """On the CPU, in float32 or float64."""
+    U, V, spectrum = U.cpu(), V.cpu(), spectrum.cpu()
     if rank:
         signs = U.gather(0, U.abs().argmax(dim=0, keepdim=True)).sign()
         signs[signs == 0] = 1
@@ -166,9 +168,9 @@ def polar_factor(C: Tensor) -> Tensor:
 
     Löwdin's symmetric orthogonalisation, called whitening in DC-Merge (Eq. 9) and TSV-M. Computed from the Gram matrix in
     float64 (in float32 where k is large and the columns far from dependent), checked for orthonormality, from the SVD where the
-    check fails. Where C is rank-deficient (two equal experts, an
-    expert without change) an orthonormal completion would be arbitrary and bring in directions that no expert has: then the
-    factor is the unique partial isometry on C's range, and equal columns share their direction. Raises ValueError if k > m.
+    check fails. Where C is rank-deficient (two equal experts, an expert without change) an orthonormal completion would be
+    arbitrary and bring in directions that no expert has: then the factor is the unique partial isometry on C's range, and equal
+    columns share their direction. Raises ValueError if k > m.
     """
     m, k = C.shape
     if k > m:

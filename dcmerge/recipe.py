@@ -94,9 +94,10 @@ def merge_to_file(
     cancelled: Callable[[], bool] | None = None,
     **parameters: Any,
 ) -> None:
-    """``merge(...).save(...)`` without ever holding the merged model: each parameter is written as it is merged.
+    """``merge(...).save(...)`` one parameter at a time: each is written as it is merged, and not held.
 
-    The file is the same, byte for byte. Raises as both do; whatever goes wrong, nothing is left behind.
+    Only a method that surveys the whole model first may hold more. The file is the same, byte for byte. Raises as both do;
+    whatever goes wrong, nothing is left behind.
     """
     values = method(slug).check(parameters)
     stream = merged_deltas(vectors, slug, values, progress=progress, cancelled=cancelled)

@@ -19,6 +19,7 @@ from dcmerge.alignment import (
     dirsim,
     elected,
     keep_count,
+    keep_thresholds,
     kept_entries,
     overlap,
     reconstruction_error,
@@ -128,23 +129,27 @@ def test_keep_counts_of_the_published_code(size: int, count: int) -> None:
 M2 = torch.tensor([[[4.0, -1.0], [0.5, 2.0]], [[-2.0, 2.0], [0.0, 2.0]]])
 
 
+def kept(M: Tensor, count: int) -> Tensor:
+    return kept_entries(M, keep_thresholds(M, count))
+
+
 def test_kept_entries_worked_by_hand() -> None:
-    assert kept_entries(M2, 1).tolist() == [[[True, False], [False, False]], [[True, True], [False, True]]]
-    assert kept_entries(M2, 3).tolist() == [[[True, True], [False, True]], [[True, True], [False, True]]]
-    assert kept_entries(M2, 100).all() and kept_entries(M2, 4).all()
-    assert not kept_entries(M2, 0).any()
+    assert kept(M2, 1).tolist() == [[[True, False], [False, False]], [[True, True], [False, True]]]
+    assert kept(M2, 3).tolist() == [[[True, True], [False, True]], [[True, True], [False, True]]]
+    assert kept(M2, 100).all() and kept(M2, 4).all()
+    assert not kept(M2, 0).any()
 
 
 def test_every_entry_of_a_zero_delta_is_a_tie() -> None:
-    assert kept_entries(torch.zeros(1, 3, 3), 2).all()
+    assert kept(torch.zeros(1, 3, 3), 2).all()
 
 
 @given(count=st.integers(1, 16), seed=st.integers(0, 500))
 def test_as_many_entries_as_asked_are_kept_without_ties(count: int, seed: int) -> None:
     M = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    kept = kept_entries(M, count)
-    assert kept.sum(dim=(1, 2)).tolist() == [count, count]
-    assert all(m[k].abs().min() >= m[~k].abs().max() for m, k in zip(M, kept, strict=True) if count < 16)
+    found = kept(M, count)
+    assert found.sum(dim=(1, 2)).tolist() == [count, count]
+    assert all(m[k].abs().min() >= m[~k].abs().max() for m, k in zip(M, found, strict=True) if count < 16)
 
 
 def test_elected_worked_by_hand() -> None:

@@ -28,6 +28,7 @@ FOLDER_VARIABLE, SIZE_VARIABLE = "DCMERGE_CACHE", "DCMERGE_CACHE_BYTES"
 DEFAULT_BYTES = 4 << 30
 #: A part that nobody has finished after this time (seconds) belongs to a process that has died.
 _ABANDONED = 3600
+_ENTRY, _PART = ".safetensors", ".part"
 _KEPT_AFTER_PRUNING = 0.9
 
 log = logging.getLogger(__name__)
@@ -93,46 +94,47 @@ class Store:
 
     def usage(self) -> Usage:
         """How many entries there are, and their bytes."""
-        sizes = [size for _, size, _ in self._files()]
+        sizes = [size for _, size, _ in self._files(_ENTRY)]
         return Usage(len(sizes), sum(sizes))
 
     def clear(self) -> Usage:
         """Remove every entry and every part; returns what was removed. Files of other kinds stay."""
         removed = []
-        for path, size, _ in [*self._files(), *self._files(".part")]:
+        for path, size, _ in self._files(_ENTRY, _PART):
             with suppress(OSError):
                 path.unlink()
                 removed.append(size)
         return Usage(len(removed), sum(removed))
 
     def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.safetensors"
+        return self.folder / f"{key}{_ENTRY}"
 
-    def _files(self, ending: str = ".safetensors") -> list[tuple[Path, int, float]]:
-        """Path, size and time of last use of each file, the oldest first."""
+    def _files(self, *endings: str) -> list[tuple[Path, int, float]]:
+        """Path, size and time of last use of each file with one of these endings, the oldest first."""
         found = []
         with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
             for entry in entries:
-                if entry.name.endswith(ending):
+                if entry.name.endswith(endings):
                     with suppress(FileNotFoundError):  # another process pruned it just now
                         status = entry.stat()
                         found.append((Path(entry.path), status.st_size, status.st_mtime))
         return sorted(found, key=lambda file: file[2])
 
     def _prune(self) -> None:
-        entries = self._files()
+        """Remove what nobody will finish, and where the entries exceed the bound the least recently used of them."""
+        files = self._files(_ENTRY, _PART)
+        entries = [file for file in files if file[0].suffix == _ENTRY]
         total = sum(size for _, size, _ in entries)
-        if total > self.max_bytes:
-            for path, size, _ in entries:
-                if total <= _KEPT_AFTER_PRUNING * self.max_bytes:
-                    break
-                with suppress(FileNotFoundError):
-                    path.unlink()
-                total -= size
-        for path, _, begun in self._files(".part"):
-            if time.time() - begun > _ABANDONED:
-                with suppress(FileNotFoundError):
-                    path.unlink()
+        leaving = [path for path, _, begun in files if path.suffix == _PART and time.time() - begun > _ABANDONED]
+        target = _KEPT_AFTER_PRUNING * self.max_bytes if total > self.max_bytes else total
+        for path, size, _ in entries:
+            if total <= target:
+                break
+            leaving.append(path)
+            total -= size
+        for path in leaving:
+            with suppress(FileNotFoundError):
+                path.unlink()
 
 
 def default_store() -> Store | None:

@@ -22,10 +22,12 @@ from dcmerge.cli.options import (
 from dcmerge.cli.output import Progress, paragraph, print_json, seconds, size
 from dcmerge.errors import InputError
 from dcmerge.methods import method
+from dcmerge.methods.declare import Number
 from dcmerge.recipe import check_scale, merge_to_file
 from dcmerge.task_vectors import TaskVectors
 
 SUFFIX = ".safetensors"
+TOLERANCE = Number("Tolerance", "Relative residual that a randomised SVD may have; 0 is exact.", 0, 0.1, 1e-4)
 
 
 def add_to(commands: Commands, common: Parser) -> None:
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     with Progress() as progress:
         vectors = open_vectors(args, progress)
         refuse_inputs(out, vectors)
-        vectors.tolerance = checked_tolerance(args.tolerance)
+        vectors.tolerance = TOLERANCE.check("tolerance", args.tolerance)
         delta_only = args.delta_only or vectors.base is None
         merge_to_file(vectors, args.method, out, scale=scale, scale_origin=origin, delta_only=delta_only, progress=progress,
                       **parameters)  # fmt: skip
@@ -63,13 +65,6 @@ def run(args: argparse.Namespace) -> int:
     }  # fmt: skip
     print_json(report) if args.json else print(as_text(report))
     return 0
-
-
-def checked_tolerance(value: float) -> float:
-    """The residual that a randomised SVD may have."""
-    if not 0 <= value <= 0.1:
-        raise InputError(f"tolerance: expected a number in [0, 0.1], got {value:g}")
-    return value
 
 
 def checked_target(text: str, *, force: bool) -> Path:

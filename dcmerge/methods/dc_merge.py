@@ -9,7 +9,16 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.alignment import CoverBasis, aligned_deltas, diagonal_blocks, elected, keep_count, keep_thresholds, own_blocks
+from dcmerge.alignment import (
+    CoverBasis,
+    aligned_deltas,
+    diagonal_blocks,
+    elected,
+    keep_count,
+    keep_thresholds,
+    kept_entries,
+    own_blocks,
+)
 from dcmerge.checkpoints import LowRank
 from dcmerge.layers import Layer
 from dcmerge.linalg import SVD
@@ -36,7 +45,7 @@ class Trace:
     @cached_property
     def kept(self) -> Tensor:
         """The largest entries of each task, bool (T, k, k)."""
-        return self.aligned.abs() >= self.thresholds[:, None, None]
+        return kept_entries(self.aligned, self.thresholds)
 
     def _combined(self, survivors: Tensor) -> Tensor:
         """Φ of entries (T, ...): TIES' disjoint mean, or without election the sum."""
@@ -51,7 +60,7 @@ class Trace:
     def blocks(self) -> Tensor:
         """The T diagonal blocks of ``elected``, (T, r, r): with the mask nothing else needs to be computed."""
         own = own_blocks(self.aligned, self.basis.tasks).contiguous()  # (T, T, r, r)
-        return self._combined(own * (own.abs() >= self.thresholds[:, None, None, None]))
+        return self._combined(own * kept_entries(own, self.thresholds))
 
     @cached_property
     def masked(self) -> Tensor:

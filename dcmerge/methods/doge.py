@@ -8,10 +8,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from dcmerge.alignment import kept_entries, per_task
 from dcmerge.layers import Layer
+from dcmerge.methods.adam import ITERATIONS, descended
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
-from dcmerge.methods.ties import kept_threshold
+from dcmerge.methods.ties import trim_thresholds
 
 _ROUNDING = 1e-5
 
@@ -21,10 +23,7 @@ def _thresholds(layers: Sequence[Layer], *, density: float, **_: object) -> Tens
     matrices = [layer for layer in layers if layer.is_matrix]
     if not matrices:
         return torch.zeros(len(layers[0].tasks))
-    return torch.stack([
-        kept_threshold(torch.cat([layer.dense_delta(task).abs().flatten() for layer in matrices]), density)
-        for task in layers[0].tasks
-    ])  # fmt: skip
+    return trim_thresholds(matrices, density)
 
 
 @merging_method(
@@ -47,9 +46,7 @@ def doge(
     divisor: Annotated[
         float, Number("Subspace divisor", "The shared subspace has min(m, n) / divisor directions.", 1, 1000, 1, soft_high=16)
     ] = 6.0,
-    iterations: Annotated[
-        int, Number("Iterations", "Adam steps for each matrix.", 0, 10000, 50, integer=True, soft_high=1000)
-    ] = 400,
+    iterations: Annotated[int, ITERATIONS] = 400,
     learning_rate: Annotated[
         float, Number("Learning rate", "Adam moves an entry by about so much a step.", 0, 1, 1e-4, soft_high=1e-2)
     ] = 1e-4,
@@ -63,10 +60,8 @@ def doge(
         return torch.zeros_like(D[0])
     norms = D.flatten(1).norm(dim=1)
     lambdas = torch.where(norms > 0, eta / norms.clamp_min(1e-30), 0.0)
-    outside = shared_directions(layer, divisor)
-    delta = correction(D, lambdas, outside, iterations, learning_rate)
-    kept = D.abs() >= prepared.to(D.dtype)[:, None, None]
-    return (lambdas[:, None, None] * (D + delta) * kept).sum(dim=0)
+    delta = correction(D, lambdas, shared_directions(layer, divisor), iterations, learning_rate)
+    return (per_task(lambdas, D) * (D + delta) * kept_entries(D, prepared)).sum(dim=0)
 
 
 def shared_directions(layer: Layer, divisor: float) -> Tensor:
@@ -81,20 +76,17 @@ def shared_directions(layer: Layer, divisor: float) -> Tensor:
 
 def residuals(D: Tensor, lambdas: Tensor, delta: Tensor) -> Tensor:
     """⟨τ_j, τ_j − Σ_t λ_t (τ_t + Δ)⟩ of every row, (T, m)."""
-    merged = (lambdas[:, None, None] * D).sum(dim=0) + lambdas.sum() * delta
+    merged = (per_task(lambdas, D) * D).sum(dim=0) + lambdas.sum() * delta
     return (D * (D - merged)).sum(dim=2)
 
 
 def correction(D: Tensor, lambdas: Tensor, shared: Tensor, iterations: int, learning_rate: float) -> Tensor:
     """Δ (m, n) after Adam on the sum of squared residuals, its gradients orthogonal to the shared directions."""
-    delta = torch.zeros_like(D[0]).requires_grad_()
-    adam = torch.optim.Adam([delta], lr=learning_rate)
-    for _ in range(iterations):
-        rows = residuals(D, lambdas, delta.detach())
-        gradient = -2 * lambdas.sum() * (rows[:, :, None] * D).sum(dim=0)
-        outside = gradient - shared @ (shared.T @ gradient)
-        if outside.norm() <= _ROUNDING * gradient.norm():  # the shared directions fill the space: Adam would enlarge noise
-            break
-        delta.grad = outside
-        adam.step()
-    return delta.detach()
+
+    def outside(delta: Tensor) -> Tensor | None:
+        gradient = -2 * lambdas.sum() * (residuals(D, lambdas, delta)[:, :, None] * D).sum(dim=0)
+        rest = gradient - shared @ (shared.T @ gradient)
+        # Where the shared directions fill the space, only rounding is left, which Adam would enlarge.
+        return rest if rest.norm() > _ROUNDING * gradient.norm() else None
+
+    return descended(torch.zeros_like(D[0]), outside, iterations, learning_rate)

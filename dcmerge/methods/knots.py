@@ -9,11 +9,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from dcmerge.alignment import elected
 from dcmerge.checkpoints import LowRank
 from dcmerge.layers import Layer
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
-from dcmerge.methods.ties import disjoint_mean, kept_threshold, trimmed
+from dcmerge.methods.ties import kept_threshold, trimmed
 from dcmerge.task_vectors import Delta
 
 _SMALLEST = 1e-5  # of the joint singular values, as the authors do
@@ -69,4 +70,4 @@ def knots(
 ) -> Delta:
     """U · TIES(diag(s) V_tᵀ), trimmed over all layers together, elected and averaged entry by entry."""
     M = trimmed(prepared.matrices[layer.name], prepared.thresholds)
-    return LowRank(prepared.bases[layer.name], disjoint_mean(M))
+    return LowRank(prepared.bases[layer.name], elected(M))

@@ -9,7 +9,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.layers import Layer
+from dcmerge.alignment import per_task
+from dcmerge.layers import Layer, magnitudes
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
 
@@ -29,7 +30,7 @@ class Ranges:
 
 def competition(D: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """β_t = exp(T · n_t²) ∘ tanh(D_t ∘ ΣD), (T, ...): n_t is |D_t| clamped to low .. high and scaled to 0 .. 1."""
-    low, high = (limit.to(D.dtype).reshape(-1, *[1] * (D.dim() - 1)) for limit in (low, high))
+    low, high = per_task(low, D), per_task(high, D)
     n = (D.abs().clamp(min=low, max=high) - low) / (high - low).clamp_min(1e-30)
     return torch.exp(len(D) * n.square()) * torch.tanh(D * D.sum(dim=0))
 
@@ -37,8 +38,8 @@ def competition(D: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def _survey(layers: Sequence[Layer], *, ratio: float) -> Ranges:
     """Two passes over the model for every task: the range of its magnitudes, then that of its competition."""
     tasks = range(len(layers[0].tasks))
-    sizes = [torch.cat([layer.dense_delta(task).abs().flatten() for layer in layers]) for task in layers[0].tasks]
-    low, high = (torch.stack([_quantile(magnitudes, q) for magnitudes in sizes]) for q in (_EXTREMES, 1 - _EXTREMES))
+    sizes = [magnitudes(layers, task) for task in layers[0].tasks]
+    low, high = (torch.stack([_quantile(own, q) for own in sizes]) for q in (_EXTREMES, 1 - _EXTREMES))
     del sizes
     found = [torch.cat([competition(layer.dense_deltas(), low, high)[t].flatten() for layer in layers]) for t in tasks]
     threshold = torch.stack([_quantile(beta, 1 - ratio) for beta in found])
@@ -76,6 +77,6 @@ def pcb(
 
 def scores(D: Tensor, ranges: Ranges) -> Tensor:
     """s_t of one parameter, (T, ...) in 0 .. 1."""
-    threshold, top = (limit.to(D.dtype).reshape(-1, *[1] * (D.dim() - 1)) for limit in (ranges.threshold, ranges.top))
+    threshold, top = per_task(ranges.threshold, D), per_task(ranges.top, D)
     above = (competition(D, ranges.low, ranges.high) - threshold).clamp_min(0)
     return above / (top - threshold).clamp_min(1e-30)

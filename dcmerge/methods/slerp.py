@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
+from dcmerge.alignment import cosine
 from dcmerge.layers import Layer
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
@@ -37,9 +38,8 @@ def slerp(
 
 def arc(first: Tensor, second: Tensor, t: float) -> Tensor:
     """The point at t on the arc from the first to the second tensor."""
-    norms = first.double().norm() * second.double().norm()
-    c = ((first.double() * second.double()).sum() / norms).clamp(-1, 1) if norms > 0 else torch.tensor(1.0)
-    if c.abs() > _PARALLEL:
+    c = cosine(first, second)
+    if abs(c) > _PARALLEL or not (first.any() and second.any()):
         return (1 - t) * first + t * second
-    omega = torch.arccos(c)
-    return (torch.sin((1 - t) * omega) * first + torch.sin(t * omega) * second) / torch.sin(omega)
+    omega = math.acos(c)
+    return (math.sin((1 - t) * omega) * first + math.sin(t * omega) * second) / math.sin(omega)

@@ -9,7 +9,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.layers import Layer
+from dcmerge.alignment import elected, kept_entries
+from dcmerge.layers import Layer, magnitudes
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
 
@@ -24,23 +25,23 @@ class WholeModel:
 
 def trimmed(deltas: Tensor, thresholds: Tensor) -> Tensor:
     """Entries below their task's magnitude threshold set to zero; (T, ...)."""
-    return deltas * (deltas.abs() >= thresholds.reshape(-1, *[1] * (deltas.dim() - 1)))
+    return deltas * kept_entries(deltas, thresholds)
 
 
 def _survey(layers: Sequence[Layer], *, density: float, aggregate: str) -> WholeModel:
     """Two passes over the model: thresholds (one task's magnitudes in memory at a time), then the majority of signs."""
-    thresholds = torch.stack([_threshold(layers, task, density) for task in layers[0].tasks])
+    thresholds = trim_thresholds(layers, density)
     balance = sum(trimmed(layer.dense_deltas(), thresholds).sum(dim=0).sign().sum() for layer in layers)
     return WholeModel(thresholds, torch.sign(balance))
 
 
-def _threshold(layers: Sequence[Layer], task: str, density: float) -> Tensor:
-    """One task's threshold over the whole model: the authors' k-th smallest value with k = d − floor(density · d)."""
-    return kept_threshold(torch.cat([layer.dense_delta(task).abs().flatten() for layer in layers]), density)
+def trim_thresholds(layers: Sequence[Layer], density: float) -> Tensor:
+    """Each task's threshold over all these parameters together, (T,)."""
+    return torch.stack([kept_threshold(magnitudes(layers, task), density) for task in layers[0].tasks])
 
 
 def kept_threshold(magnitudes: Tensor, density: float) -> Tensor:
-    """The smallest magnitude that survives a trim to ``density``; magnitudes (d,)."""
+    """Where a trim of (d,) magnitudes to ``density`` cuts: the authors' k-th smallest value with k = d − floor(density · d)."""
     dropped = magnitudes.numel() - int(density * magnitudes.numel())
     return magnitudes.kthvalue(dropped).values if dropped else magnitudes.new_zeros(())
 
@@ -69,13 +70,4 @@ def ties(
 ) -> Tensor:
     """Disjoint mean or sum of the trimmed deltas that agree with the elected sign; zeros never count."""
     D = trimmed(layer.dense_deltas(), prepared.thresholds)
-    return disjoint_mean(D, prepared.majority_sign, aggregate)
-
-
-def disjoint_mean(D: Tensor, undecided: Tensor | float = 0.0, aggregate: str = "mean") -> Tensor:
-    """Mean (or sum) over the tasks of (T, ...) that agree with the sign of their sum, or with ``undecided`` where that is 0."""
-    gamma = D.sum(dim=0).sign()
-    gamma = torch.where(gamma == 0, undecided, gamma)
-    agrees = D * gamma > 0
-    total = (D * agrees).sum(dim=0)
-    return total if aggregate == "sum" else total / agrees.sum(dim=0).clamp_min(1)
+    return elected(D, prepared.majority_sign, aggregate)

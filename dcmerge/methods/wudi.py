@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dcmerge.layers import Layer
+from dcmerge.methods.adam import ITERATIONS, descended
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
 
@@ -30,9 +31,7 @@ def wudi(
         Choice("Solver", "adam: some steps from the sum, as the authors do; stopping early holds back. exact: the minimum, in "
                "closed form.", ("adam", "exact")),
     ] = "adam",
-    iterations: Annotated[
-        int, Number("Iterations", "Adam steps for each matrix.", 0, 10000, 50, integer=True, soft_high=1000)
-    ] = 300,
+    iterations: Annotated[int, ITERATIONS] = 300,
     learning_rate: Annotated[
         float, Number("Learning rate", "Adam moves an entry by about so much a step.", 0, 1, 1e-5, soft_high=1e-3)
     ] = 1e-5,
@@ -42,7 +41,8 @@ def wudi(
     A, B = _quadratic(D)
     if solver == "exact":
         return _minimum(A, B).to(D.dtype)
-    return _descended(D.sum(dim=0), A.to(D.dtype), B.to(D.dtype), iterations, learning_rate)
+    A, B = A.to(D.dtype), B.to(D.dtype)
+    return descended(D.sum(dim=0), lambda tau: 2 * (tau @ A - B), iterations, learning_rate)
 
 
 def _quadratic(D: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,12 +63,3 @@ def _minimum(A: Tensor, B: Tensor) -> Tensor:
     eigenvalues, Q = torch.linalg.eigh(A)
     present = eigenvalues > _CUTOFF * eigenvalues[-1].clamp_min(1e-300)
     return (B @ Q[:, present] / eigenvalues[present]) @ Q[:, present].T
-
-
-def _descended(start: Tensor, A: Tensor, B: Tensor, iterations: int, learning_rate: float) -> Tensor:
-    tau = start.clone().requires_grad_()
-    adam = torch.optim.Adam([tau], lr=learning_rate)
-    for _ in range(iterations):
-        tau.grad = 2 * (tau.detach() @ A - B)
-        adam.step()
-    return tau.detach()

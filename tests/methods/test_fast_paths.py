@@ -12,8 +12,8 @@ from torch import Tensor
 from dcmerge.layers import layer_of
 from dcmerge.methods.dc_merge import dc_merge
 from dcmerge.methods.tsv_m import tsv_m
-from dcmerge.spectra import smooth
 from tests.builders import layer_set, random_matrices, relative_error
+from tests.methods import published
 
 TOLERANCE = 1e-4
 
@@ -68,14 +68,11 @@ def plain_dc_merge(deltas: list[Tensor], rank: int | None, keep: float, rho: flo
         return torch.stack(deltas).double().mean(dim=0)
     factors = plain_factors(deltas, r)
     C_U, C_V = (plain_basis([f[side] for f in factors]) for side in (0, 2))
-    M = torch.stack([C_U.T @ (U * smooth(s, "linear", rho)) @ V.T @ C_V for U, s, V in factors])
+    M = torch.stack([C_U.T @ (U * published.flatter(s, "linear", rho)) @ V.T @ C_V for U, s, V in factors])
     width = smaller if r == smaller // tasks else M.shape[-1]
     thresholds = M.abs().flatten(1).sort(dim=1, descending=True).values[:, max(1, int(keep * width * width)) - 1]
     M = M * (M.abs() >= thresholds[:, None, None])
-    sign = M.sum(dim=0).sign()
-    agrees = (M.sign() == sign) & (sign != 0)
-    mean = (M * agrees).sum(dim=0) / agrees.sum(dim=0).clamp_min(1)
-    return C_U @ (mean * torch.block_diag(*[torch.ones(r, r, dtype=M.dtype)] * tasks)) @ C_V.T
+    return C_U @ (published.ties_small(list(M)) * published.block_mask(tasks * r, tasks)) @ C_V.T
 
 
 @pytest.mark.parametrize("case", CASES)
