@@ -76,7 +76,8 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], *, whole: boo
         "grid": {"rows": rows, "columns": columns, "pattern": "coupled", "xgap": 0.06, "ygap": 0.18},
         "annotations": [*names, *_FACET_AXES], "shapes": ends,
         **{_layout_axis("x", i): {"matches": "x" if i else None, "range": shown} for i in range(columns)},
-        **{_layout_axis("y", i): {"matches": "y" if i else None, "type": "log", "exponentformat": "power", "dtick": 1}
+        # Asked for: beside x axes that have a range, plotly leaves matched y axes at its default of five decades.
+        **{_layout_axis("y", i): {"matches": "y" if i else None, "type": "log", "autorange": True, "exponentformat": "power"}
            for i in range(rows)},
         "height": 90 + 210 * rows, "margin": {"l": 70, "r": 10, "t": 90, "b": 60},
         "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.06, "xanchor": "right", "x": 1},

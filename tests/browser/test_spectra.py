@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -40,6 +42,15 @@ def test_smoothing_and_rho_redraw_and_stay_chosen(page: Page, app_url: str) -> N
     go(page, "Spectra")
     assert smoothed(page) == at_two
     assert not errors_shown(page)
+
+
+@pytest.mark.parametrize("components", ["kept", "all"])
+def test_the_lines_fill_their_plots(page: Page, app_url: str, components: str) -> None:
+    visit(page, f"{app_url}/Spectra", smoothing="linear", components=components)
+    low, high = figure(page, FACETS).evaluate("plot => plot._fullLayout.yaxis.range")  # decades
+    values = [math.log10(y) for trace in traces(page, FACETS) for y in trace["y"] if y]
+    assert low < min(values) and max(values) < high
+    assert high - low < 1.3 * (max(values) - min(values))
 
 
 def test_a_link_opens_the_view_it_names(page: Page, app_url: str) -> None:
