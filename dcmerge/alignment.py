@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
-from dcmerge.linalg import NULL_TOLERANCE, SVD, on_all_threads, polar_factor
+from dcmerge.linalg import NULL_TOLERANCE, SVD, on_all_threads, polar_decomposition
 
 #: Entries looked at together when the largest ones are searched.
 _CHUNK = 64
@@ -44,8 +44,8 @@ class CoverBasis:
 
     def project_blocks_back(self, blocks: Tensor) -> LowRank:
         """C_U S C_Vᵀ, as two factors, of an S that is zero outside its T diagonal blocks, (T, r, r)."""
-        own_columns = self.U.unflatten(1, (self.tasks, self.block)).transpose(0, 1)  # (T, m, r)
-        return LowRank((own_columns @ blocks).transpose(0, 1).flatten(1), self.V.T)
+        own_columns = self.U.split(self.block, dim=1)
+        return LowRank(torch.cat([U @ S for U, S in zip(own_columns, blocks, strict=True)], dim=1), self.V.T)
 
 
 def concatenated(factors: Sequence[SVD], side: str) -> Tensor:
@@ -56,7 +56,8 @@ def concatenated(factors: Sequence[SVD], side: str) -> Tensor:
     columns = []
     for svd in factors:
         present = svd.s > NULL_TOLERANCE * svd.spectrum[:1].clamp_min(torch.finfo(svd.s.dtype).tiny)
-        columns.append(getattr(svd, side) * present)
+        vectors = getattr(svd, side)
+        columns.append(vectors if present.all() else vectors * present)
     return torch.cat(columns, dim=1)
 
 
@@ -68,14 +69,15 @@ def cover_basis(factors: Sequence[SVD]) -> CoverBasis:
     if len({svd.rank for svd in factors}) != 1:
         raise ValueError("a cover basis needs factors of one rank")
     sides = [concatenated(factors, side) for side in ("U", "V")]
-    U, V = on_all_threads(polar_factor, sides, worth=sides[0].shape[1] >= 256)
-    left, right = torch.stack([U.T @ f.U for f in factors]), torch.stack([f.V.T @ V for f in factors])
-    return CoverBasis(U, V, left, right)
+    (U, left), (V, right) = on_all_threads(polar_decomposition, sides, worth=sides[0].shape[1] >= 256)
+    tasks = len(factors)
+    left = left.unflatten(1, (tasks, -1)).transpose(0, 1)  # C_Uᵀ [U_1 .. U_T] is the polar decomposition's symmetric part
+    return CoverBasis(U, V, left.contiguous(), right.unflatten(0, (tasks, -1)))
 
 
-def aligned_deltas(basis: CoverBasis, smoothed: Sequence[Tensor]) -> Tensor:
-    """M_t = C_Uᵀ U_t diag(s̄_t) V_tᵀ C_V, (T, k, k) with k = T·r (DC-Merge, Eq. 10), from the basis' experts' own r values."""
-    return (basis.left * torch.stack(list(smoothed))[:, None, :]) @ basis.right
+def aligned_deltas(basis: CoverBasis, smoothed: Tensor) -> Tensor:
+    """M_t = C_Uᵀ U_t diag(s̄_t) V_tᵀ C_V, (T, k, k) with k = T·r (DC-Merge, Eq. 10), from the basis' experts' values (T, r)."""
+    return (basis.left * smoothed[:, None, :]) @ basis.right
 
 
 def keep_count(fraction: float, size: int) -> int:

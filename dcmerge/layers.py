@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from dcmerge.alignment import CoverBasis, cover_basis
 from dcmerge.cache import content_key
 from dcmerge.checkpoints import LowRank, dense, total
 from dcmerge.compatibility import Kind, Parameter
-from dcmerge.linalg import NUMERICS, SVD, on_all_threads, singular_values, truncated_svd
+from dcmerge.linalg import NUMERICS, SVD, on_all_threads, singular_values, truncated_svds
 from dcmerge.task_vectors import Delta, TaskVectors
 
 #: Matrices with fewer entries than this are computed as fast as a file is read.
@@ -101,10 +100,7 @@ class Layer:
     def _factors(self, rank: int) -> tuple[SVD, ...]:
         tensors = self._stored(
             "factors",
-            lambda: _as_tensors(on_all_threads(
-                partial(_decomposed, rank=rank, tolerance=self.vectors.tolerance), self.deltas(),
-                worth=self.vectors.kind == "full" and min(self.shape) >= 128,
-            )),
+            lambda: _as_tensors([_padded(svd, rank) for svd in truncated_svds(self.deltas(), rank, self.vectors.tolerance)]),
             fits=lambda known: known["0.s"].numel() >= rank,
         )
         return tuple(SVD(*(tensors[f"{t}.{part.name}"] for part in fields(SVD))) for t in range(len(self.tasks)))
@@ -150,10 +146,6 @@ def _numbered(values: Sequence[Tensor]) -> dict[str, Tensor]:
 
 def _as_tensors(factors: Sequence[SVD]) -> dict[str, Tensor]:
     return {f"{t}.{part}": value for t, svd in enumerate(factors) for part, value in vars(svd).items()}
-
-
-def _decomposed(delta: Delta, rank: int, tolerance: float) -> SVD:
-    return _padded(truncated_svd(delta, rank, tolerance), rank)
 
 
 def _padded(svd: SVD, rank: int) -> SVD:

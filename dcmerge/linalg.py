@@ -6,23 +6,27 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
+from dcmerge.eigen import gram_matrix, leading_eigenpairs
 from dcmerge.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 #: Raised whenever factors or bases change by more than rounding: what is cached on disk under another number is not read.
-NUMERICS = 2
+NUMERICS = 3
 #: Singular values below this share of the largest are rounding of float32 files, not directions.
 NULL_TOLERANCE = 1e-6
 #: Above this share of the largest singular value, the Gram route in float64 gives vectors good to about 1e-8.
 GRAM_TOLERANCE = 1e-4
 _ORTHONORMAL_TOLERANCE = 1e-8
+#: From this size on, a few leading vectors are worth the float32 start (``eigen.leading_eigenpairs``).
+_LARGE_GRAM = 256
 #: From this many columns on, a polar factor is tried in float32 first, which takes half the time. It is taken where the
 #: smallest eigenvalue of the Gram matrix is above this share of the largest, and the columns come out as orthonormal as this.
 _LARGE, _SINGLE_POLAR_TOLERANCE, _SINGLE_ORTHONORMAL = 100, 0.05, 1e-5
@@ -30,7 +34,10 @@ _LARGE, _SINGLE_POLAR_TOLERANCE, _SINGLE_ORTHONORMAL = 100, 0.05, 1e-5
 
 @dataclass(frozen=True)
 class SVD:
-    """``U diag(s) Vᵀ`` with ``U`` (m, r), ``s`` (r,), ``V`` (n, r), and ``spectrum``: every singular value, before truncation."""
+    """``U diag(s) Vᵀ`` with ``U`` (m, r), ``s`` (r,), ``V`` (n, r), and ``spectrum``: every singular value that is known.
+
+    Those are all of them, or the kept ones alone where a route was taken that saves the time for the others.
+    """
 
     U: Tensor
     s: Tensor
@@ -65,19 +72,29 @@ def truncated_svd(delta: Tensor | LowRank, rank: int | None = None, tolerance: f
     Signs are fixed: the entry of largest magnitude of every left vector is positive, so pictures do not flip.
     A dense delta goes through the eigenvectors of its smaller Gram matrix in float64, which keeps every singular value
     above 1e-8 of the largest (better than a float32 SVD); where a kept one is below ``GRAM_TOLERANCE`` of the largest,
-    its vectors come from a full float64 SVD instead. (A float32 Gram matrix took three quarters of the time and made the merge
-    ten times less exact, about 1e-4.) A low-rank delta goes through the QR of its factors.
+    its vectors come from a full float64 SVD instead. Where few components of a large matrix are wanted, eigenvectors in float32
+    are the start and float64 makes them exact (1.5 to 1.9 times as fast); then ``spectrum`` holds the kept values alone.
+    A low-rank delta goes through the Gram matrices of its factors.
 
     A ``tolerance`` above 0 allows a randomised SVD where it pays: it is taken only if ‖D v_i − s_i u_i‖ <= tolerance · s_i
     for every kept i, and its ``spectrum`` holds the kept values alone.
     """
     if isinstance(delta, LowRank):
-        svd = _svd_of_factors(delta)
+        svd, = svds_of_factors([delta])
     elif tolerance and rank and 4 * rank <= min(delta.shape) and (found := _randomised_svd(delta, rank, tolerance)):
         return found
     else:
         svd = _svd_of_dense(delta, min(delta.shape) if rank is None else min(rank, *delta.shape))
     return svd if rank is None else svd.truncate(rank)
+
+
+def truncated_svds(deltas: Sequence[Tensor | LowRank], rank: int, tolerance: float = 0.0) -> list[SVD]:
+    """``truncated_svd`` of deltas of one shape: dense ones two at a time where it pays, adapters of one rank in one batch."""
+    low = [delta for delta in deltas if isinstance(delta, LowRank)]
+    if len(low) == len(deltas) and len({delta.rank for delta in low}) == 1:
+        return [svd.truncate(rank) for svd in svds_of_factors(low)]
+    decomposed = partial(truncated_svd, rank=rank, tolerance=tolerance)
+    return on_all_threads(decomposed, deltas, worth=not low and min(deltas[0].shape) >= 128)
 
 
 def singular_values(delta: Tensor | LowRank) -> Tensor:
@@ -87,19 +104,32 @@ def singular_values(delta: Tensor | LowRank) -> Tensor:
 
 def _svd_of_dense(delta: Tensor, rank: int) -> SVD:
     wide = delta.shape[0] <= delta.shape[1]
-    D = (delta if wide else delta.T).to(compute_device()).double()  # (small, large)
+    D = (delta if wide else delta.T).to(compute_device())  # (small, large)
+    G = gram_matrix(D)
     if not rank:
-        spectrum = torch.linalg.eigvalsh(D @ D.T).flip(0).clamp_min(0).sqrt()
-        return _with_fixed_signs(delta.new_zeros(delta.shape[0], 0), delta.new_zeros(delta.shape[1], 0), spectrum, 0, delta.dtype)
-    eigenvalues, vectors = torch.linalg.eigh(D @ D.T)
+        spectrum = torch.linalg.eigvalsh(G).flip(0).clamp_min(0).sqrt()
+        return _on_cpu(D.new_zeros(delta.shape[0], 0), D.new_zeros(delta.shape[1], 0), spectrum, delta.dtype)
+    U, V, spectrum = _few_leading(D, G, rank) or _all_components(D.double(), G, rank)
+    return _on_cpu(*((U, V) if wide else (V, U)), spectrum, delta.dtype)
+
+
+def _few_leading(D: Tensor, G: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Leading U, V and s of a large float32 matrix; None where it is not one, or they are not exact enough."""
+    if len(G) < _LARGE_GRAM or D.dtype == torch.float64 or (found := leading_eigenpairs(G, rank)) is None:
+        return None
+    s, U = found[0].sqrt(), found[1]
+    return U, (D.float().T @ U.float()) / s, s
+
+
+def _all_components(D: Tensor, G: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Leading U and V, and the whole spectrum, of a float64 matrix."""
+    eigenvalues, vectors = torch.linalg.eigh(G)
     spectrum = eigenvalues.flip(0).clamp_min(0).sqrt()
     if spectrum[rank - 1] <= GRAM_TOLERANCE * spectrum[0]:
         U, spectrum, Vt = torch.linalg.svd(D, full_matrices=False)
-        U, V = U[:, :rank], Vt[:rank].T
-    else:
-        U = vectors.flip(1)[:, :rank]
-        V = (D.T @ U) / spectrum[:rank]
-    return _with_fixed_signs(*((U, V) if wide else (V, U)), spectrum, rank, delta.dtype)
+        return U[:, :rank], Vt[:rank].T, spectrum
+    U = vectors.flip(1)[:, :rank]
+    return U, (D.T @ U) / spectrum[:rank], spectrum
 
 
 def _randomised_svd(delta: Tensor, rank: int, tolerance: float, oversample: int = 16, iterations: int = 4) -> SVD | None:
@@ -113,26 +143,46 @@ def _randomised_svd(delta: Tensor, rank: int, tolerance: float, oversample: int 
     U, s, V = (Q @ U)[:, :rank], s[:rank], Vt[:rank].T
     if ((D @ V - U * s).norm(dim=0) > tolerance * s).any():
         return None
-    return _with_fixed_signs(U, V, s, rank, delta.dtype)
+    return _on_cpu(U, V, s, delta.dtype)
 
 
-def _svd_of_factors(delta: LowRank) -> SVD:
-    """SVD of ``left @ right`` from the thin QR of both: O((m + n) r²) instead of O(m n min(m, n))."""
-    Q_left, R_left = torch.linalg.qr(delta.left.double())
-    Q_right, R_right = torch.linalg.qr(delta.right.double().T)
-    U, s, Vt = torch.linalg.svd(R_left @ R_right.T, full_matrices=False)
-    return _with_fixed_signs(Q_left @ U, Q_right @ Vt.T, s, s.numel(), delta.left.dtype)
+def svds_of_factors(deltas: Sequence[LowRank]) -> list[SVD]:
+    """SVD of every ``left @ right``, (m, n) and r the same for all, from r x r matrices: O((m + n) r²) each."""
+    left = torch.stack([delta.left for delta in deltas])
+    right = torch.stack([delta.right for delta in deltas])
+    (W_left, R_left), (W_right, R_right) = _orthogonaliser(left.double()), _orthogonaliser(right.double().mT)
+    U, s, Vt = torch.linalg.svd(R_left @ R_right.mT, full_matrices=False)
+    dtype = _result_dtype(left.dtype)
+    U, V = _with_fixed_signs(W_left(U).to(dtype), W_right(Vt.mT).to(dtype))
+    return [SVD(*parts) for parts in zip(U, s.to(dtype), V, s.to(dtype), strict=True)]
 
 
-def _with_fixed_signs(U: Tensor, V: Tensor, spectrum: Tensor, rank: int, dtype: torch.dtype) -> SVD:
-    """On the CPU, in float32 or float64."""
-    U, V, spectrum = U.cpu(), V.cpu(), spectrum.cpu()
-    if rank:
-        signs = U.gather(0, U.abs().argmax(dim=0, keepdim=True)).sign()
-        signs[signs == 0] = 1
-        U, V = U * signs, V * signs
-    dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
-    return SVD(U.to(dtype).contiguous(), spectrum[:rank].to(dtype), V.to(dtype).contiguous(), spectrum.to(dtype))
+def _orthogonaliser(X: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """X = Q R of (T, m, r) with orthonormal Q, as Y -> Q Y and R: by the Gram matrices where no columns are near dependent."""
+    eigenvalues, E = torch.linalg.eigh(X.mT @ X)
+    if X.shape[1] >= X.shape[2] and (eigenvalues[:, 0] > GRAM_TOLERANCE**2 * eigenvalues[:, -1]).all():
+        root = eigenvalues.sqrt()
+        return lambda Y: X @ (E / root[:, None, :] @ Y), root[:, :, None] * E.mT
+    Q, R = torch.linalg.qr(X)
+    return lambda Y: Q @ Y, R
+
+
+def _on_cpu(U: Tensor, V: Tensor, spectrum: Tensor, dtype: torch.dtype) -> SVD:
+    U, V, spectrum = (value.to("cpu", _result_dtype(dtype)) for value in (U, V, spectrum))
+    if U.shape[1]:
+        U, V = _with_fixed_signs(U, V)
+    return SVD(U.contiguous(), spectrum[: U.shape[1]], V.contiguous(), spectrum)
+
+
+def _with_fixed_signs(U: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+    """The same vectors (..., m, r) and (..., n, r), the entry of largest magnitude of every left one positive."""
+    lowest, highest = U.aminmax(dim=-2, keepdim=True)
+    signs = torch.where(highest >= -lowest, 1, -1).to(U.dtype)
+    return U * signs, V * signs
+
+
+def _result_dtype(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype in (torch.float32, torch.float64) else torch.float32
 
 
 def compute_device() -> torch.device:
@@ -166,41 +216,49 @@ def on_all_threads(function: Callable[[Item], Result], items: Sequence[Item], wo
 def polar_factor(C: Tensor) -> Tensor:
     """The nearest matrix with orthonormal columns, ``argmin ‖Q − C‖_F = C (CᵀC)^(−1/2)``; (m, k) with k <= m.
 
-    Löwdin's symmetric orthogonalisation, called whitening in DC-Merge (Eq. 9) and TSV-M. Computed from the Gram matrix in
-    float64 (in float32 where k is large and the columns far from dependent), checked for orthonormality, from the SVD where the
-    check fails. Where C is rank-deficient (two equal experts, an expert without change) an orthonormal completion would be
-    arbitrary and bring in directions that no expert has: then the factor is the unique partial isometry on C's range, and equal
-    columns share their direction. Raises ValueError if k > m.
+    Löwdin's symmetric orthogonalisation, called whitening in DC-Merge (Eq. 9) and TSV-M. Raises ValueError if k > m.
+    """
+    return polar_decomposition(C)[0]
+
+
+def polar_decomposition(C: Tensor) -> tuple[Tensor, Tensor]:
+    """C = Q H: the polar factor Q (m, k) and H = (CᵀC)^(1/2) = QᵀC, (k, k); k <= m.
+
+    Computed from the Gram matrix in float64 (in float32 where k is large and the columns far from dependent), checked for
+    orthonormality, from the SVD where the check fails. Where C is rank-deficient (two equal experts, an expert without change)
+    an orthonormal completion would be arbitrary and bring in directions that no expert has: then Q is the unique partial
+    isometry on C's range, and equal columns share their direction. Raises ValueError if k > m.
     """
     m, k = C.shape
     if k > m:
         raise ValueError(f"a polar factor needs at least as many rows as columns, got {m} x {k}")
     if k == 0:
-        return C.clone()
+        return C.clone(), C.new_zeros(0, 0)
     X = C.to(compute_device())
+    roots = None
     if k >= _LARGE and X.dtype == torch.float32 and m >= 2 * k:  # as many columns as rows are hardly ever independent enough
-        W = _inverse_root(X.T @ X, _SINGLE_POLAR_TOLERANCE, _SINGLE_ORTHONORMAL)
-        if W is not None:
-            return (X @ W).cpu()
-    X = X.double()
-    W = _inverse_root(X.T @ X, GRAM_TOLERANCE**2, _ORTHONORMAL_TOLERANCE)
-    return (_polar_by_svd(X) if W is None else X @ W).to(C.dtype).cpu()
+        roots = _roots(X.T @ X, _SINGLE_POLAR_TOLERANCE, _SINGLE_ORTHONORMAL)
+    if roots is None:
+        X = X.double()
+        roots = _roots(gram_matrix(X.T), GRAM_TOLERANCE**2, _ORTHONORMAL_TOLERANCE)
+    Q, H = _polar_by_svd(X) if roots is None else (X @ roots[0], roots[1])
+    return Q.to(C.dtype).cpu(), H.to(C.dtype).cpu()
 
 
-def _inverse_root(gram: Tensor, smallest: float, tolerance: float) -> Tensor | None:
-    """G^(−1/2) of a positive definite (k, k) matrix; None with an eigenvalue below ``smallest`` of the largest, or inexact."""
-    eigenvalues, Q = torch.linalg.eigh(gram)
+def _roots(G: Tensor, smallest: float, tolerance: float) -> tuple[Tensor, Tensor] | None:
+    """G^(−1/2), G^(1/2) of a positive definite (k, k); None with an eigenvalue below ``smallest`` of the largest, or inexact."""
+    eigenvalues, E = torch.linalg.eigh(G)
     if not eigenvalues[0] > max(0.0, smallest * eigenvalues[-1].item()):
         return None
-    W = (Q * eigenvalues.rsqrt()) @ Q.T
-    error = (W @ gram @ W - torch.eye(len(gram), dtype=W.dtype, device=W.device)).abs().max()
-    return W if error < tolerance else None
+    W, H = (E * eigenvalues.rsqrt()) @ E.T, (E * eigenvalues.sqrt()) @ E.T
+    error = (W @ G @ W - torch.eye(len(G), dtype=W.dtype, device=W.device)).abs().max()
+    return (W, H) if error < tolerance else None
 
 
-def _polar_by_svd(X: Tensor) -> Tensor:
+def _polar_by_svd(X: Tensor) -> tuple[Tensor, Tensor]:
     U, s, Vt = torch.linalg.svd(X, full_matrices=False)
     present = s > NULL_TOLERANCE * s.max().clamp_min(torch.finfo(X.dtype).tiny)
-    return U[:, present] @ Vt[present]
+    return U[:, present] @ Vt[present], (Vt.T * s) @ Vt
 
 
 def frobenius_norm(delta: Tensor | LowRank) -> float:

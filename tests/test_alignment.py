@@ -45,7 +45,7 @@ def test_cover_basis_of_orthogonal_tasks_is_their_own_basis() -> None:
     basis = cover_basis([a, b])
     torch.testing.assert_close(basis.U, I4)
     torch.testing.assert_close(basis.V, I4[:, [1, 0, 3, 2]])
-    M = aligned_deltas(basis, [a.s, b.s])
+    M = aligned_deltas(basis, torch.stack([a.s, b.s]))
     torch.testing.assert_close(M[0], torch.diag(torch.tensor([3.0, 1, 0, 0])))
     torch.testing.assert_close(M[1], torch.diag(torch.tensor([0.0, 0, 2, 1])))
 
@@ -62,7 +62,7 @@ def test_cover_basis_of_overlapping_tasks_worked_by_hand() -> None:
     torch.testing.assert_close(basis.U[:, 1], torch.tensor([-turned[1], turned[0]]))
     torch.testing.assert_close(basis.V, torch.eye(2))
     c, s = turned.tolist()
-    M = aligned_deltas(basis, [2 * a.s, b.s])
+    M = aligned_deltas(basis, torch.stack([2 * a.s, b.s]))
     torch.testing.assert_close(M[0], torch.tensor([[2 * c, 0], [-2 * s, 0]]))
     torch.testing.assert_close(M[1], torch.tensor([[0, 0.6 * c + 0.8 * s], [0, 0.8 * c - 0.6 * s]]))
 
@@ -74,14 +74,14 @@ def test_cover_basis_is_orthonormal_and_spans_every_task(tasks: int, rank: int, 
     basis = cover_basis(factors)
     eye = torch.eye(tasks * rank)
     assert (basis.U.T @ basis.U - eye).abs().max() < 1e-5 and (basis.V.T @ basis.V - eye).abs().max() < 1e-5
-    for svd, M in zip(factors, aligned_deltas(basis, [f.s for f in factors]), strict=True):
+    for svd, M in zip(factors, aligned_deltas(basis, torch.stack([f.s for f in factors])), strict=True):
         assert reconstruction_error(svd, svd.s, M, basis) < 1e-4
 
 
 def test_reconstruction_in_float64_is_exact() -> None:
     factors = [truncated_svd(D.double(), 3) for D in random_matrices(3, 12, 10)]
     basis = cover_basis(factors)
-    M = aligned_deltas(basis, [f.s for f in factors])
+    M = aligned_deltas(basis, torch.stack([f.s for f in factors]))
     assert max(reconstruction_error(f, f.s, m, basis) for f, m in zip(factors, M, strict=True)) < 1e-13
 
 
@@ -100,7 +100,7 @@ def test_cover_basis_of_deficient_tasks_spans_them_and_no_more(deltas: list[Tens
     basis = cover_basis(factors)
     for Q in (basis.U, basis.V):
         assert (Q @ Q.T @ Q - Q).abs().max() < 1e-5
-    for svd, M in zip(factors, aligned_deltas(basis, [f.s for f in factors]), strict=True):
+    for svd, M in zip(factors, aligned_deltas(basis, torch.stack([f.s for f in factors])), strict=True):
         assert reconstruction_error(svd, svd.s, M, basis) < 1e-5
 
 

@@ -88,8 +88,8 @@ def matching(vectors: TaskVectors, pattern: str | None) -> list[str]:
 
 def spectra_of(layer: Layer, smoothing: str, rho: float, rank: int | None) -> Iterator[tuple[str, Spectrum]]:
     """Task and spectrum, in task order; the values of the leading ``rank`` components are smoothed."""
-    for task, svd in zip(layer.tasks, layer.factors(layer.rank(rank)), strict=True):
-        yield task, Spectrum(svd.spectrum, smooth(svd.s, smoothing, rho), key_figures(svd.spectrum, TOP_FRACTION))
+    for task, svd, values in zip(layer.tasks, layer.factors(layer.rank(rank)), layer.spectra(), strict=True):
+        yield task, Spectrum(values, smooth(svd.s, smoothing, rho), key_figures(values, TOP_FRACTION))
 
 
 def _layer_dict(layer: Layer, spectra: dict[str, Spectrum]) -> dict[str, object]:

@@ -35,7 +35,7 @@ class Trace:
 
     truncated: tuple[SVD, ...]
     smoothing: Smoothing
-    smoothed: tuple[Tensor, ...]
+    smoothed: Tensor  # (T, r)
     basis: CoverBasis
     aligned: Tensor  # (T, k, k): M_t = C_Uᵀ D̄_t C_V
     thresholds: Tensor  # (T,): magnitude of each task's smallest kept entry
@@ -106,7 +106,7 @@ def trace(
         return None
     factors, basis = layer.factors(r), layer.cover_basis(r)
     strategy = smoothing_in_use(smoothing, layer.vectors.kind)
-    smoothed = tuple(smooth(svd.s, strategy, rho) for svd in factors)
+    smoothed = smooth(torch.stack([svd.s for svd in factors]), strategy, rho)
     M = aligned_deltas(basis, smoothed)
     padded = layer.vectors.kind == "full" and r == layer.default_rank()
     thresholds = keep_thresholds(M, keep_count(keep, min(layer.shape) if padded else M.shape[-1]))

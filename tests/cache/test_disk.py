@@ -157,7 +157,7 @@ def opened(folder: Path, store: Store, seed: int = 0) -> TaskVectors:
 
 
 def no_svd(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("truncated_svd", "cover_basis"):
+    for name in ("truncated_svds", "cover_basis"):
         monkeypatch.setattr(f"dcmerge.layers.{name}", lambda *_: pytest.fail("factors were computed again"))
 
 
