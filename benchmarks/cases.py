@@ -166,7 +166,7 @@ def _cold_and_warm(folder: Path, runs: int, count: int, width: int) -> tuple[flo
 
 
 def routes(runs: int) -> Iterator[Row]:
-    """Why the truncated SVD takes the Gram matrix in float64: seconds, and the worst kept singular value against float64."""
+    """Why the truncated SVD finishes in float64: seconds, and the worst kept singular value against float64."""
     for shape in ((768, 768), (768, 3072), (1024, 4096)):
         D = models.delta(shape, torch.Generator().manual_seed(1))
         r, timer = min(shape) // TASKS, Timer(runs)
@@ -180,7 +180,7 @@ def routes(runs: int) -> Iterator[Row]:
             "full": found["full"].S[:r], "gram32": found["gram32"].eigenvalues.flip(0)[:r].clamp_min(0).sqrt(),
             "ours": found["ours"].s,
         }  # fmt: skip
-        for name, what in (("gram32", "Gram matrix in float32"), ("ours", "Gram matrix in float64 (in use)")):
+        for name, what in (("gram32", "Gram matrix in float32"), ("ours", "float32 start, float64 finish (in use)")):
             worst = ((errors[name] - exact).abs() / exact).max().item()
             said = f"{r} of {shape}: {what} against a full float32 SVD"
             yield Row("svd", said, timer.median("full"), timer.median(name), worst, "error < 1e-4", runs)

@@ -12,6 +12,8 @@ from dcmerge.errors import InputError
 from dcmerge.methods import fitting_methods, method, methods
 
 ALL = "all"
+#: Test and validation images a task with --quick: every method of the demo within a few minutes, intervals of about 5 points.
+QUICK_IMAGES = 40
 
 
 def add_to(commands: Commands, common: Parser) -> None:
@@ -20,10 +22,14 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_zoo(parser)
     parser.add_argument("--methods", default=ALL, metavar="A,B,C",
                         help="slugs, or all that can merge this zoo (default); averaging always runs")  # fmt: skip
+    parser.add_argument("--quick", action="store_true",
+                        help=f"a first look: {QUICK_IMAGES} test and validation images a task where no limit is given")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     slugs = chosen_methods(args.methods)
+    if args.quick and args.limit is None:
+        args.limit = QUICK_IMAGES
     with Progress() as progress:
         bench = named_zoo(args.zoo, progress).bench
         skipped = fitting_methods(bench.vectors)[1] if args.methods == ALL else {}

@@ -40,3 +40,9 @@ def test_compare_two_methods_on_few_images(run: Run) -> None:
     assert [row["name"] for row in found["rows"]] == ["zero-shot", "average", "task_arithmetic", "experts"]
     assert all(len(row["accuracy"]["tasks"]) == TASKS for row in found["rows"])
     assert found["measured_on"] == "test split, 3 images a task"
+
+
+def test_a_quick_comparison_takes_few_images_unless_a_limit_is_given(run: Run) -> None:
+    found = run("compare", "--zoo=demo", "--methods=average", "--quick", "--json").json
+    assert found["measured_on"] == "test split, 40 images a task" and found["val_limit"] == 40
+    assert run("compare", "--zoo=demo", "--methods=average", "--quick", "--limit=2", "--json").json["limit"] == 2
