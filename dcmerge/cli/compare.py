@@ -23,7 +23,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     parser.add_argument("--methods", default=ALL, metavar="A,B,C",
                         help="slugs, or all that can merge this zoo (default); averaging always runs")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
-                        help=f"a first look: {QUICK_IMAGES} test and validation images a task where no limit is given")  # fmt: skip
+                        help=f"a first look: {QUICK_IMAGES} images a task and split where no limit is given")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
