@@ -67,9 +67,14 @@ def finished(key: str) -> Work | None:
     return work
 
 
-@st.fragment(run_every=0.5)
 def watch(key: str) -> None:
     """Progress and a cancel button while the work runs; redraws the page when it ends."""
+    if key in st.session_state:  # without work there is nothing to ask the server for twice a second
+        _watched(key)
+
+
+@st.fragment(run_every=0.5)
+def _watched(key: str) -> None:
     work: Work | None = st.session_state.get(key)
     if work is None:
         return
