@@ -165,16 +165,18 @@ def subspace_affinity(A: Tensor, B: Tensor) -> float:
     return ((A.T @ B) ** 2).sum().item() / smaller if smaller else 0.0
 
 
-def subspace_alignment_ratio(merged: SVD, delta: Tensor, error: float = 0.05) -> float:
+def subspace_alignment_ratio(merged: SVD, delta: Tensor, size: float | None = None, error: float = 0.05) -> float:
     """‖Π_k D_t‖_F / ‖D_t‖_F in [0, 1], Π_k onto the merged matrix's leading left directions (Iso, arXiv 2502.04959, Eq. 4).
 
     k is the smallest number that rebuilds the merged matrix up to ``error`` of its norm: how much of an expert's change
-    lies where the merge acts. 0 where one of them is zero.
+    lies where the merge acts. 0 where one of them is zero. ``size`` is the merged matrix's norm; without it, that of the
+    singular values that are known.
     """
     energy = merged.spectrum.double() ** 2
-    k = int((energy.cumsum(0) < (1 - error**2) * energy.sum()).sum()) + 1
+    whole = energy.sum().item() if size is None else size**2
+    k = int((energy.cumsum(0) < (1 - error**2) * whole).sum()) + 1
     norm = delta.norm()
-    return ((merged.U[:, :k].T @ delta).norm() / norm).item() if norm > 0 and energy.sum() > 0 else 0.0
+    return ((merged.U[:, :k].T @ delta).norm() / norm).item() if norm > 0 and whole > 0 else 0.0
 
 
 def overlap(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:

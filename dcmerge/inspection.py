@@ -21,7 +21,7 @@ from dcmerge.alignment import (
 from dcmerge.checkpoints import dense
 from dcmerge.errors import Cancelled
 from dcmerge.layers import Layer, layer_of
-from dcmerge.linalg import truncated_svd
+from dcmerge.linalg import frobenius_norm, truncated_svd
 from dcmerge.methods.dc_merge import Trace, trace
 from dcmerge.naming import by_depth
 from dcmerge.spectra import KeyFigures, key_figures, top_share
@@ -52,8 +52,8 @@ class LayerSpectra:
 
 def layer_spectra(layer: Layer, **parameters: object) -> LayerSpectra:
     """Raw, smoothed and aligned spectra of one matrix; ``parameters`` are DC-Merge's (rank, smoothing, rho, keep, …)."""
+    spectra = layer.spectra()  # first: a smaller rank then reuses its factors
     stages = trace(layer, **parameters)
-    spectra = layer.spectra()
     if stages is None:
         empty = torch.zeros(0)
         tasks = [TaskSpectrum(t, s, empty, empty, key_figures(s), key_figures(empty))
@@ -193,6 +193,7 @@ def consistency(
 def _layer_consistency(layer: Layer, merged: Delta) -> Sequence[Sequence[float]]:
     r = layer.default_rank()
     own, whole, rows = truncated_svd(merged, r * len(layer.tasks)), dense(merged), []
+    size = frobenius_norm(merged)
     for svd, delta in zip(layer.factors(r), layer.dense_deltas(), strict=True):
-        rows.append((dirsim(own, svd), subspace_alignment_ratio(own, delta), cosine(whole, delta)))
+        rows.append((dirsim(own, svd), subspace_alignment_ratio(own, delta, size), cosine(whole, delta)))
     return rows

@@ -26,7 +26,7 @@ from dcmerge.alignment import (
     subspace_affinity,
     subspace_alignment_ratio,
 )
-from dcmerge.linalg import SVD, polar_factor, truncated_svd
+from dcmerge.linalg import SVD, frobenius_norm, polar_factor, truncated_svd
 from tests.builders import random_matrices
 
 I4 = torch.eye(4)
@@ -239,6 +239,17 @@ def test_subspace_alignment_ratio_worked_by_hand() -> None:
 def test_subspace_alignment_ratio_of_zero_is_zero() -> None:
     zero = torch.zeros(4, 4)
     assert subspace_alignment_ratio(truncated_svd(zero), I4) == subspace_alignment_ratio(truncated_svd(I4), zero) == 0
+
+
+def test_subspace_alignment_counts_the_energy_that_was_not_kept() -> None:
+    """Of a large matrix only the kept singular values are known; with its norm they give what the whole spectrum gives."""
+    whole, delta = truncated_svd(random_matrices(1, 256, 300)[0]), random_matrices(1, 256, 300, 1)[0]
+    merged = whole.dense(0.97 ** torch.arange(256))
+    kept, whole = truncated_svd(merged, 32), truncated_svd(merged).truncate(32)
+    assert (kept.spectrum.numel(), whole.spectrum.numel()) == (32, 256)
+    wanted = subspace_alignment_ratio(whole, delta, error=0.3)
+    assert subspace_alignment_ratio(kept, delta, frobenius_norm(merged), error=0.3) == pytest.approx(wanted, rel=1e-5)
+    assert subspace_alignment_ratio(kept, delta, error=0.3) < 0.95 * wanted
 
 
 def test_cosine() -> None:
