@@ -36,6 +36,7 @@ def browser(runs: int) -> Iterator[Row]:
             open_page(page, f"{app.url}/Merge?smoothing=linear&dc_merge.alpha=0.5", timeout=180)
             waits = _rests(page, page.get_by_role("slider").last, 8)
             yield _row("α moved on the Merge page to the new accuracy (50 images a task)", waits, "< 3 s")
+            yield _row("Cancel clicked during the search for α to the word that it was", [_cancelled(page) for _ in range(4)], "")
 
 
 def _first_chart(chrome: object, variables: dict[str, str]) -> float:
@@ -77,6 +78,19 @@ def _rests(page: Page, slider: Locator, presses: int) -> list[float]:
         wait_idle(page, settle=0.05)
         waits.append(time.perf_counter() - began)
     return waits
+
+
+def _cancelled(page: Page) -> float:
+    """Seconds from a click on Cancel until the page says so."""
+    page.get_by_role("button", name="Find α").click()
+    cancel = page.get_by_role("button", name="Cancel")
+    cancel.wait_for()
+    began = time.perf_counter()
+    cancel.click()
+    page.get_by_text("cancelled, nothing was changed").wait_for()
+    took = time.perf_counter() - began
+    wait_idle(page)
+    return took
 
 
 def _row(what: str, waits: list[float], target: str) -> Row:

@@ -23,7 +23,6 @@ from tools.browser import errors_shown, wait_idle
 QUICK = 25
 METHOD = "task_arithmetic"
 BARS = "Accuracy per task"
-#: Seconds from a click on Cancel to the word that it was: 2 on a free machine, and three more processes may want it.
 #: Seconds for 16 passes over 1,000 test images each, which a busy machine stretches.
 TEST_SPLIT = 800.0
 
