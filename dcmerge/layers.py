@@ -127,7 +127,7 @@ class Layer:
         found = [svd.spectrum for svd in self.factors(self.default_rank())]
         if self.vectors.kind == "lora" or found[0].numel() == min(self.shape):
             return tuple(found)
-        # A randomised SVD knows the kept values alone.
+        # The quick routes know the kept values alone (see ``truncated_svd``).
         tensors = self._stored("spectra", lambda: _numbered(on_all_threads(singular_values, self.deltas())))
         return tuple(tensors[str(t)] for t in range(len(self.tasks)))
 

@@ -80,7 +80,7 @@ def truncated_svd(delta: Tensor | LowRank, rank: int | None = None, tolerance: f
     for every kept i, and its ``spectrum`` holds the kept values alone.
     """
     if isinstance(delta, LowRank):
-        svd, = svds_of_factors([delta])
+        svd, = _svds_of_factors([delta])
     elif tolerance and rank and 4 * rank <= min(delta.shape) and (found := _randomised_svd(delta, rank, tolerance)):
         return found
     else:
@@ -92,7 +92,7 @@ def truncated_svds(deltas: Sequence[Tensor | LowRank], rank: int, tolerance: flo
     """``truncated_svd`` of deltas of one shape: dense ones two at a time where it pays, adapters of one rank in one batch."""
     low = [delta for delta in deltas if isinstance(delta, LowRank)]
     if len(low) == len(deltas) and len({delta.rank for delta in low}) == 1:
-        return [svd.truncate(rank) for svd in svds_of_factors(low)]
+        return [svd.truncate(rank) for svd in _svds_of_factors(low)]
     decomposed = partial(truncated_svd, rank=rank, tolerance=tolerance)
     return on_all_threads(decomposed, deltas, worth=not low and min(deltas[0].shape) >= 128)
 
@@ -146,15 +146,15 @@ def _randomised_svd(delta: Tensor, rank: int, tolerance: float, oversample: int 
     return _on_cpu(U, V, s, delta.dtype)
 
 
-def svds_of_factors(deltas: Sequence[LowRank]) -> list[SVD]:
+def _svds_of_factors(deltas: Sequence[LowRank]) -> list[SVD]:
     """SVD of every ``left @ right``, (m, n) and r the same for all, from r x r matrices: O((m + n) r²) each."""
     left = torch.stack([delta.left for delta in deltas])
     right = torch.stack([delta.right for delta in deltas])
     (W_left, R_left), (W_right, R_right) = _orthogonaliser(left.double()), _orthogonaliser(right.double().mT)
     U, s, Vt = torch.linalg.svd(R_left @ R_right.mT, full_matrices=False)
-    dtype = _result_dtype(left.dtype)
-    U, V = _with_fixed_signs(W_left(U).to(dtype), W_right(Vt.mT).to(dtype))
-    return [SVD(*parts) for parts in zip(U, s.to(dtype), V, s.to(dtype), strict=True)]
+    U, s, V = (value.to(_result_dtype(left.dtype)) for value in (W_left(U), s, W_right(Vt.mT)))
+    U, V = _with_fixed_signs(U, V)
+    return [SVD(*parts) for parts in zip(U, s, V, s, strict=True)]
 
 
 def _orthogonaliser(X: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
@@ -250,8 +250,9 @@ def _roots(G: Tensor, smallest: float, tolerance: float) -> tuple[Tensor, Tensor
     eigenvalues, E = torch.linalg.eigh(G)
     if not eigenvalues[0] > max(0.0, smallest * eigenvalues[-1].item()):
         return None
-    W, H = (E * eigenvalues.rsqrt()) @ E.T, (E * eigenvalues.sqrt()) @ E.T
-    error = (W @ G @ W - torch.eye(len(G), dtype=W.dtype, device=W.device)).abs().max()
+    W = (E * eigenvalues.rsqrt()) @ E.T
+    H = W @ G
+    error = (H @ W - torch.eye(len(G), dtype=W.dtype, device=W.device)).abs().max()
     return (W, H) if error < tolerance else None
 
 

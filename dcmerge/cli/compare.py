@@ -12,7 +12,7 @@ from dcmerge.errors import InputError
 from dcmerge.methods import fitting_methods, method, methods
 
 ALL = "all"
-#: Test and validation images a task with --quick: every method of the demo within a few minutes, intervals of about 5 points.
+#: Test and validation images a task with --quick.
 QUICK_IMAGES = 40
 
 

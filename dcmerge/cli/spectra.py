@@ -88,7 +88,8 @@ def matching(vectors: TaskVectors, pattern: str | None) -> list[str]:
 
 def spectra_of(layer: Layer, smoothing: str, rho: float, rank: int | None) -> Iterator[tuple[str, Spectrum]]:
     """Task and spectrum, in task order; the values of the leading ``rank`` components are smoothed."""
-    for task, svd, values in zip(layer.tasks, layer.factors(layer.rank(rank)), layer.spectra(), strict=True):
+    spectra = layer.spectra()  # first: a smaller rank then reuses its factors
+    for task, svd, values in zip(layer.tasks, layer.factors(layer.rank(rank)), spectra, strict=True):
         yield task, Spectrum(values, smooth(svd.s, smoothing, rho), key_figures(values, TOP_FRACTION))
 
 
