@@ -243,10 +243,10 @@ def test_subspace_alignment_ratio_of_zero_is_zero() -> None:
 
 def test_subspace_alignment_counts_the_energy_that_was_not_kept() -> None:
     """Of a large matrix only the kept singular values are known; with its norm they give what the whole spectrum gives."""
-    whole, delta = truncated_svd(random_matrices(1, 256, 300)[0]), random_matrices(1, 256, 300, 1)[0]
-    merged = whole.dense(0.97 ** torch.arange(256))
+    whole, delta = truncated_svd(random_matrices(1, 512, 520)[0]), random_matrices(1, 512, 520, 1)[0]
+    merged = whole.dense(0.97 ** torch.arange(512))
     kept, whole = truncated_svd(merged, 32), truncated_svd(merged).truncate(32)
-    assert (kept.spectrum.numel(), whole.spectrum.numel()) == (32, 256)
+    assert (kept.spectrum.numel(), whole.spectrum.numel()) == (32, 512)
     wanted = subspace_alignment_ratio(whole, delta, error=0.3)
     assert subspace_alignment_ratio(kept, delta, frobenius_norm(merged), error=0.3) == pytest.approx(wanted, rel=1e-5)
     assert subspace_alignment_ratio(kept, delta, error=0.3) < 0.95 * wanted
