@@ -62,13 +62,33 @@ class Calibration:
         return self.bench.split(task, split, None).images
 
     def batches(self, size: int, split: str = "val", seed: int = 0) -> Iterator[dict[str, Tensor]]:
-        """Without end: one batch of every task, each task's images in a new random order every time round."""
+        """Without end: one batch of every task's images (``picks`` says which)."""
+        for picks in self.picks(size, split, seed):
+            yield {task: self._all_images(task, split)[pick] for task, pick in picks.items()}
+
+    def picks(self, size: int, split: str = "val", seed: int = 0) -> Iterator[dict[str, Tensor]]:
+        """Without end: places of one batch of every task, in a new random order of its images every time round."""
         streams = {
-            task: _stream(self._all_images(task, split), size, torch.Generator().manual_seed(seed + place))
+            task: _stream(len(self._all_images(task, split)), size, torch.Generator().manual_seed(seed + place))
             for place, task in enumerate(self.bench.vectors.tasks)
         }
         while True:
             yield {task: next(stream) for task, stream in streams.items()}
+
+    def embeddings(self, weights: Mapping[str, Tensor], task: str, split: str = "val") -> Tensor:
+        """What these weights make of all images of a task's split, before lengths are made one; (N, d)."""
+        found = []
+        with torch.no_grad():
+            for batch in self._all_images(task, split).split(self.encoder.batch_size):
+                if self.cancelled and self.cancelled():
+                    raise Cancelled
+                found.append(self.encoder.forward(weights, batch))
+        return torch.cat(found)
+
+    def embeddings_of_expert(self, task: str, split: str = "val") -> Tensor:
+        """The same of a task's own expert; remembered by the bench."""
+        key = ("expert embeddings", task, split)
+        return self.bench.memo.get(key, lambda: self.embeddings(self.bench.expert_weights(task), task, split))
 
     def inputs_of_experts(self, count: int, split: str = "val", seed: int = 0) -> dict[str, LayerInputs]:
         """What the layers of each expert see on its own task's images; remembered by the bench."""
@@ -96,12 +116,12 @@ class Calibration:
         return found
 
 
-def _stream(images: Tensor, size: int, draw: torch.Generator) -> Iterator[Tensor]:
-    order = torch.randperm(len(images), generator=draw)
+def _stream(count: int, size: int, draw: torch.Generator) -> Iterator[Tensor]:
+    order = torch.randperm(count, generator=draw)
     while True:
         while len(order) < size:
-            order = torch.cat([order, torch.randperm(len(images), generator=draw)])
-        yield images[order[:size]]
+            order = torch.cat([order, torch.randperm(count, generator=draw)])
+        yield order[:size]
         order = order[size:]
 
 

@@ -26,6 +26,11 @@ from dcmerge.methods import (  # noqa: F401  (imported to register)
     cat,
     opcm,
     doge,
+    adamerging,
+    concrete,
+    adarank,
+    surgery,
+    intervmerge,
     robustmerge,
 )
 from dcmerge.methods.registry import (
