@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -87,3 +88,34 @@ class ImageEncoder:
                 features.append(functional_call(self.visual, own, ((batch.float() / 255 - mean) / std,)))
         return nn.functional.normalize(torch.cat(features), dim=-1)
 
+    @property
+    def depth(self) -> int:
+        """Number of transformer blocks."""
+        return len(self.visual.transformer.resblocks)
+
+    @torch.inference_mode()
+    def block_features(self, weights: Mapping[str, Tensor], images: Tensor) -> list[Tensor]:
+        """The residual stream after every block, (N, tokens, width) each, and last the features that ``encode`` returns."""
+        self.check(weights)
+        own = {name.removeprefix("visual."): weights[name].float() for name in self.shapes}
+        mean, std = self._normalisation
+        kept: list[list[Tensor]] = [[] for _ in range(self.depth + 1)]
+        for batch in images.split(self.batch_size):
+            with self._turn, _listening(self.visual.transformer.resblocks, kept):
+                kept[-1].append(functional_call(self.visual, own, ((batch.float() / 255 - mean) / std,)))
+        *streams, features = (torch.cat(parts) for parts in kept)
+        return [*streams, nn.functional.normalize(features, dim=-1)]
+
+
+@contextmanager
+def _listening(blocks: nn.ModuleList, kept: list[list[Tensor]]) -> Iterator[None]:
+    """Every block's output is added to its list; the hooks are gone afterwards, for other threads run the same module."""
+    hooks = [
+        block.register_forward_hook(lambda module, inputs, output, own=own: own.append(output))
+        for block, own in zip(blocks, kept[:-1], strict=True)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
