@@ -69,6 +69,14 @@ class Evaluation:
         return sum(t.accuracy for t in self.tasks.values()) / len(self.tasks)
 
     @property
+    def mean_interval(self) -> tuple[float, float]:
+        """95 % interval of the mean over these tasks: the distances to their Wilson ends, added as squares (MOVER)."""
+        rows = self.tasks.values()
+        below = sum((task.accuracy - task.interval[0]) ** 2 for task in rows)
+        above = sum((task.interval[1] - task.accuracy) ** 2 for task in rows)
+        return self.mean - math.sqrt(below) / len(rows), self.mean + math.sqrt(above) / len(rows)
+
+    @property
     def mean_normalised(self) -> float | None:
         """Mean over tasks of the ratios to the experts (not the ratio of the means)."""
         ratios = [task.normalised for task in self.tasks.values()]
@@ -92,7 +100,7 @@ class Evaluation:
             for name, t in self.tasks.items()
         }
         return {"model": self.model, "split": self.split, "limit": self.limit, "mean": self.mean,
-                "mean_normalised": self.mean_normalised, "tasks": tasks}  # fmt: skip
+                "mean_interval": list(self.mean_interval), "mean_normalised": self.mean_normalised, "tasks": tasks}  # fmt: skip
 
 
 @dataclass(frozen=True)

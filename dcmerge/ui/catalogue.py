@@ -26,6 +26,7 @@ NEEDS = {
     "heads": "the tasks' heads",
     "test images": "unlabelled test images of every task",
 }
+_SHORT = {"base": "base", "lora": "LoRA"}
 _MODEL = "ViT-B/32"
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 
@@ -45,7 +46,7 @@ def overview_card(page: Page) -> list[Method]:
             st.info("No method works with so little: allow more above.", icon=":material/info:")
             return []
         st.dataframe([_overview_row(m, obstacles, ours) for m in shown], hide_index=True, alt="All methods",
-                     height=38 + 35 * len(shown), column_config=_overview_columns())  # fmt: skip
+                     height="content", placeholder="–", column_config=_overview_columns())  # fmt: skip
         st.caption(_reading(ours))
     return shown
 
@@ -68,24 +69,23 @@ def _overview_row(method: Method, obstacles: Mapping[str, str], ours: DemoResult
     measured = ours.rows.get(method.slug) if ours else None
     best = [r.value for r in reported(method.slug) if (r.family, r.model, r.tasks) == ("TALL-masks", _MODEL, 8)]
     return {
-        "method": method.title, "needs": ", ".join(NEEDS.get(need, need) for need in method.needs),
-        "returns": method.returns, "parameters": len(method.parameters),
+        "method": method.title, "asks besides for": ", ".join(_SHORT.get(n, n) for n in method.needs if n != "weights") or None,
         "demo": hundredfold(measured.accuracy) if measured else None,
-        "demo, normalised": hundredfold(measured.normalised) if measured else None,
+        "normalised": hundredfold(measured.normalised) if measured else None,
         "reported": best[0] if best else None,
-        "this set": "cannot: " + obstacles[method.slug] if method.slug in obstacles else "can be merged",
-        "source": _link(method) or None,
+        "this set": obstacles.get(method.slug, "can be merged"),
+        "controls": len(method.parameters), "returns": method.returns, "source": _link(method) or None,
     }  # fmt: skip
 
 
 def _overview_columns() -> dict[str, Any]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
-        "needs": text(help="what the method works with"),
+        "asks besides for": text(help="what the method needs besides the experts' weights"),
         "returns": text(help="one model, or one with a part a task"),
-        "parameters": number(help="how many controls it has; each stands below"),
+        "controls": number(help="how many parameters it has besides α; each stands below"),
         "demo": number(format="%.1f %%", help="our mean top-1 accuracy on the demo; α chosen on validation"),
-        "demo, normalised": number(format="%.1f %%", help="the same, each task divided by its own expert's accuracy"),
+        "normalised": number(format="%.1f %%", help="the same on the demo, each task divided by its own expert's accuracy"),
         "reported": number(format="%.1f %%", help=f"reported mean accuracy on {_MODEL}, 8 tasks, TALL-masks checkpoints; "
                                                   "other checkpoints stand below"),
         "this set": text(help="whether the set in the sidebar can be merged with it"),
@@ -156,7 +156,7 @@ def _numbers(method: Method) -> None:
         return
     families = sorted({entry.family for entry in reported(method.slug)}, key=list(FAMILIES).index)
     st.dataframe(
-        rows, hide_index=True, alt=f"Reported numbers of {method.title}",
+        rows, hide_index=True, placeholder="", height=min(300, 38 + 35 * len(rows)), alt=f"Reported numbers of {method.title}",
         column_config={
             "accuracy": st.column_config.NumberColumn(format="%.1f %%"),
             "kind": st.column_config.TextColumn(help="normalised: divided by the accuracies of the experts"),

@@ -1,0 +1,117 @@
+"""Figures of methods side by side: tasks x methods, accuracy against cost, directions and features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from dcmerge.comparison import Comparison, Row
+from dcmerge.evaluation import SPLIT_NAMES
+from dcmerge.plots.style import INTERVAL, MERGED, PALETTE, SCALE, ZERO_SHOT, titled
+
+#: Beyond the palette's end lines differ by dash as well.
+_DASHES = ("solid", "dash", "dot", "dashdot")
+#: Labels of neighbouring points go to different sides.
+_SIDES = ("top center", "bottom center", "middle right", "middle left")
+
+
+def normalised_map(comparison: Comparison, titles: Mapping[str, str]) -> go.Figure:
+    """Tasks x methods: normalised accuracy, references included; an expert without a hit leaves its cells empty."""
+    rows = [row for row in comparison.rows if row.evaluation]
+    tasks = list(rows[0].evaluation.tasks)
+    z = [[_percent(row.evaluation.tasks[task].normalised) for row in rows] for task in tasks]
+    absolute = [[100 * row.evaluation.tasks[task].accuracy for row in rows] for task in tasks]
+    figure = go.Figure(
+        go.Heatmap(
+            z=z, x=[row.title for row in rows], y=[titles.get(task, task) for task in tasks], customdata=absolute,
+            text=[["" if value is None else f"{value:.0f}" for value in line] for line in z], texttemplate="%{text}",
+            colorscale=SCALE, zmin=0, zmax=100, colorbar={"title": {"text": "% of<br>expert"}, "thickness": 12},
+            hovertemplate="%{y}, %{x}: %{z:.1f} % of the expert's accuracy (%{customdata:.1f} % absolute)<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_xaxes(tickangle=-40)
+    figure.update_yaxes(autorange="reversed")
+    return titled(figure, f"Normalised accuracy of every method on every task, in percent ({comparison.measured_on})",
+                  "method", "task", 260 + 28 * len(tasks))  # fmt: skip
+
+
+def accuracy_against_cost(comparison: Comparison) -> go.Figure:
+    """Mean accuracy against seconds (merge and search for α), a labelled point a method, 95 % intervals; references as lines."""
+    rows = [row for row in comparison.rows if row.evaluation and not row.is_reference]
+    figure = go.Figure()
+    for place, row in enumerate(sorted(rows, key=_cost)):
+        mean, (low, high) = row.evaluation.mean, row.evaluation.mean_interval
+        figure.add_scatter(
+            x=[_cost(row)], y=[100 * mean], mode="markers+text", text=[row.title], name=row.title, showlegend=False,
+            textposition=_SIDES[place % 2],
+            marker={"size": 11, "color": PALETTE[place % len(PALETTE)]},
+            error_y={"type": "data", "symmetric": False, "array": [100 * (high - mean)], "arrayminus": [100 * (mean - low)],
+                     "color": INTERVAL, "thickness": 1.5, "width": 3},
+            customdata=[[100 * low, 100 * high, row.seconds.merge, row.seconds.scale]],
+            hovertemplate="%{text}: %{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<br>merge %{customdata[2]:.1f} s, "
+                          "search for α %{customdata[3]:.1f} s<extra></extra>",
+        )  # fmt: skip
+    for row in comparison.rows:
+        if row.is_reference and row.evaluation:
+            figure.add_hline(100 * row.evaluation.mean, line={"dash": "dot", "width": 1.5, "color": ZERO_SHOT},
+                             annotation_text=row.title, annotation_position="top left")  # fmt: skip
+    figure.update_xaxes(type="log", minor={"ticks": "outside"})
+    figure.update_yaxes(ticksuffix=" %")
+    return titled(figure, f"What accuracy costs: mean over tasks against seconds ({comparison.measured_on})",
+                  "seconds to merge and choose α (log scale)", "mean top-1 accuracy", 470)  # fmt: skip
+
+
+def _cost(row: Row) -> float:
+    return max(0.01, row.seconds.merge + row.seconds.scale)
+
+
+def dirsim_bars(comparison: Comparison) -> go.Figure:
+    """DirSim of every method with the experts, mean over matrices and experts; whiskers: least and best kept expert."""
+    rows = [row for row in comparison.rows if row.dirsim]
+    means = [row.dirsim.mean for row in rows]
+    ends = [(min(row.dirsim.tasks.values()), max(row.dirsim.tasks.values())) for row in rows]
+    figure = go.Figure(
+        go.Bar(
+            x=[row.title for row in rows], y=means, marker_color=MERGED, customdata=ends,
+            error_y={"type": "data", "symmetric": False, "color": INTERVAL, "thickness": 1.5, "width": 3,
+                     "array": [high - mean for (_, high), mean in zip(ends, means, strict=True)],
+                     "arrayminus": [mean - low for (low, _), mean in zip(ends, means, strict=True)]},
+            hovertemplate="%{x}: %{y:.3f}, experts %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_xaxes(tickangle=-40)
+    figure.update_yaxes(rangemode="tozero")
+    return titled(figure, "DirSim: how far each merged task vector still points where the experts pointed", "method",
+                  "DirSim, 0 to 1", 420)  # fmt: skip
+
+
+def drift_lines(comparison: Comparison, *, relative: bool = True) -> go.Figure:
+    """Feature drift by depth, a line a method: in units of the base's drift, or as mean squared difference (log scale)."""
+    rows = [row for row in comparison.rows if row.drift]
+    figure = go.Figure()
+    for place, row in enumerate(rows):
+        figure.add_scatter(
+            x=list(row.drift.places), y=list(row.drift.relative if relative else row.drift.mean), mode="lines+markers",
+            name=row.title, hovertemplate="%{x}: %{y:.3g}",
+            line={"color": PALETTE[place % len(PALETTE)], "width": 2, "dash": _DASHES[place // len(PALETTE) % len(_DASHES)]},
+        )  # fmt: skip
+    if rows:
+        base = [1.0] * len(rows[0].drift.places) if relative else _column_means(rows[0].drift.base)
+        figure.add_scatter(x=list(rows[0].drift.places), y=base, mode="lines", name="the base", hovertemplate="%{x}: %{y:.3g}",
+                           line={"color": ZERO_SHOT, "width": 2, "dash": "dot"})  # fmt: skip
+    figure.update_yaxes(rangemode="tozero") if relative else figure.update_yaxes(type="log", exponentformat="power")
+    unit = "1 is the base's drift" if relative else "mean squared difference"
+    split = SPLIT_NAMES.get(comparison.split, comparison.split)
+    images = f"{split} split, {rows[0].drift.images} images a task" if rows else "not measured"
+    titled(figure, f"Feature drift by depth: how far the features lie from each expert's ({images})", "place in the encoder",
+           f"feature drift ({unit})", 470)  # fmt: skip
+    return figure.update_layout(legend={"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"})
+
+
+def _column_means(table: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(column) / len(column) for column in zip(*table, strict=True)]
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
