@@ -87,11 +87,15 @@ class Evaluation:
         return min(self.tasks.values(), key=lambda task: task.accuracy)
 
     @property
+    def images(self) -> str:
+        """Images a task: "1000", or "40 to 60" where tasks differ."""
+        sizes = sorted({task.images for task in self.tasks.values()})
+        return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+
+    @property
     def measured_on(self) -> str:
         """In words: "test split, 1000 images a task"."""
-        sizes = sorted({task.images for task in self.tasks.values()})
-        span = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        return f"{SPLIT_NAMES.get(self.split, self.split)} split, {span} images a task"
+        return f"{SPLIT_NAMES.get(self.split, self.split)} split, {self.images} images a task"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON."""

@@ -157,3 +157,23 @@ def test_spectra_and_inspect_of_a_zoo(run: Run) -> None:
     assert run("inspect", "--zoo=demo").code == 0
     found = run("spectra", "--zoo=demo-lora", "--json").json
     assert [layer["name"] for layer in found["layers"]] == [ADAPTED]
+
+
+def test_compare_writes_its_table(run: Run, tmp_path: Path) -> None:
+    files = [f"--csv={tmp_path / 'table.csv'}", f"--markdown={tmp_path / 'table.md'}"]
+    done = run("compare", "--zoo=demo", "--methods=ties", "--limit=6", "--diagnose", *files)
+    assert done.code == 0 and "paired bootstrap" in done.out
+    header, *lines = (tmp_path / "table.csv").read_text().splitlines()
+    assert header.startswith("method,slug,parameters") and len(lines) == 4
+    assert lines[2].startswith("TIES-Merging,ties,") and not lines[2].endswith(",,,,")
+    assert (tmp_path / "table.md").read_text().count("\n| ") == 6
+
+
+def test_compare_prints_one_table_instead_of_the_text(run: Run) -> None:
+    printed = run("compare", "--zoo=demo", "--methods=average", "--limit=6", "--csv=-")
+    assert printed.out.startswith("method,slug,") and len(printed.out.splitlines()) == 4
+
+
+@pytest.mark.parametrize("options", [["--csv=-", "--markdown=-"], ["--csv=-", "--json"], ["--csv=/no/such/folder/x.csv"]])
+def test_tables_that_cannot_be_written_are_refused_before_the_work(run: Run, options: list[str]) -> None:
+    run("compare", "--zoo=demo", "--limit=6", *options).assert_refused()
