@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -12,8 +13,8 @@ from dcmerge.plots.style import INTERVAL, MERGED, PALETTE, SCALE, ZERO_SHOT, tit
 
 #: Beyond the palette's end lines differ by dash as well.
 _DASHES = ("solid", "dash", "dot", "dashdot")
-#: Labels of neighbouring points go to different sides.
-_SIDES = ("top center", "bottom center", "middle right", "middle left")
+#: Normalised accuracy from which the cells are so light that their text is dark.
+_LIGHT = 60
 
 
 def normalised_map(comparison: Comparison, titles: Mapping[str, str]) -> go.Figure:
@@ -25,26 +26,38 @@ def normalised_map(comparison: Comparison, titles: Mapping[str, str]) -> go.Figu
     figure = go.Figure(
         go.Heatmap(
             z=z, x=[row.title for row in rows], y=[titles.get(task, task) for task in tasks], customdata=absolute,
-            text=[["" if value is None else f"{value:.0f}" for value in line] for line in z], texttemplate="%{text}",
             colorscale=SCALE, zmin=0, zmax=100, colorbar={"title": {"text": "% of<br>expert"}, "thickness": 12},
             hovertemplate="%{y}, %{x}: %{z:.1f} % of the expert's accuracy (%{customdata:.1f} % absolute)<extra></extra>",
         )
     )  # fmt: skip
+    _write_in_cells(figure.data[0], figure)
     figure.update_xaxes(tickangle=-40)
     figure.update_yaxes(autorange="reversed")
     return titled(figure, f"Normalised accuracy of every method on every task, in percent ({comparison.measured_on})",
                   "method", "task", 260 + 28 * len(tasks))  # fmt: skip
 
 
+def _write_in_cells(cells: go.Heatmap, figure: go.Figure) -> None:
+    """The numbers as a trace of their own: a heatmap's own text is dark on cells in the middle of the scale."""
+    every = [(x, y, value) for y, line in zip(cells.y, cells.z, strict=True) for x, value in zip(cells.x, line, strict=True)]
+    filled = [(x, y, value) for x, y, value in every if value is not None]
+    figure.add_scatter(
+        x=[x for x, _, _ in filled], y=[y for _, y, _ in filled], text=[f"{value:.0f}" for _, _, value in filled], mode="text",
+        textfont={"color": ["#000000" if value >= _LIGHT else "#ffffff" for _, _, value in filled]},
+        hoverinfo="skip", showlegend=False,
+    )  # fmt: skip
+
+
 def accuracy_against_cost(comparison: Comparison) -> go.Figure:
     """Mean accuracy against seconds (merge and search for α), a labelled point a method, 95 % intervals; references as lines."""
     rows = [row for row in comparison.rows if row.evaluation and not row.is_reference]
-    figure = go.Figure()
+    figure, costs = go.Figure(), [_cost(row) for row in rows]
+    middle = math.sqrt(min(costs) * max(costs)) if costs else 1.0
     for place, row in enumerate(sorted(rows, key=_cost)):
         mean, (low, high) = row.evaluation.mean, row.evaluation.mean_interval
         figure.add_scatter(
             x=[_cost(row)], y=[100 * mean], mode="markers+text", text=[row.title], name=row.title, showlegend=False,
-            textposition=_SIDES[place % 2],
+            textposition="middle left" if _cost(row) > middle else "middle right",
             marker={"size": 11, "color": PALETTE[place % len(PALETTE)]},
             error_y={"type": "data", "symmetric": False, "array": [100 * (high - mean)], "arrayminus": [100 * (mean - low)],
                      "color": INTERVAL, "thickness": 1.5, "width": 3},

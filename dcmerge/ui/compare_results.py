@@ -38,7 +38,7 @@ def results_cards(page: Page) -> None:
         found = _filtered(known[chosen].comparison)
         if found is None:
             return
-        _table(found)
+        _table(page, found)
         _export(found)
     _figures(page, found)
 
@@ -47,7 +47,7 @@ def _label(shown: comparing.Shown) -> str:
     spec = shown.spec
     images = f"{spec['limit']} images a task" if spec["limit"] else "all images"
     names = ", ".join(methods()[one["slug"]].title for one in spec["methods"] if one["slug"] in methods())
-    return f"{shown.started:%d %b %H:%M:%S} · {images} · {names} · {shown.state}"
+    return f"{shown.started:%d %b %H:%M:%S} · {images} · {names}"
 
 
 def _state(page: Page, shown: comparing.Shown) -> None:
@@ -97,10 +97,11 @@ def _filtered(found: Comparison | None) -> Comparison | None:
     return replace(found, rows=tuple(rows))
 
 
-def _table(found: Comparison) -> None:
+def _table(page: Page, found: Comparison) -> None:
     st.markdown(f"**Every method on the {found.measured_on}**")
     rows = exports.table(found)
     for row in rows:
+        row["worst task"] = page.models.task_titles.get(row["worst task"], row["worst task"])
         row["interval"] = _interval(row, "accuracy")
         row["difference interval"] = _interval(row, "minus averaging")
     st.dataframe(rows, hide_index=True, placeholder="–", height="content", alt="Every method: accuracy, cost and what it needs",
@@ -143,7 +144,7 @@ _COLUMNS: dict[str, tuple[str, str | None, str]] = {
 def _columns() -> dict[str, Any]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
-        name: text(title, help=help) if form is None else number(title, format=form, help=help)
+        name: text(title, help=help, pinned=name == "method") if form is None else number(title, format=form, help=help)
         for name, (title, form, help) in _COLUMNS.items()
     }
 
@@ -171,13 +172,12 @@ def _figures(page: Page, found: Comparison) -> None:
              "the base and the experts, the floor and the ceiling of a merge.", key="compare.cost")  # fmt: skip
     if not any(row.drift for row in measured):
         return
-    left, right = st.columns(2)
-    with left, st.container(border=True):
+    with st.container(border=True):
         show(plots.dirsim_bars(found),
              "DirSim compares singular directions without their sizes: higher means that the merged weights still point where "
              "the experts pointed. Whiskers span the least and the best kept expert.", key="compare.dirsim")  # fmt: skip
-    with right, st.container(border=True):
-        unit = remembered(st.segmented_control, "Drift", key="drift", default=next(iter(_DRIFTS)), options=list(_DRIFTS),
+    with st.container(border=True):
+        unit = remembered(st.segmented_control, "Feature drift", key="drift", default=next(iter(_DRIFTS)), options=list(_DRIFTS),
                           required=True,
                           help="The base's drift is how far the base's features lie from the experts'.")  # fmt: skip
         show(plots.drift_lines(found, relative=_DRIFTS[unit]),

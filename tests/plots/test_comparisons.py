@@ -17,7 +17,9 @@ def axes(figure: go.Figure) -> tuple[str, str]:
 
 def test_map_of_normalised_accuracy_with_the_references() -> None:
     figure = normalised_map(comparison(), TITLES)
-    (heatmap,) = figure.data
+    heatmap, numbers = figure.data
+    assert list(numbers.text) == ["25", "50", "75", "100", "50", "75", "87", "100"]
+    assert list(numbers.textfont.color[:4]) == ["#ffffff", "#ffffff", "#000000", "#000000"]
     assert list(heatmap.x) == ["Zero-shot (the base)", "Weight averaging", "TIES-Merging", "Experts, each on its own task"]
     assert list(heatmap.y) == ["Birds", "Cars"]
     assert list(heatmap.z[0]) == pytest.approx([25.0, 50.0, 75.0, 100.0])
