@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from dcmerge.cli.evaluate import add_zoo, val_limit
-from dcmerge.cli.options import Commands, Parser, add_command, named_zoo
+from dcmerge.cli.options import Commands, Parser, add_command, collected, named_zoo, pair
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
-from dcmerge.comparison import Comparison, Row, compare
+from dcmerge.comparison import AVERAGE, Comparison, Row, compare
 from dcmerge.errors import InputError
 from dcmerge.exports import as_csv, as_markdown, check_target, write_text
 from dcmerge.methods import fitting_methods, method, methods
@@ -26,6 +27,8 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_zoo(parser)
     parser.add_argument("--methods", default=ALL, metavar="A,B,C",
                         help="slugs, or all that can merge this zoo (default); averaging always runs")  # fmt: skip
+    parser.add_argument("--set", action="append", default=[], type=pair("SLUG.KEY=VALUE"), metavar="SLUG.KEY=VALUE",
+                        help="a parameter of one of the methods; once for each parameter")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
                         help=f"a first look: {QUICK_IMAGES} images a task and split where no limit is given")  # fmt: skip
     parser.add_argument("--diagnose", action="store_true",
@@ -36,6 +39,7 @@ def add_to(commands: Commands, common: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     slugs = chosen_methods(args.methods)
+    parameters = given_parameters(args, slugs)
     check_exports(args)
     if args.quick and args.limit is None:
         args.limit = QUICK_IMAGES
@@ -43,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         bench = named_zoo(args.zoo, progress).bench
         skipped = fitting_methods(bench.vectors)[1] if args.methods == ALL else {}
         slugs = [slug for slug in slugs if slug not in skipped]
-        found = compare(bench, slugs, limit=args.limit, val_limit=val_limit(args), diagnosed=args.diagnose,
+        found = compare(bench, slugs, parameters, limit=args.limit, val_limit=val_limit(args), diagnosed=args.diagnose,
                         progress=progress)  # fmt: skip
     if export(args, found):
         return 0
@@ -52,6 +56,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join([as_text(args.zoo, found), *(f"{slug} was left out: it {reason}." for slug, reason in skipped.items())]))
     return 0
+
+
+def given_parameters(args: argparse.Namespace, slugs: list[str]) -> dict[str, dict[str, Any]]:
+    """``--set ties.density=0.5``: parameters by slug, validated; raises InputError where a method is not compared."""
+    texts: dict[str, dict[str, str]] = {}
+    for name, value in collected(args.set, "--set").items():
+        slug, _, key = name.partition(".")
+        if slug not in (AVERAGE, *slugs):
+            raise InputError(f"--set: expected SLUG.KEY=VALUE of a method that is compared, got {name!r}")
+        texts.setdefault(slug, {})[key] = value
+    return {slug: method(slug).parse(own) for slug, own in texts.items()}
 
 
 def check_exports(args: argparse.Namespace) -> None:

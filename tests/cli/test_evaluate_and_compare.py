@@ -177,3 +177,15 @@ def test_compare_prints_one_table_instead_of_the_text(run: Run) -> None:
 @pytest.mark.parametrize("options", [["--csv=-", "--markdown=-"], ["--csv=-", "--json"], ["--csv=/no/such/folder/x.csv"]])
 def test_tables_that_cannot_be_written_are_refused_before_the_work(run: Run, options: list[str]) -> None:
     run("compare", "--zoo=demo", "--limit=6", *options).assert_refused()
+
+
+def test_compare_takes_parameters_of_each_method(run: Run) -> None:
+    command = ["compare", "--zoo=demo", "--methods=ties,iso_cts", "--limit=6", "--json"]
+    rows = {row["name"]: row for row in run(*command, "--set=ties.density=0.5", "--set=ties.aggregate=sum").json["rows"]}
+    assert rows["ties"]["parameters"] == {"density": 0.5, "aggregate": "sum"}
+    assert rows["iso_cts"]["parameters"] == methods()["iso_cts"].defaults()
+
+
+@pytest.mark.parametrize("setting", ["density=0.5", "tsv_m.rank=3", "ties.density=7", "ties.other=1", "ties.=1"])
+def test_bad_parameters_of_a_comparison(run: Run, setting: str) -> None:
+    run("compare", "--zoo=demo", "--methods=ties", f"--set={setting}").assert_refused()
