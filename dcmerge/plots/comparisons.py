@@ -49,21 +49,19 @@ def _write_in_cells(cells: go.Heatmap, figure: go.Figure) -> None:
 
 
 def accuracy_against_cost(comparison: Comparison) -> go.Figure:
-    """Mean accuracy against seconds (merge and search for α), a labelled point a method, 95 % intervals; references as lines."""
-    rows = [row for row in comparison.rows if row.evaluation and not row.is_reference]
-    figure, costs = go.Figure(), [_cost(row) for row in rows]
-    middle = math.sqrt(min(costs) * max(costs)) if costs else 1.0
-    for place, row in enumerate(sorted(rows, key=_cost)):
+    """Mean accuracy against seconds of merging, a labelled point a method with its 95 % interval; references as lines."""
+    rows = sorted((row for row in comparison.rows if row.evaluation and not row.is_reference), key=_cost)
+    figure = go.Figure()
+    for place, (row, side) in enumerate(zip(rows, _label_sides(rows), strict=True)):
         mean, (low, high) = row.evaluation.mean, row.evaluation.mean_interval
         figure.add_scatter(
             x=[_cost(row)], y=[100 * mean], mode="markers+text", text=[row.title], name=row.title, showlegend=False,
-            textposition="middle left" if _cost(row) > middle else "middle right",
-            marker={"size": 11, "color": PALETTE[place % len(PALETTE)]},
+            textposition=side, marker={"size": 11, "color": PALETTE[place % len(PALETTE)]},
             error_y={"type": "data", "symmetric": False, "array": [100 * (high - mean)], "arrayminus": [100 * (mean - low)],
                      "color": INTERVAL, "thickness": 1.5, "width": 3},
             customdata=[[100 * low, 100 * high, row.seconds.merge, row.seconds.scale]],
-            hovertemplate="%{text}: %{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<br>merge %{customdata[2]:.1f} s, "
-                          "search for α %{customdata[3]:.1f} s<extra></extra>",
+            hovertemplate="%{text}: %{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<br>merge %{customdata[2]:.2f} s, "
+                          "then search for α %{customdata[3]:.1f} s<extra></extra>",
         )  # fmt: skip
     for row in comparison.rows:
         if row.is_reference and row.evaluation:
@@ -71,12 +69,35 @@ def accuracy_against_cost(comparison: Comparison) -> go.Figure:
                              annotation_text=row.title, annotation_position="top left")  # fmt: skip
     figure.update_xaxes(type="log", minor={"ticks": "outside"})
     figure.update_yaxes(ticksuffix=" %")
-    return titled(figure, f"What accuracy costs: mean over tasks against seconds ({comparison.measured_on})",
-                  "seconds to merge and choose α (log scale)", "mean top-1 accuracy", 470)  # fmt: skip
+    return titled(figure, f"What accuracy costs: mean over tasks against seconds of merging ({comparison.measured_on})",
+                  "seconds to merge (log scale)", "mean top-1 accuracy", 520)  # fmt: skip
 
 
 def _cost(row: Row) -> float:
-    return max(0.01, row.seconds.merge + row.seconds.scale)
+    return max(0.01, row.seconds.merge)
+
+
+def _label_sides(rows: Sequence[Row]) -> list[str]:
+    """Where each point's label stands: on the first side on which it covers no label that is already there."""
+    if not rows:
+        return []
+    lowest, decades = _cost(rows[0]), max(1e-9, math.log10(_cost(rows[-1]) / _cost(rows[0])))
+    means = [row.evaluation.mean for row in rows]
+    height = max(0.2, max(means) - min(means))
+    placed: list[tuple[float, float, float]] = []  # left and right end and height of a label, in shares of the plot
+    chosen = []
+    for row in rows:
+        x, y, width = math.log10(_cost(row) / lowest) / decades, row.evaluation.mean / height, 0.009 * len(row.title)
+        spots = {"middle right": (x + 0.01, y), "middle left": (x - 0.01 - width, y), "top center": (x - width / 2, y + 0.05),
+                 "bottom center": (x - width / 2, y - 0.05)}  # fmt: skip
+        free = [side for side, (left, at) in spots.items() if not any(
+            abs(at - other) < 0.045 and left < end and start < left + width for start, end, other in placed
+        )]  # fmt: skip
+        side = free[0] if free else "middle right"
+        left, at = spots[side]
+        placed.append((left, left + width, at))
+        chosen.append(side)
+    return chosen
 
 
 def dirsim_bars(comparison: Comparison) -> go.Figure:

@@ -168,8 +168,9 @@ def _figures(page: Page, found: Comparison) -> None:
         return
     with st.container(border=True):
         show(plots.accuracy_against_cost(found),
-             "up is better, left is cheaper; points whose whiskers (95 %) overlap widely may be equally good. Dotted lines are "
-             "the base and the experts, the floor and the ceiling of a merge.", key="compare.cost")  # fmt: skip
+             "up is better, left is cheaper; points whose whiskers (95 %) overlap widely may be equally good. Methods share the "
+             "experts' singular vectors, so one that needs them is far to the right only if it came first. Dotted lines are the "
+             "base and the experts, the floor and the ceiling of a merge.", key="compare.cost")  # fmt: skip
     if not any(row.drift for row in measured):
         return
     with st.container(border=True):

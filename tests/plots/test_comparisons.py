@@ -31,14 +31,26 @@ def test_accuracy_against_cost_is_a_labelled_point_a_method() -> None:
     found = comparison()
     figure = accuracy_against_cost(found)
     assert [(list(p.x), list(p.y), list(p.text)) for p in figure.data] == [
-        ([0.5], [pytest.approx(50.0)], ["Weight averaging"]), ([4.0], [pytest.approx(65.0)], ["TIES-Merging"]),
+        ([0.5], [pytest.approx(50.0)], ["Weight averaging"]), ([1.5], [pytest.approx(65.0)], ["TIES-Merging"]),
     ]  # fmt: skip
     low, high = found.row("ties").evaluation.mean_interval
     assert figure.data[1].error_y.array[0] == pytest.approx(100 * high - 65)
     assert figure.data[1].error_y.arrayminus[0] == pytest.approx(65 - 100 * low)
     assert [line.y0 for line in figure.layout.shapes] == pytest.approx([30.0, 80.0])
     assert figure.layout.xaxis.type == "log"
-    assert axes(figure) == ("seconds to merge and choose α (log scale)", "mean top-1 accuracy")
+    assert axes(figure) == ("seconds to merge (log scale)", "mean top-1 accuracy")
+
+
+def test_labels_of_points_that_lie_close_go_to_different_sides() -> None:
+    found = comparison()
+    crowd = tuple(replace(found.rows[2], title=f"Method {i}") for i in range(3))
+    figure = accuracy_against_cost(replace(found, rows=(*found.rows[:2], *crowd)))
+    assert len({point.textposition for point in figure.data[1:]}) == 3
+
+
+def test_before_any_method_there_are_only_the_lines() -> None:
+    figure = accuracy_against_cost(replace(comparison(), rows=comparison().rows[:1]))
+    assert not figure.data and len(figure.layout.shapes) == 1
 
 
 def test_dirsim_with_the_range_over_experts() -> None:
