@@ -29,8 +29,6 @@ IsCancelled = Callable[[], bool]
 
 #: The method that all others are compared to.
 AVERAGE = "average"
-#: Methods without a free scale. With α chosen on validation, averaging would be task arithmetic under another name.
-FIXED_SCALES = {AVERAGE: Scale(1.0, "fixed: averaging is α = 1")}
 TITLES = {ZERO_SHOT: "Zero-shot (the base)", EXPERTS: "Experts, each on its own task"}
 
 
@@ -133,19 +131,25 @@ def measure(
     tell = _Share(progress, chosen.title)
     started = time.perf_counter()
     with PeakMemory() as peak:
-        merged = merge(bench.vectors, slug, progress=tell.part(0.0, 0.2), cancelled=cancelled, **values).deltas
+        merged = merge(bench.vectors, slug, bench=bench, progress=tell.part(0.0, 0.2), cancelled=cancelled, **values)
     merged_at = time.perf_counter()
-    found = origin or FIXED_SCALES.get(slug) or choose_scale(
-        bench, merged, limit=val_limit, progress=tell.part(0.2, 0.8), cancelled=cancelled
+    found = origin or fixed_scale(slug) or choose_scale(
+        bench, merged.deltas, limit=val_limit, progress=tell.part(0.2, 0.8), cancelled=cancelled
     )
     scaled_at = time.perf_counter()
-    weights = bench.merged_weights(merged, found.value)
+    model = merged.model(bench, found.value)
     evaluation = bench.evaluate(
-        weights, slug, split=split, limit=limit, progress=tell.part(0.8, 1.0), cancelled=cancelled
+        model, slug, split=split, limit=limit, progress=tell.part(0.8, 1.0), cancelled=cancelled
     )
     durations = Seconds(merged_at - started, scaled_at - merged_at, time.perf_counter() - scaled_at)
-    why = diagnose(bench, merged, weights, split=split, limit=limit, cancelled=cancelled) if diagnosed else (None, None)
+    why = diagnose(bench, merged.deltas, model, split=split, limit=limit, cancelled=cancelled) if diagnosed else (None, None)
     return Row(slug, chosen.title, values, found, evaluation, durations, None, None, peak.growth, *why)
+
+
+def fixed_scale(slug: str) -> Scale | None:
+    """The scale of a method without a free one. With α chosen, averaging would be task arithmetic under another name."""
+    chosen = method(slug)
+    return Scale(chosen.usual_scale, f"fixed: {chosen.fixed_scale}") if chosen.fixed_scale else None
 
 
 def references(

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from dcmerge.evaluation import Bench
+from dcmerge.evaluation import Bench, Model
 from dcmerge.evaluation.drift import Drift, feature_drift
 from dcmerge.inspection import consistency
 from dcmerge.task_vectors import Delta
@@ -29,9 +27,9 @@ def directional_similarity(bench: Bench, merged: Mapping[str, Delta], cancelled:
 
 
 def diagnose(
-    bench: Bench, merged: Mapping[str, Delta], weights: Mapping[str, Tensor], *, split: str, limit: int | None,
+    bench: Bench, merged: Mapping[str, Delta], model: Model, *, split: str, limit: int | None,
     cancelled: Callable[[], bool] | None = None,
-) -> tuple[DirSim, Drift]:  # fmt: skip
-    """Directions of the merged task vector before α, and features of the model with it."""
+) -> tuple[DirSim, Drift | None]:  # fmt: skip
+    """Directions of the merged task vector, without the tasks' parts, and features of the model with them."""
     similarity = directional_similarity(bench, merged, cancelled)
-    return similarity, feature_drift(bench, weights, split=split, limit=limit, cancelled=cancelled)
+    return similarity, feature_drift(bench, model, split=split, limit=limit, cancelled=cancelled)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dcmerge.checkpoints import TensorInfo, dense, scaled_sum, write_safetensors
 from dcmerge.errors import InputError
-from dcmerge.methods import merged_deltas, method
+from dcmerge.evaluation import Bench, Model, TaskModule
+from dcmerge.methods import deltas_of, method, planned
 from dcmerge.task_vectors import Delta, TaskVectors
 
 #: Name of the recipe in a safetensors file's metadata.
@@ -41,26 +42,40 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """A merged task vector before α: base + α · ``deltas`` is the merged model."""
+    """A merged task vector before α: base + α · ``deltas`` is the merged model.
+
+    ``modules`` holds what each task adds at inference, for methods with such parts. ``curve`` is the loss of every step,
+    for methods that train.
+    """
 
     vectors: TaskVectors
     method: str
     parameters: Mapping[str, Any]
     deltas: Mapping[str, Delta] = field(repr=False)
+    modules: Mapping[str, TaskModule] = field(default_factory=dict, repr=False)
+    curve: tuple[float, ...] = field(default=(), repr=False)
+
+    def model(self, bench: Bench, scale: float) -> Model:
+        """What is evaluated: base + α · merged, with each task's part."""
+        return bench.model(self.deltas, scale, self.modules)
 
     def recipe(self, scale: float | None = None, scale_origin: str | None = None, dtype: str | None = None) -> Recipe:
         """The recipe of this merge; hashes all inputs, which reads them once."""
         return recipe_of(self.vectors, self.method, self.parameters, scale, scale_origin, dtype)
 
     def save(
-        self, path: str | Path, *, scale: float = 1.0, scale_origin: str = "given", delta_only: bool = False
-    ) -> None:
+        self, path: str | Path, *, scale: float = 1.0, scale_origin: str = "given", delta_only: bool = False,
+        task: str | None = None,
+    ) -> None:  # fmt: skip
         """Write base + α · merged in the base's own names and dtypes, or with ``delta_only`` α · merged in float32.
 
-        The recipe goes into the metadata. Written to a temporary file, then renamed: a failure leaves nothing behind.
-        Raises InputError without a base (unless ``delta_only``), or for a scale that is not a finite number.
+        Where every task has a model of its own, ``task`` says whose. The recipe goes into the metadata. Written to a temporary
+        file, then renamed: a failure leaves nothing behind. Raises InputError without a base (unless ``delta_only``), for a
+        scale that is not a finite number, and where a task is missing or the tasks' parts are not weights.
         """
-        _write(self.vectors, self.deltas.items(), path, check_scale(scale), delta_only,
+        own = own_delta(self.method, self.modules, task)
+        deltas = ((name, own(name, delta)) for name, delta in self.deltas.items())
+        _write(self.vectors, deltas, path, check_scale(scale), delta_only,
                lambda dtype: self.recipe(scale, scale_origin, dtype))  # fmt: skip
 
 
@@ -68,6 +83,7 @@ def merge(
     vectors: TaskVectors,
     slug: str,
     *,
+    bench: Bench | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     dtype: torch.dtype = torch.float32,
@@ -75,11 +91,12 @@ def merge(
 ) -> Merged:
     """Merge with a registered method: ``merge(vectors, "dc_merge", smoothing="linear", rho=5.0)``.
 
-    Raises InputError for an unknown method or parameter and Cancelled when ``cancelled()`` turns true.
+    ``bench`` brings the images of the tasks, for methods that need them. Raises InputError for an unknown method or parameter
+    and Cancelled when ``cancelled()`` turns true.
     """
-    values = method(slug).check(parameters)
-    deltas = dict(merged_deltas(vectors, slug, values, progress=progress, cancelled=cancelled, dtype=dtype))
-    return Merged(vectors, slug, values, deltas)
+    plan = planned(vectors, slug, parameters, bench=bench, progress=progress, cancelled=cancelled, dtype=dtype)
+    deltas = dict(deltas_of(plan, progress=progress, cancelled=cancelled))
+    return Merged(vectors, slug, plan.values, deltas, plan.modules(), plan.curve)
 
 
 def merge_to_file(
@@ -90,6 +107,8 @@ def merge_to_file(
     scale: float = 1.0,
     scale_origin: str = "given",
     delta_only: bool = False,
+    task: str | None = None,
+    bench: Bench | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     **parameters: Any,
@@ -99,10 +118,29 @@ def merge_to_file(
     Only a method that surveys the whole model first may hold more. The file is the same, byte for byte. Raises as both do;
     whatever goes wrong, nothing is left behind.
     """
-    values = method(slug).check(parameters)
-    stream = merged_deltas(vectors, slug, values, progress=progress, cancelled=cancelled)
-    _write(vectors, stream, path, check_scale(scale), delta_only,
+    scale, values = check_scale(scale), method(slug).check(parameters)
+    plan = planned(vectors, slug, values, bench=bench, progress=progress, cancelled=cancelled)
+    own = own_delta(slug, plan.modules(), task)
+    stream = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress, cancelled=cancelled))
+    _write(vectors, stream, path, scale, delta_only,
            lambda dtype: recipe_of(vectors, slug, values, scale, scale_origin, dtype))  # fmt: skip
+
+
+def own_delta(slug: str, modules: Mapping[str, TaskModule], task: str | None) -> Callable[[str, Delta], Delta]:
+    """What one task's model has instead of a merged delta; unchanged where there is one model for all tasks.
+
+    Raises InputError where ``task`` is missing, unknown or of no use, and where a task's part is more than weights.
+    """
+    if not modules:
+        if task is not None:
+            raise InputError(f"task: {slug} makes one model for all tasks, expected no task, got {task!r}")
+        return lambda name, merged: merged
+    if any(module.edits or module.repair for module in modules.values()):
+        raise InputError(f"{slug} adds parts to the encoder that no file of weights can hold: expected another method, or "
+                         "evaluate and compare, where it runs")  # fmt: skip
+    if task not in modules:
+        raise InputError(f"task: {slug} makes a model for each task, expected one of {', '.join(modules)}, got {task!r}")
+    return modules[task].delta
 
 
 def recipe_of(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dcmerge import Cancelled, InputError
-from dcmerge.comparison import FIXED_SCALES, Row, compare, measure
+from dcmerge.comparison import Row, compare, fixed_scale, measure
 from dcmerge.evaluation import Bench, ImageEncoder, Split, Task
 from tests.builders import full_set, random_tensors
 
@@ -75,7 +75,7 @@ def test_without_an_average_there_is_no_difference(bench: Bench) -> None:
 
 
 def test_averaging_has_no_scale_to_choose_but_takes_one(bench: Bench) -> None:
-    assert measure(bench, "average", limit=6).scale == FIXED_SCALES["average"]
+    assert measure(bench, "average", limit=6).scale == fixed_scale("average")
     assert measure(bench, "average", scale=2, limit=6).scale.value == 2
 
 

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         args.limit = QUICK_IMAGES
     with Progress() as progress:
         bench = named_zoo(args.zoo, progress).bench
-        skipped = fitting_methods(bench.vectors)[1] if args.methods == ALL else {}
+        skipped = fitting_methods(bench.vectors, bench)[1] if args.methods == ALL else {}
         slugs = [slug for slug in slugs if slug not in skipped]
         found = compare(bench, slugs, parameters, limit=args.limit, val_limit=val_limit(args), diagnosed=args.diagnose,
                         progress=progress)  # fmt: skip

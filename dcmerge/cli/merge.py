@@ -16,7 +16,7 @@ from dcmerge.cli.options import (
     add_model_set,
     method_parameters,
     number,
-    open_vectors,
+    open_models,
     parameters_text,
 )
 from dcmerge.cli.output import Progress, paragraph, print_json, seconds, size
@@ -40,6 +40,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     group.add_argument("--tolerance", type=number, default=0.0, metavar="E",
                        help="allow a randomised SVD whose relative residual is at most E (default 0: exact)")  # fmt: skip
     group.add_argument("--delta-only", action="store_true", help="save α · merged task vector alone, in float32")
+    group.add_argument("--task", metavar="NAME", help="whose model, for a method that makes one for each task (emr)")
     group.add_argument("--force", action="store_true", help="replace an existing file")
 
 
@@ -50,12 +51,12 @@ def run(args: argparse.Namespace) -> int:
     scale, origin = (usual, "the method's usual α") if args.scale is None else (check_scale(args.scale), "given")
     out = checked_target(args.out, force=args.force)
     with Progress() as progress:
-        vectors = open_vectors(args, progress)
+        vectors, bench = open_models(args, progress)
         refuse_inputs(out, vectors)
         vectors.tolerance = TOLERANCE.check("tolerance", args.tolerance)
         delta_only = args.delta_only or vectors.base is None
-        merge_to_file(vectors, args.method, out, scale=scale, scale_origin=origin, delta_only=delta_only, progress=progress,
-                      **parameters)  # fmt: skip
+        merge_to_file(vectors, args.method, out, scale=scale, scale_origin=origin, delta_only=delta_only, task=args.task,
+                      bench=bench, progress=progress, **parameters)  # fmt: skip
     written = open_checkpoint(out)
     report = {
         "out": str(out), "content": "delta" if delta_only else "model", "method": args.method, "parameters": parameters,

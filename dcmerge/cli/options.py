@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from dcmerge.errors import InputError
+from dcmerge.evaluation import Bench
 from dcmerge.methods import method
 from dcmerge.methods.declare import value_text
 from dcmerge.task_vectors import TaskVectors
@@ -117,10 +118,16 @@ def expert_paths(args: argparse.Namespace) -> dict[str, str]:
 
 def open_vectors(args: argparse.Namespace, progress: Progress | None) -> TaskVectors:
     """The model set that the options name, examined."""
+    return open_models(args, progress)[0]
+
+
+def open_models(args: argparse.Namespace, progress: Progress | None) -> tuple[TaskVectors, Bench | None]:
+    """The same with its bench, where it has images to evaluate on."""
     experts = expert_paths(args)
     if args.zoo:
-        return named_zoo(args.zoo, progress).vectors
-    return TaskVectors.open(args.base, experts, progress=progress)
+        zoo = named_zoo(args.zoo, progress)
+        return zoo.vectors, zoo.bench
+    return TaskVectors.open(args.base, experts, progress=progress), None
 
 
 def named_zoo(name: str, progress: Progress | None) -> Zoo:

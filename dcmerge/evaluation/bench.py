@@ -12,6 +12,7 @@ from dcmerge.cache import Memo
 from dcmerge.checkpoints import scaled_sum
 from dcmerge.evaluation.accuracy import Evaluation, TaskAccuracy
 from dcmerge.evaluation.encoders import ImageEncoder
+from dcmerge.evaluation.models import Model, TaskModule, Weights
 from dcmerge.evaluation.tasks import Split, Task
 from dcmerge.task_vectors import Delta, TaskVectors
 
@@ -58,6 +59,18 @@ class Bench:
         base = self.base_weights()
         return {n: scaled_sum(value, merged[n], scale) if n in merged else value for n, value in base.items()}
 
+    def model(
+        self, merged: Mapping[str, Delta], scale: float, modules: Mapping[str, TaskModule] | None = None
+    ) -> Model:
+        """base + α · merged, with what each task adds to it."""
+        modules = modules or {}
+
+        def own(task: str) -> dict[str, Tensor]:
+            return self.merged_weights({n: modules[task].delta(n, merged[n]) for n in merged}, scale)
+
+        has_own = any(module.delta for module in modules.values())
+        return Model(self.merged_weights(merged, scale), modules, own if has_own else None)
+
     def expert_weights(self, task: str) -> dict[str, Tensor]:
         """The weights of one expert."""
         return self.merged_weights({name: self.vectors.delta(name, task) for name in self.vectors.parameters}, 1.0)
@@ -69,7 +82,7 @@ class Bench:
 
     def evaluate(
         self,
-        weights: Mapping[str, Tensor],
+        weights: Weights | Model,
         model: str,
         *,
         split: str = "test",
@@ -79,20 +92,43 @@ class Bench:
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> Evaluation:
-        """Top-1 of one model on every task: all images pass the encoder in one go, then each task's own head decides.
+        """Top-1 of one model on every task, decided by each task's own head.
 
-        ``normalise`` adds the experts' accuracies on the same images (computed once).
+        All images pass the encoder in one go, or task by task where the model has a part for each. ``normalise`` adds the
+        experts' accuracies on the same images (computed once).
         """
         parts = {task: self.split(task, split, limit, seed) for task in self.tasks}
         told = (lambda share: progress(share, f"{model}: {split} images")) if progress else None
-        images = torch.cat([part.images for part in parts.values()])
-        features = self.encoder.encode(weights, images, progress=told, cancelled=cancelled)
+        served = weights if isinstance(weights, Model) else Model(weights)
+        encode = self._encoded_at_once if served.is_one else self._encoded_by_task
+        features = encode(served, parts, told, cancelled)
         experts = self.experts(split=split, limit=limit, seed=seed, cancelled=cancelled) if normalise else None
         rows = {}
-        for (name, part), chunk in zip(parts.items(), features.split([len(p) for p in parts.values()]), strict=True):
-            hits = (chunk @ self.tasks[name].head.T).argmax(dim=1) == part.labels
+        for name, part in parts.items():
+            hits = (features[name] @ self.tasks[name].head.T).argmax(dim=1) == part.labels
             rows[name] = TaskAccuracy(name, hits, experts.tasks[name].accuracy if experts else None)
         return Evaluation(model, split, rows, limit, seed)
+
+    def _encoded_at_once(
+        self, model: Model, parts: Mapping[str, Split], told: Callable[[float], None] | None, cancelled: Cancelled | None
+    ) -> dict[str, Tensor]:
+        images = torch.cat([part.images for part in parts.values()])
+        encoder = model.encoder or self.encoder
+        features = encoder.encode(model.weights, images, progress=told, cancelled=cancelled)
+        return dict(zip(parts, features.split([len(part) for part in parts.values()]), strict=True))
+
+    def _encoded_by_task(
+        self, model: Model, parts: Mapping[str, Split], told: Callable[[float], None] | None, cancelled: Cancelled | None
+    ) -> dict[str, Tensor]:
+        features = {}
+        for done, (task, part) in enumerate(parts.items()):
+            if told:
+                told(done / len(parts))
+            module = model.modules[task]
+            features[task] = self.encoder.encode(
+                model.weights_for(task), part.images, edits=module.edits, repair=module.repair, cancelled=cancelled
+            )
+        return features
 
     def zero_shot(
         self, *, split: str = "test", limit: int | None = None, seed: int = 0, cancelled: Cancelled | None = None

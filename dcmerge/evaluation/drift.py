@@ -5,14 +5,13 @@ LOT Merging (arXiv 2505.23859) minimises this difference layer by layer; here it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor
-
 from dcmerge.errors import Cancelled
 from dcmerge.evaluation.bench import Bench
+from dcmerge.evaluation.models import Model, TaskModule, Weights
 
 #: Images a task: what LOT Merging uses of each.
 IMAGES = 64
@@ -51,31 +50,37 @@ class Drift:
 
 def feature_drift(
     bench: Bench,
-    weights: Mapping[str, Tensor],
+    weights: Weights | Model,
     *,
     split: str = "test",
     limit: int | None = IMAGES,
     cancelled: Callable[[], bool] | None = None,
-) -> Drift:
-    """Drift of an encoder with these weights from every expert. The experts' features and the base's drift are remembered."""
+) -> Drift | None:
+    """Drift of a model, with each task's own part where it has one, from every expert; None for another architecture.
+
+    The experts' features and the base's drift are remembered.
+    """
     limit = min(limit or IMAGES, IMAGES)
-    depth = bench.encoder.depth
+    model = weights if isinstance(weights, Model) else Model(weights)
+    if model.encoder is not None:  # its blocks are not the experts'
+        return None
 
-    def rows(values: Mapping[str, Tensor]) -> tuple[tuple[float, ...], ...]:
-        return tuple(_task_drift(bench, values, task, split, limit, cancelled) for task in bench.tasks)
+    def rows(of: Model) -> tuple[tuple[float, ...], ...]:
+        return tuple(_task_drift(bench, of, task, split, limit, cancelled) for task in bench.tasks)
 
-    base = bench.memo.get(("base drift", split, limit), lambda: rows(bench.base_weights()))
-    places = (*(f"block {block}" for block in range(1, depth + 1)), "features")
-    return Drift(tuple(bench.tasks), places, rows(weights), base, limit)
+    base = bench.memo.get(("base drift", split, limit), lambda: rows(Model(bench.base_weights())))
+    places = (*(f"block {block}" for block in range(1, bench.encoder.depth + 1)), "features")
+    return Drift(tuple(bench.tasks), places, rows(model), base, limit)
 
 
 def _task_drift(
-    bench: Bench, weights: Mapping[str, Tensor], task: str, split: str, limit: int, cancelled: Callable[[], bool] | None
+    bench: Bench, model: Model, task: str, split: str, limit: int, cancelled: Callable[[], bool] | None
 ) -> tuple[float, ...]:
     if cancelled and cancelled():
         raise Cancelled
     images = bench.split(task, split, limit).images
     key = ("expert features", task, split, limit)
     expert = bench.memo.get(key, lambda: bench.encoder.block_features(bench.expert_weights(task), images))
-    own = bench.encoder.block_features(weights, images)
+    part = model.modules.get(task, TaskModule())
+    own = bench.encoder.block_features(model.weights_for(task), images, edits=part.edits, repair=part.repair)
     return tuple((a.double() - b.double()).square().mean().item() for a, b in zip(own, expert, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,11 @@ from dcmerge.errors import Cancelled, InputError
 #: Pixel normalisation of OpenAI's CLIP.
 _OPENAI_MEAN, _OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
+#: CLIP multiplies cosine similarities by this before the softmax: the largest factor that its training allows.
+LOGIT_SCALE = 100.0
+
+Edit = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True, eq=False)
 class ImageEncoder:
@@ -30,7 +35,6 @@ class ImageEncoder:
 
     config: Mapping[str, Any]
     batch_size: int = 250
-    # While the module runs, it holds that call's weights: batches of several threads take turns.
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @cached_property
@@ -41,11 +45,15 @@ class ImageEncoder:
         model = open_clip.CLIP(**{key: self.config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")})
         return model.visual.eval().requires_grad_(False)
 
-    @property
-    def _normalisation(self) -> tuple[Tensor, Tensor]:
+    def pixels(self, images: Tensor) -> Tensor:
+        """What the tower sees of uint8 images (N, 3, H, W): float32, normalised."""
         preprocess = self.config.get("preprocess", {})
-        mean, std = preprocess.get("mean", _OPENAI_MEAN), preprocess.get("std", _OPENAI_STD)
-        return torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+        mean, std = (torch.tensor(preprocess.get(n, usual)) for n, usual in (("mean", _OPENAI_MEAN), ("std", _OPENAI_STD)))
+        return (images.float() / 255 - mean[:, None, None]) / std[:, None, None]
+
+    def turn(self) -> AbstractContextManager:
+        """While the module runs, it holds one call's weights: threads that run it take turns."""
+        return self._turn
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -64,19 +72,44 @@ class ImageEncoder:
             told = [*([f"missing {', '.join(missing)}"] if missing else []), *other]
             raise InputError(f"expected the weights of this image encoder, got other ones: {'; '.join(told)}")
 
+    def forward(self, weights: Mapping[str, Tensor], images: Tensor, edits: Mapping[str, Edit] | None = None) -> Tensor:
+        """Embeddings (N, d) of one batch of uint8 images, before their length is made one.
+
+        Differentiable in the weights and in ``edits``, which change the outputs of submodules by their names in ``visual``.
+        """
+        own = {name.removeprefix("visual."): weights[name].float() for name in self.shapes}
+        with self.turn(), self._edited(edits or {}):
+            return functional_call(self.visual, own, (self.pixels(images),))
+
+    @contextmanager
+    def _edited(self, edits: Mapping[str, Edit]) -> Iterator[None]:
+        modules = dict(self.visual.named_modules()) if edits else {}
+        handles = [
+            modules[name].register_forward_hook(lambda module, given, output, edit=edit: edit(output))
+            for name, edit in edits.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
     @torch.inference_mode()
     def encode(
         self,
         weights: Mapping[str, Tensor],
         images: Tensor,
         *,
+        edits: Mapping[str, Edit] | None = None,
+        repair: Edit | None = None,
         progress: Callable[[float], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Tensor:
-        """Features of unit length (N, d) of uint8 images (N, 3, H, W), with these weights in float32."""
+        """Features of unit length (N, d) of uint8 images (N, 3, H, W), with these weights in float32.
+
+        ``edits`` change the outputs of submodules on the way, ``repair`` the embeddings before their length is made one.
+        """
         self.check(weights)
-        own = {name.removeprefix("visual."): weights[name].float() for name in self.shapes}
-        mean, std = self._normalisation
         batches = math.ceil(len(images) / self.batch_size)
         features = []
         for done, batch in enumerate(images.split(self.batch_size)):
@@ -84,8 +117,8 @@ class ImageEncoder:
                 raise Cancelled
             if progress:
                 progress(done / batches)
-            with self._turn:
-                features.append(functional_call(self.visual, own, ((batch.float() / 255 - mean) / std,)))
+            found = self.forward(weights, batch, edits)
+            features.append(repair(found) if repair else found)
         return nn.functional.normalize(torch.cat(features), dim=-1)
 
     @property
@@ -94,28 +127,33 @@ class ImageEncoder:
         return len(self.visual.transformer.resblocks)
 
     @torch.inference_mode()
-    def block_features(self, weights: Mapping[str, Tensor], images: Tensor) -> list[Tensor]:
+    def block_features(
+        self,
+        weights: Mapping[str, Tensor],
+        images: Tensor,
+        *,
+        edits: Mapping[str, Edit] | None = None,
+        repair: Edit | None = None,
+    ) -> list[Tensor]:
         """The residual stream after every block, (N, tokens, width) each, and last the features that ``encode`` returns."""
         self.check(weights)
-        own = {name.removeprefix("visual."): weights[name].float() for name in self.shapes}
-        mean, std = self._normalisation
         kept: list[list[Tensor]] = [[] for _ in range(self.depth + 1)]
+        heard = dict(edits or {})
+        for block, own in enumerate(kept[:-1]):
+            name = f"transformer.resblocks.{block}"
+            heard[name] = _keeping(own, heard.get(name))
         for batch in images.split(self.batch_size):
-            with self._turn, _listening(self.visual.transformer.resblocks, kept):
-                kept[-1].append(functional_call(self.visual, own, ((batch.float() / 255 - mean) / std,)))
+            found = self.forward(weights, batch, heard)
+            kept[-1].append(repair(found) if repair else found)
         *streams, features = (torch.cat(parts) for parts in kept)
         return [*streams, nn.functional.normalize(features, dim=-1)]
 
 
-@contextmanager
-def _listening(blocks: nn.ModuleList, kept: list[list[Tensor]]) -> Iterator[None]:
-    """Every block's output is added to its list; the hooks are gone afterwards, for other threads run the same module."""
-    hooks = [
-        block.register_forward_hook(lambda module, inputs, output, own=own: own.append(output))
-        for block, own in zip(blocks, kept[:-1], strict=True)
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _keeping(kept: list[Tensor], edit: Edit | None) -> Edit:
+    """An edit that adds what it lets pass to a list."""
+
+    def keep(output: Tensor) -> Tensor:
+        kept.append(edit(output) if edit else output)
+        return kept[-1]
+
+    return keep

@@ -10,19 +10,41 @@ from dcmerge.methods import (  # noqa: F401  (imported to register)
     breadcrumbs,
     consensus_ta,
     pcb,
+    emr,
     model_stock,
     slerp,
     karcher,
+    fisher,
+    regmean,
     tsv_m,
     iso_c,
     iso_cts,
     knots,
     wudi,
     dc_merge,
+    lot,
+    cat,
     opcm,
     doge,
+    adamerging,
+    concrete,
+    adarank,
+    surgery,
+    intervmerge,
     robustmerge,
 )
-from dcmerge.methods.registry import Method, fitting_methods, merged_deltas, merging_method, method, methods
+from dcmerge.methods.registry import (
+    NEEDS,
+    Method,
+    deltas_of,
+    fitting_methods,
+    merged_deltas,
+    merging_method,
+    method,
+    methods,
+    planned,
+)
 
-__all__ = ["Method", "fitting_methods", "merged_deltas", "merging_method", "method", "methods"]
+__all__ = [
+    "NEEDS", "Method", "deltas_of", "fitting_methods", "merged_deltas", "merging_method", "method", "methods", "planned",
+]  # fmt: skip

@@ -14,6 +14,7 @@ from dcmerge.task_vectors import Delta
     formula=r"\tau = \frac{1}{T}\sum_t \tau_t",
     source="Wortsman et al. 2022, arXiv 2203.05482",
     everywhere=True,
+    fixed_scale="averaging is α = 1",
 )
 def average(layer: Layer) -> Delta:
     """(1/T) Σ D_t, for every kind of parameter."""

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 import torch
 
+from dcmerge.calibration import Calibration
 from dcmerge.errors import Cancelled, InputError
+from dcmerge.evaluation import Bench, TaskModule
 from dcmerge.layers import Layer
 from dcmerge.methods.declare import Choice, Declared, Flag, Number
 from dcmerge.task_vectors import Delta, TaskVectors
 
 LayerFunction = Callable[..., Delta]
+Modules = Mapping[str, TaskModule]
 Progress = Callable[[float, str], None]
 
 _METHODS: dict[str, Method] = {}
+
+#: What a method can ask for, in words. "task": the task of an image must be known at inference.
+NEEDS = {
+    "weights": "weights", "base": "the base's weights", "lora": "LoRA factors", "images": "unlabeled images",
+    "labels": "labels", "training": "training", "task": "the task at inference",
+}  # fmt: skip
+#: Share of the progress that preparing takes where it looks at images.
+_PREPARING = 0.9
 
 
 @dataclass(frozen=True)
 class Method:
     """A merging method: its layer function, its declared parameters and what a catalogue says of it.
 
-    ``prepare(layers, **parameters)``, where given, sees the whole model first; what it returns reaches the layer function
-    as the keyword ``prepared``. ``everywhere`` methods treat every kind of parameter; the others only matrices, and every
-    other parameter becomes the mean of the deltas.
+    ``prepare(layers, **parameters)``, where given, sees the whole model first, and the images if it has an argument called
+    ``calibration``; what it returns reaches the layer function as the keyword ``prepared``, and ``modules(layers, prepared)``
+    makes each task's part of it, where the result has such. ``everywhere`` methods treat every kind of parameter; the others
+    only matrices, and every other parameter becomes the mean of the deltas. ``fixed_scale`` says why α is not searched;
+    ``quick`` holds the parameters of a first look.
     """
 
     slug: str
@@ -40,11 +53,21 @@ class Method:
     returns: str = "one model"
     everywhere: bool = False
     prepare: Callable[..., Any] | None = None
+    modules: Callable[[Sequence[Layer], Any], Modules] | None = None
     usual_scale: float = 1.0
+    fixed_scale: str = ""
     experts: int | None = None  # how many it merges, where it cannot merge any number
+    quick: Mapping[str, Any] = field(default_factory=dict)
 
-    def obstacle(self, vectors: TaskVectors) -> str:
+    @property
+    def trains(self) -> bool:
+        """It takes minutes rather than seconds: something is learned, step by step."""
+        return "training" in self.needs
+
+    def obstacle(self, vectors: TaskVectors, bench: Bench | None = None) -> str:
         """Why this set cannot be merged with the method, in half a sentence; empty where it can."""
+        if "images" in self.needs and bench is None:
+            return "needs unlabeled images of the tasks, got a set without images"
         if "lora" in self.needs and vectors.kind != "lora":
             return "needs LoRA experts, got full fine-tuning"
         if "base" in self.needs and vectors.base is None:
@@ -107,9 +130,9 @@ def methods() -> dict[str, Method]:
     return dict(_METHODS)
 
 
-def fitting_methods(vectors: TaskVectors) -> tuple[dict[str, Method], dict[str, str]]:
+def fitting_methods(vectors: TaskVectors, bench: Bench | None = None) -> tuple[dict[str, Method], dict[str, str]]:
     """The methods that can merge this set, and of the others why they cannot; both by slug."""
-    obstacles = {slug: one.obstacle(vectors) for slug, one in _METHODS.items()}
+    obstacles = {slug: one.obstacle(vectors, bench) for slug, one in _METHODS.items()}
     fitting = {slug: one for slug, one in _METHODS.items() if not obstacles[slug]}
     return fitting, {slug: reason for slug, reason in obstacles.items() if reason}
 
@@ -121,39 +144,98 @@ def method(slug: str) -> Method:
     return _METHODS[slug]
 
 
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A method ready to merge one set: everything that looks at the whole model is done (or learned).
+
+    ``curve``: the loss of every step, where the method trained something.
+    """
+
+    method: Method
+    layers: tuple[Layer, ...]
+    values: Mapping[str, Any]
+    prepared: Any = None
+    curve: tuple[float, ...] = ()
+
+    def delta(self, layer: Layer) -> Delta:
+        """The merged delta of one parameter."""
+        if not (self.method.everywhere or layer.is_matrix):
+            return layer.mean()
+        known = {"prepared": self.prepared} if self.method.prepare else {}
+        return self.method.function(layer, **self.values, **known)
+
+    def modules(self) -> Modules:
+        """What each task adds at inference; empty where the result is one model."""
+        return self.method.modules(self.layers, self.prepared) if self.method.modules else {}
+
+
+def planned(
+    vectors: TaskVectors,
+    slug: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    bench: Bench | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Plan:
+    """Check the parameters and the set, then let the method prepare; the same errors as ``merged_deltas``."""
+    chosen = method(slug)
+    values = chosen.check(parameters or {})
+    if obstacle := chosen.obstacle(vectors, bench):
+        raise InputError(f"{slug} {obstacle}")
+    if cancelled and cancelled():
+        raise Cancelled
+    layers = tuple(Layer(vectors, parameter, dtype) for parameter in vectors.parameters.values())
+    if not chosen.prepare:
+        return Plan(chosen, layers, values)
+    calibration = Calibration(bench, _part(progress, 0.0, _PREPARING), cancelled) if bench else None
+    given = {"calibration": calibration} if "calibration" in inspect.signature(chosen.prepare).parameters else {}
+    prepared = chosen.prepare(layers, **given, **values)
+    return Plan(chosen, layers, values, prepared, tuple(calibration.curve) if calibration else ())
+
+
 def merged_deltas(
     vectors: TaskVectors,
     slug: str,
     parameters: Mapping[str, Any] | None = None,
     *,
+    bench: Bench | None = None,
     names: tuple[str, ...] | None = None,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[tuple[str, Delta]]:
-    """The merged task vector before α, one parameter at a time (``names`` picks some): the only loop over parameters.
+    """The merged task vector before α, one parameter at a time (``names`` picks some).
 
     Dense for full fine-tuning; for adapters as factors where the method can (``checkpoints.dense`` makes either dense).
+    ``bench`` brings the images that some methods need.
 
     Raises InputError for bad parameters, and for a set that the method cannot merge, before anything is computed, and Cancelled
     between two parameters.
     """
-    chosen = method(slug)
-    values = chosen.check(parameters or {})
-    if obstacle := chosen.obstacle(vectors):
-        raise InputError(f"{slug} {obstacle}")
-    layers = [Layer(vectors, parameter, dtype) for parameter in vectors.parameters.values()]
-    if cancelled and cancelled():
-        raise Cancelled
-    if chosen.prepare:
-        values["prepared"] = chosen.prepare(layers, **values)
-    wanted = [layer for layer in layers if names is None or layer.name in names]
+    plan = planned(vectors, slug, parameters, bench=bench, progress=progress, cancelled=cancelled, dtype=dtype)
+    yield from deltas_of(plan, names=names, progress=progress, cancelled=cancelled)
+
+
+def deltas_of(
+    plan: Plan,
+    *,
+    names: tuple[str, ...] | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Iterator[tuple[str, Delta]]:
+    """The only loop over parameters. Raises Cancelled between two of them."""
+    progress = _part(progress, _PREPARING if "images" in plan.method.needs else 0.0, 1.0)
+    wanted = [layer for layer in plan.layers if names is None or layer.name in names]
     for done, layer in enumerate(wanted):
         if cancelled and cancelled():
             raise Cancelled
         if progress:
             progress(done / len(wanted), layer.name)
-        if chosen.everywhere or layer.is_matrix:
-            yield layer.name, chosen.function(layer, **values)
-        else:
-            yield layer.name, layer.mean()
+        yield layer.name, plan.delta(layer)
+
+
+def _part(progress: Progress | None, start: float, end: float) -> Progress | None:
+    """The progress of one part, between ``start`` and ``end`` of the whole."""
+    return None if progress is None else lambda share, text: progress(start + (end - start) * share, text)

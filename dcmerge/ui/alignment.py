@@ -6,9 +6,9 @@ import streamlit as st
 
 from dcmerge import plots
 from dcmerge.inspection import MEASURES, Consistency, LayerAlignment, consistency, layer_alignment
-from dcmerge.methods import fitting_methods
 from dcmerge.naming import place_of
 from dcmerge.ui.charts import show
+from dcmerge.ui.choice import live_methods
 from dcmerge.ui.merging import merged_once
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import percent, plain
@@ -113,7 +113,7 @@ def _consistency(name: str, slug: str, parameters: tuple, _page: Page) -> Consis
 
 def consistency_card(page: Page) -> None:
     """DirSim of merged against each expert over depth, for the chosen methods."""
-    known, _ = fitting_methods(page.models.vectors)
+    known, _ = live_methods(page)
     with st.container(border=True):
         left, right = st.columns([3, 2])
         with left:

@@ -21,19 +21,17 @@ NEEDS = {
     "weights": "the experts' weights",
     "base": "the base's own weights",
     "lora": "LoRA adapters as experts",
-    "images": "unlabelled images of every task",
-    "labels": "labelled images of every task",
-    "heads": "the tasks' heads",
-    "test images": "unlabelled test images of every task",
+    "images": "unlabeled images",
+    "training": "time to train",
+    "task": "the task of every image",
 }
-_SHORT = {"base": "base", "lora": "LoRA"}
 _MODEL = "ViT-B/32"
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 
 
 def overview_card(page: Page) -> list[Method]:
     """The filter and one row a method; returns the methods that are shown."""
-    known, (fitting, obstacles), ours = methods(), fitting_methods(page.models.vectors), _ours()
+    known, (fitting, obstacles), ours = methods(), fitting_methods(page.models.vectors, page.models.bench), _ours()
     with st.container(border=True):
         left, right = st.columns([2, 1], vertical_alignment="bottom")
         with left:
@@ -69,7 +67,7 @@ def _overview_row(method: Method, obstacles: Mapping[str, str], ours: DemoResult
     measured = ours.rows.get(method.slug) if ours else None
     best = [r.value for r in reported(method.slug) if (r.family, r.model, r.tasks) == ("TALL-masks", _MODEL, 8)]
     return {
-        "method": method.title, "asks besides for": ", ".join(_SHORT.get(n, n) for n in method.needs if n != "weights") or None,
+        "method": method.title, "asks besides for": ", ".join(n for n in method.needs if n != "weights") or None,
         "demo": hundredfold(measured.accuracy) if measured else None,
         "normalised": hundredfold(measured.normalised) if measured else None,
         "reported": best[0] if best else None,
@@ -81,7 +79,8 @@ def _overview_row(method: Method, obstacles: Mapping[str, str], ours: DemoResult
 def _overview_columns() -> dict[str, Any]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
-        "asks besides for": text(help="what the method needs besides the experts' weights"),
+        "asks besides for": text(help="what it needs besides the experts' weights. " + "; ".join(
+            f"{name}: {words}" for name, words in NEEDS.items() if name != "weights")),
         "returns": text(help="one model, or one with a part a task"),
         "controls": number(help="how many parameters it has besides α; each stands below"),
         "demo": number(format="%.1f %%", help="our mean top-1 accuracy on the demo; α chosen on validation"),
@@ -111,13 +110,22 @@ def method_card(page: Page, method: Method) -> None:
 
 
 def _facts(place: Any, page: Page, method: Method) -> None:
-    link, obstacle = _link(method), method.obstacle(page.models.vectors)
+    link, obstacle = _link(method), method.obstacle(page.models.vectors, page.models.bench)
     place.markdown(f"**Needs** {', '.join(NEEDS.get(need, need) for need in method.needs)}; **returns** {method.returns}")
     place.markdown(f"**Source** {f'[{plain(method.source)}]({link})' if link else plain(method.source)}")
     place.markdown(f"**Slug** `{method.slug}`; usual α = {method.usual_scale:g}")
     if obstacle:
         place.info(f"Not for this set: it {plain(obstacle)}.", icon=":material/block:")
     else:
+        _invitation(place, page, method)
+
+
+def _invitation(place: Any, page: Page, method: Method) -> None:
+    """A link to where this set can be merged with the method: what trains is not merged live."""
+    if method.trains and page.models.bench:
+        place.page_link("pages/4_Compare.py", label="Compare it on this set", icon=":material/leaderboard:",
+                        query_params={"compared": method.slug, "set": page.models.name})  # fmt: skip
+    elif not method.trains:
         place.page_link("pages/3_Merge.py", label="Merge this set with it", icon=":material/merge:",
                         query_params={"method": method.slug, "set": page.models.name})  # fmt: skip
 

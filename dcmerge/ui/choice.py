@@ -43,7 +43,7 @@ def found_scales(page: Page) -> dict[tuple, Scale]:
 
 def choice_of_method(page: Page) -> Choice:
     """Method, its generated controls, and α."""
-    known, others = fitting_methods(page.models.vectors)
+    known, others = live_methods(page)
     with st.container(border=True):
         left, right = st.columns([1, 2])
         with left:
@@ -64,11 +64,22 @@ def choice_of_method(page: Page) -> Choice:
     return Choice(chosen, parameters, Scale(alpha, origin, found.curve if found else ()))
 
 
+def live_methods(page: Page) -> tuple[dict[str, Method], dict[str, str]]:
+    """The methods that can merge this set while one waits, and of the others why they cannot; both by slug."""
+    known, others = fitting_methods(page.models.vectors, page.models.bench)
+    training = {slug: "learns step by step, which takes minutes: run it on the Compare page"
+                for slug, one in known.items() if one.trains}  # fmt: skip
+    return {slug: one for slug, one in known.items() if slug not in training}, others | training
+
+
 def _alpha_control(chosen: Method) -> float:
     """α, kept for each method by itself; what a search found is set here, before the slider is drawn."""
     key, found = f"{chosen.slug}.alpha", st.session_state.setdefault(_FOUND, {}).pop(chosen.slug, None)
     if found is not None:
         choose(key, found)
+    if chosen.fixed_scale:
+        st.caption(f"α = {chosen.usual_scale:g}: {chosen.fixed_scale}.")
+        return chosen.usual_scale
     highest = max(5.0, found or 0.0, st.session_state.get(key, 0.0))
     return remembered(st.slider, "Scale α", key=key, default=chosen.usual_scale, min_value=0.0, max_value=highest, step=0.05,
                       help="How far to go along the merged task vector: 0 is the base.")  # fmt: skip

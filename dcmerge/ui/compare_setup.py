@@ -27,7 +27,7 @@ def setup_card(page: Page) -> None:
         st.info("This set has no images to evaluate on, so its methods cannot be compared by accuracy. The Alignment page "
                 "compares their directions.", icon=":material/info:")  # fmt: skip
         return
-    known, others = fitting_methods(page.models.vectors)
+    known, others = fitting_methods(page.models.vectors, page.models.bench)
     with st.container(border=True):
         st.subheader("Choose methods")
         chosen = remembered(

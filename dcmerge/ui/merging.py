@@ -23,7 +23,7 @@ def merged_once(models: ModelSet, slug: str, parameters: Mapping[str, Any]) -> M
 
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _merged(key: str, slug: str, parameters: tuple[tuple[str, Any], ...], _models: ModelSet) -> Merged:
-    return merge(_models.vectors, slug, **dict(parameters))
+    return merge(_models.vectors, slug, bench=_models.bench, **dict(parameters))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,7 @@ def look_at(
     bench, merged = models.bench, merged_once(models, slug, parameters)
     images = {"split": split, "limit": limit, "cancelled": cancelled}
     zero_shot, experts = bench.zero_shot(**images), bench.experts(**images)
-    weights = bench.merged_weights(merged.deltas, scale)
-    return Look(zero_shot, bench.evaluate(weights, slug, progress=progress, **images), experts)
+    return Look(zero_shot, bench.evaluate(merged.model(bench, scale), slug, progress=progress, **images), experts)
 
 
 def quick_look(models: ModelSet, slug: str, parameters: Mapping[str, Any], scale: float, limit: int) -> Look:

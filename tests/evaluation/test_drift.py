@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcmerge import Cancelled
-from dcmerge.evaluation import Bench, Drift, ImageEncoder, Split, Task, feature_drift
+from dcmerge.evaluation import Bench, Drift, ImageEncoder, Model, Split, Task, TaskModule, feature_drift
 from tests.builders import full_set, random_tensors
 
 CONFIG = {
@@ -68,9 +68,24 @@ def test_the_experts_features_are_computed_once(bench: Bench, monkeypatch: pytes
     feature_drift(bench, bench.base_weights())
     runs: list[Tensor] = []
     real = ImageEncoder.block_features
-    monkeypatch.setattr(ImageEncoder, "block_features", lambda *a: runs.append(a[2]) or real(*a))
+    monkeypatch.setattr(ImageEncoder, "block_features", lambda *a, **k: runs.append(a[2]) or real(*a, **k))
     feature_drift(bench, bench.base_weights())
     assert len(runs) == len(SHIFTS)
+
+
+def test_the_tasks_own_parts_count(bench: Bench) -> None:
+    """An edit that adds the shift behind the first block, and with it is the expert."""
+    block = "transformer.resblocks.0"
+    modules = {task: TaskModule(edits={block: lambda x, shift=shift: x + shift}) for task, shift in SHIFTS.items()}
+    found = feature_drift(bench, Model(bench.base_weights(), modules))
+    assert all(value < 1e-9 for row in found.merged for value in row)
+    halved = {task: TaskModule(repair=lambda x: x / 2) for task in SHIFTS}
+    same = feature_drift(bench, Model(bench.base_weights(), halved))
+    assert same.relative == pytest.approx((1.0, 1.0, 1.0))  # the length of an embedding does not matter
+
+
+def test_another_architecture_has_no_drift(bench: Bench) -> None:
+    assert feature_drift(bench, Model(bench.base_weights(), encoder=bench.encoder)) is None
 
 
 def test_where_every_expert_is_the_base_there_is_no_ratio() -> None:

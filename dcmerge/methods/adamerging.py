@@ -1,0 +1,115 @@
+"""AdaMerging: learn how much of every task vector goes into every layer, from unlabeled images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from dcmerge.calibration import Calibration
+from dcmerge.layers import Layer
+from dcmerge.methods.adaptation import BATCH, RATE, START, STEPS, adapt, entropy, starting_scale, stepped
+from dcmerge.methods.declare import Choice, Flag
+from dcmerge.methods.from_images import SEED, SPLIT
+from dcmerge.methods.registry import merging_method
+from dcmerge.methods.ties import trim_thresholds, trimmed
+
+#: AdaMerging++ trims as TIES does: the share of entries that stays.
+_DENSITY = 0.2
+
+Vectors = Mapping[str, Tensor]  # (T, *shape) by parameter
+
+
+def learned_coefficients(
+    calibration: Calibration,
+    vectors: Vectors,
+    start: float,
+    *,
+    by_layer: bool,
+    clamp: bool,
+    iterations: int,
+    learning_rate: float,
+    batch: int,
+    images: str,
+    seed: int,
+) -> dict[str, Tensor]:
+    """λ (T,) for every parameter (one for all, unless ``by_layer``) after descending the entropy of the merged predictions.
+
+    ∂L/∂λ_t^l = ⟨∂L/∂W^l, τ_t^l⟩. With ``clamp`` every λ stays in [0, 1].
+    """
+    names, tasks = list(vectors), len(calibration.bench.vectors.tasks)
+    table = torch.full((len(names) if by_layer else 1, tasks), start)
+    base = calibration.bench.base_weights()
+
+    def loss(batches: Mapping[str, Tensor]) -> Tensor:
+        rows = table.expand(len(names), tasks)
+        deltas = {name: combined(own, row) for (name, own), row in zip(vectors.items(), rows, strict=True)}
+        return entropy(calibration, stepped(base, deltas), batches)
+
+    adapt(calibration, [table], loss, calibration.batches(batch, images, seed), iterations=iterations,
+          learning_rate=learning_rate, what="learning coefficients",
+          after_step=(lambda: table.clamp_(0, 1)) if clamp else None)  # fmt: skip
+    return dict(zip(names, table.expand(len(names), tasks), strict=True))
+
+
+def combined(D: Tensor, coefficients: Tensor) -> Tensor:
+    """Σ_t λ_t D_t of (T, *shape) and (T,)."""
+    return torch.tensordot(coefficients, D, dims=1)
+
+
+def agreeing(D: Tensor, thresholds: Tensor) -> Tensor:
+    """Each trimmed delta where it agrees with the elected sign (a sum of 0 counts as positive), not yet summed; (T, ...)."""
+    D = trimmed(D, thresholds)
+    sign = torch.where(D.sum(dim=0) < 0, -1.0, 1.0).to(D.dtype)
+    return D * (D * sign > 0)
+
+
+def _learned(
+    layers: Sequence[Layer], *, calibration: Calibration, coefficients: str, plus_plus: bool, start: float | None,
+    **training: object,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Σ_t λ_t^l τ_t^l of every parameter, after training."""
+    thresholds = trim_thresholds(layers, _DENSITY) if plus_plus else None
+    stacks = {layer.name: layer.dense_deltas() for layer in layers}
+    if thresholds is not None:
+        stacks = {name: agreeing(D, thresholds) for name, D in stacks.items()}
+    begin = starting_scale(calibration, {name: D.sum(dim=0) for name, D in stacks.items()}, start)
+    found = learned_coefficients(calibration, stacks, begin, by_layer=coefficients == "layer", **training)
+    return {name: combined(D, found[name]) for name, D in stacks.items()}
+
+
+@merging_method(
+    "adamerging",
+    title="AdaMerging",
+    idea="Learn one coefficient for every task and layer, so that the merged model becomes as sure as possible of its "
+    "predictions on unlabeled images.",
+    formula=r"\theta^l=\theta_0^l+\sum_t\lambda_t^l\tau_t^l,\quad\lambda=\arg\min\sum_t\mathbb E_{x\in t}\,H(p_\theta(\cdot|x))",
+    source="Yang et al. 2024, arXiv 2310.02575",
+    needs=("weights", "base", "images", "training"),
+    everywhere=True,
+    prepare=_learned,
+    fixed_scale="the coefficients are learned",
+    quick={"iterations": 25},
+)
+def adamerging(
+    layer: Layer,
+    *,
+    prepared: dict[str, Tensor],
+    coefficients: Annotated[
+        str, Choice("Coefficients", "layer: one for every task and parameter. task: one for every task.", ("layer", "task"))
+    ] = "layer",
+    plus_plus: Annotated[
+        bool, Flag("AdaMerging++", "Of every task vector only the largest 20 % of entries that agree on a sign, as in TIES.")
+    ] = False,
+    start: Annotated[float | None, START] = None,
+    clamp: Annotated[bool, Flag("Keep in [0, 1]", "Coefficients stay between 0 and 1, as in the authors' code.")] = True,
+    iterations: Annotated[int, STEPS] = 100,
+    learning_rate: Annotated[float, RATE] = 5e-3,
+    batch: Annotated[int, BATCH] = 16,
+    images: Annotated[str, SPLIT] = "val",
+    seed: Annotated[int, SEED] = 0,
+) -> Tensor:  # fmt: skip
+    """Σ_t λ_t^l D_t. The authors take 500 steps at a rate of 0.001 from 0.3, on the test images."""
+    return prepared[layer.name].to(layer.dtype)

@@ -1,0 +1,68 @@
+"""EMR-Merging: one elected vector for all tasks, and for each task a mask and one number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dcmerge.checkpoints import dense
+from dcmerge.evaluation import TaskModule
+from dcmerge.layers import Layer
+from dcmerge.methods.registry import merging_method
+from dcmerge.task_vectors import Delta, TaskVectors
+
+
+def elected_vector(D: Tensor) -> Tensor:
+    """Per entry of (T, ...) the largest magnitude with the sign of the sum; a sum of 0 counts as negative."""
+    sign = torch.where(D.sum(dim=0) > 0, 1.0, -1.0).to(D.dtype)
+    return sign * (D * sign).amax(dim=0).clamp_min(0)
+
+
+def _rescalers(layers: Sequence[Layer]) -> dict[str, float]:
+    """c_t = ‖τ_t‖₁ / ‖m_t ∘ τ‖₁ over the whole model, which gives every masked vector its task vector's size."""
+    tasks = layers[0].tasks
+    own, masked = torch.zeros(len(tasks), dtype=torch.float64), torch.zeros(len(tasks), dtype=torch.float64)
+    for layer in layers:
+        D = layer.dense_deltas()
+        unified = elected_vector(D)
+        own += D.abs().flatten(1).double().sum(dim=1)
+        masked += (unified.abs() * (D * unified > 0)).flatten(1).double().sum(dim=1)
+    return {task: float(a / b) if b > 0 else 1.0 for task, a, b in zip(tasks, own, masked, strict=True)}
+
+
+def _modules(layers: Sequence[Layer], rescalers: dict[str, float]) -> dict[str, TaskModule]:
+    bits = sum(layer.parameter.numel for layer in layers)
+    return {
+        task: TaskModule(delta=partial(modulated, layers[0].vectors, task, rescaler), size=bits // 32 + 1)
+        for task, rescaler in rescalers.items()
+    }
+
+
+def modulated(vectors: TaskVectors, task: str, rescaler: float, name: str, merged: Delta) -> Tensor:
+    """c_t m_t ∘ τ of one parameter: the entries in which the task agrees with the elected vector."""
+    unified = dense(merged)
+    agrees = dense(vectors.delta(name, task)).to(unified.dtype) * unified > 0
+    return rescaler * agrees * unified
+
+
+@merging_method(
+    "emr",
+    title="EMR-Merging",
+    idea="Elect one vector with the largest entries that agree on a sign. Each task keeps a mask of the entries that it agrees "
+    "with and one number that restores its size, so the task of an image must be known.",
+    formula=r"\tau=\mathrm{sign}\Big(\sum_t\tau_t\Big)\circ\max_{t\text{ agrees}}|\tau_t|,"
+    r"\quad\theta_t=\theta_0+c_t\,m_t\circ\tau,\ m_t=1[\tau_t\circ\tau>0]",
+    source="Huang et al. 2024, arXiv 2405.17461",
+    needs=("weights", "task"),
+    returns="one model with a mask and a number for each task",
+    everywhere=True,
+    prepare=_rescalers,
+    modules=_modules,
+    fixed_scale="each task's own rescaler takes its place",
+)
+def emr(layer: Layer, *, prepared: dict[str, float]) -> Tensor:
+    """The elected vector. Sizes are sums over the whole model; one port takes the mean of every parameter instead."""
+    return elected_vector(layer.dense_deltas())
