@@ -22,6 +22,10 @@ with st.container(horizontal=True):
                  icon=":material/grid_on:")  # fmt: skip
     st.page_link("pages/3_Merge.py", label="**Merge**: merge live, choose α, read the accuracy on every task",
                  icon=":material/merge:")  # fmt: skip
+    st.page_link("pages/4_Compare.py", label="**Compare**: methods side by side in the background, by accuracy, cost and cause",
+                 icon=":material/leaderboard:")  # fmt: skip
+    st.page_link("pages/6_Methods.py", label="**Methods**: every method's idea, formula, needs, parameters and numbers",
+                 icon=":material/menu_book:")  # fmt: skip
 
 st.header("What is loaded")
 report = models.vectors.report

@@ -7,18 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from dcmerge.diagnosis import DirSim, diagnose
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import (
     EXPERTS,
     ZERO_SHOT,
     Bench,
     Difference,
+    Drift,
     Evaluation,
     Scale,
     choose_scale,
     paired_difference,
 )
 from dcmerge.methods import method
+from dcmerge.peak import PeakMemory
 from dcmerge.recipe import check_scale, merge
 
 Progress = Callable[[float, str], None]
@@ -43,7 +46,11 @@ class Seconds:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One method, or a reference ("zero-shot", "experts"). A method that failed has an ``error`` and no figures."""
+    """One method, or a reference ("zero-shot", "experts"). A method that failed has an ``error`` and no figures.
+
+    ``peak_bytes``: how much the process grew at most while merging (see ``PeakMemory``). ``dirsim`` and ``drift`` only where
+    they were asked for.
+    """
 
     name: str
     title: str
@@ -53,6 +60,9 @@ class Row:
     seconds: Seconds | None = None
     difference: Difference | None = None
     error: str | None = None
+    peak_bytes: int | None = None
+    dirsim: DirSim | None = None
+    drift: Drift | None = None
 
     @property
     def is_reference(self) -> bool:
@@ -68,7 +78,8 @@ class Row:
             "accuracy": measured.to_dict() if measured else None,
             "worst": {"task": worst.task, "accuracy": worst.accuracy} if worst else None,
             "difference_to_average": asdict(self.difference) if self.difference else None,
-            "seconds": asdict(self.seconds) if self.seconds else None,
+            "seconds": asdict(self.seconds) if self.seconds else None, "peak_bytes": self.peak_bytes,
+            "dirsim": asdict(self.dirsim) if self.dirsim else None, "drift": self.drift.to_dict() if self.drift else None,
         }  # fmt: skip
 
 
@@ -104,10 +115,13 @@ def measure(
     split: str = "test",
     limit: int | None = None,
     val_limit: int | None = None,
+    diagnosed: bool = False,
     progress: Progress | None = None,
     cancelled: IsCancelled | None = None,
 ) -> Row:
     """Merge with one method, choose α on validation unless ``scale`` is given, and evaluate once on the split.
+
+    ``diagnosed`` adds DirSim and feature drift, outside the row's seconds.
 
     Raises InputError for a bad method, parameter or scale, Cancelled when ``cancelled()`` turns true.
     """
@@ -116,17 +130,20 @@ def measure(
     origin = None if scale is None else Scale(check_scale(scale), "given")
     tell = _Share(progress, chosen.title)
     started = time.perf_counter()
-    merged = merge(bench.vectors, slug, bench=bench, progress=tell.part(0.0, 0.2), cancelled=cancelled, **values)
+    with PeakMemory() as peak:
+        merged = merge(bench.vectors, slug, bench=bench, progress=tell.part(0.0, 0.2), cancelled=cancelled, **values)
     merged_at = time.perf_counter()
     found = origin or fixed_scale(slug) or choose_scale(
         bench, merged.deltas, limit=val_limit, progress=tell.part(0.2, 0.8), cancelled=cancelled
     )
     scaled_at = time.perf_counter()
+    model = merged.model(bench, found.value)
     evaluation = bench.evaluate(
-        merged.model(bench, found.value), slug, split=split, limit=limit, progress=tell.part(0.8, 1.0), cancelled=cancelled
+        model, slug, split=split, limit=limit, progress=tell.part(0.8, 1.0), cancelled=cancelled
     )
     durations = Seconds(merged_at - started, scaled_at - merged_at, time.perf_counter() - scaled_at)
-    return Row(slug, chosen.title, values, found, evaluation, durations)
+    why = diagnose(bench, merged.deltas, model, split=split, limit=limit, cancelled=cancelled) if diagnosed else (None, None)
+    return Row(slug, chosen.title, values, found, evaluation, durations, None, None, peak.growth, *why)
 
 
 def fixed_scale(slug: str) -> Scale | None:
@@ -152,6 +169,7 @@ def compare(
     split: str = "test",
     limit: int | None = None,
     val_limit: int | None = None,
+    diagnosed: bool = False,
     on_row: Callable[[Row], None] | None = None,
     progress: Progress | None = None,
     cancelled: IsCancelled | None = None,
@@ -173,7 +191,7 @@ def compare(
     bench.experts(split="val", limit=val_limit, cancelled=cancelled)
     rows = [zero_shot]
     ready(zero_shot)
-    measured_on = {"split": split, "limit": limit, "val_limit": val_limit}
+    measured_on = {"split": split, "limit": limit, "val_limit": val_limit, "diagnosed": diagnosed}
     for done, slug in enumerate(slugs):
         part = tell.part(0.1 + 0.9 * done / len(slugs), 0.1 + 0.9 * (done + 1) / len(slugs))
         row = _row(bench, slug, (parameters or {}).get(slug), part, cancelled, **measured_on)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
+from typing import Any
 
 from dcmerge.cli.evaluate import add_zoo, val_limit
-from dcmerge.cli.options import Commands, Parser, add_command, named_zoo
+from dcmerge.cli.options import Commands, Parser, add_command, collected, named_zoo, pair
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
-from dcmerge.comparison import Comparison, Row, compare
+from dcmerge.comparison import AVERAGE, Comparison, Row, compare
 from dcmerge.errors import InputError
+from dcmerge.exports import as_csv, as_markdown, check_target, write_text
 from dcmerge.methods import fitting_methods, method, methods
 
 ALL = "all"
 #: Test and validation images a task with --quick.
 QUICK_IMAGES = 40
+STDOUT = "-"
 
 
 def add_to(commands: Commands, common: Parser) -> None:
@@ -22,24 +27,67 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_zoo(parser)
     parser.add_argument("--methods", default=ALL, metavar="A,B,C",
                         help="slugs, or all that can merge this zoo (default); averaging always runs")  # fmt: skip
+    parser.add_argument("--set", action="append", default=[], type=pair("SLUG.KEY=VALUE"), metavar="SLUG.KEY=VALUE",
+                        help="a parameter of one of the methods; once for each parameter")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
                         help=f"a first look: {QUICK_IMAGES} images a task and split where no limit is given")  # fmt: skip
+    parser.add_argument("--diagnose", action="store_true",
+                        help="DirSim and feature drift by depth of every method too (in --json and --csv)")  # fmt: skip
+    parser.add_argument("--csv", metavar="FILE", help="write the table as CSV as well; - prints it instead of the text")
+    parser.add_argument("--markdown", metavar="FILE", help="the same as a Markdown table")
 
 
 def run(args: argparse.Namespace) -> int:
     slugs = chosen_methods(args.methods)
+    parameters = given_parameters(args, slugs)
+    check_exports(args)
     if args.quick and args.limit is None:
         args.limit = QUICK_IMAGES
     with Progress() as progress:
         bench = named_zoo(args.zoo, progress).bench
         skipped = fitting_methods(bench.vectors, bench)[1] if args.methods == ALL else {}
         slugs = [slug for slug in slugs if slug not in skipped]
-        found = compare(bench, slugs, limit=args.limit, val_limit=val_limit(args), progress=progress)
+        found = compare(bench, slugs, parameters, limit=args.limit, val_limit=val_limit(args), diagnosed=args.diagnose,
+                        progress=progress)  # fmt: skip
+    if export(args, found):
+        return 0
     if args.json:
         print_json({"zoo": args.zoo, **found.to_dict(), "skipped": skipped})
     else:
         print("\n".join([as_text(args.zoo, found), *(f"{slug} was left out: it {reason}." for slug, reason in skipped.items())]))
     return 0
+
+
+def given_parameters(args: argparse.Namespace, slugs: list[str]) -> dict[str, dict[str, Any]]:
+    """``--set ties.density=0.5``: parameters by slug, validated; raises InputError where a method is not compared."""
+    texts: dict[str, dict[str, str]] = {}
+    for name, value in collected(args.set, "--set").items():
+        slug, _, key = name.partition(".")
+        if slug not in (AVERAGE, *slugs):
+            raise InputError(f"--set: expected SLUG.KEY=VALUE of a method that is compared, got {name!r}")
+        texts.setdefault(slug, {})[key] = value
+    return {slug: method(slug).parse(own) for slug, own in texts.items()}
+
+
+def check_exports(args: argparse.Namespace) -> None:
+    """Files that cannot be written are refused before the work, and so are two documents for one stdout."""
+    if [args.csv, args.markdown].count(STDOUT) + args.json > 1:
+        raise InputError("expected at most one of --json, --csv - and --markdown - to print, got several")
+    for path in (args.csv, args.markdown):
+        if path not in (None, STDOUT):
+            check_target(Path(path))
+
+
+def export(args: argparse.Namespace, found: Comparison) -> bool:
+    """Write the tables that were asked for; whether one of them went to stdout in place of the text."""
+    printed = False
+    for path, form in ((args.csv, as_csv), (args.markdown, as_markdown)):
+        if path == STDOUT:
+            sys.stdout.write(form(found))
+            printed = True
+        elif path is not None:
+            write_text(Path(path), form(found))
+    return printed
 
 
 def chosen_methods(text: str) -> list[str]:

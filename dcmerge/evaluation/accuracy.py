@@ -69,6 +69,14 @@ class Evaluation:
         return sum(t.accuracy for t in self.tasks.values()) / len(self.tasks)
 
     @property
+    def mean_interval(self) -> tuple[float, float]:
+        """95 % interval of the mean over these tasks: the distances to their Wilson ends, added as squares (MOVER)."""
+        rows = self.tasks.values()
+        below = sum((task.accuracy - task.interval[0]) ** 2 for task in rows)
+        above = sum((task.interval[1] - task.accuracy) ** 2 for task in rows)
+        return self.mean - math.sqrt(below) / len(rows), self.mean + math.sqrt(above) / len(rows)
+
+    @property
     def mean_normalised(self) -> float | None:
         """Mean over tasks of the ratios to the experts (not the ratio of the means)."""
         ratios = [task.normalised for task in self.tasks.values()]
@@ -79,11 +87,15 @@ class Evaluation:
         return min(self.tasks.values(), key=lambda task: task.accuracy)
 
     @property
+    def images(self) -> str:
+        """Images a task: "1000", or "40 to 60" where tasks differ."""
+        sizes = sorted({task.images for task in self.tasks.values()})
+        return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+
+    @property
     def measured_on(self) -> str:
         """In words: "test split, 1000 images a task"."""
-        sizes = sorted({task.images for task in self.tasks.values()})
-        span = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        return f"{SPLIT_NAMES.get(self.split, self.split)} split, {span} images a task"
+        return f"{SPLIT_NAMES.get(self.split, self.split)} split, {self.images} images a task"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON."""
@@ -92,7 +104,7 @@ class Evaluation:
             for name, t in self.tasks.items()
         }
         return {"model": self.model, "split": self.split, "limit": self.limit, "mean": self.mean,
-                "mean_normalised": self.mean_normalised, "tasks": tasks}  # fmt: skip
+                "mean_interval": list(self.mean_interval), "mean_normalised": self.mean_normalised, "tasks": tasks}  # fmt: skip
 
 
 @dataclass(frozen=True)

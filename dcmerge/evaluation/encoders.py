@@ -120,3 +120,40 @@ class ImageEncoder:
             found = self.forward(weights, batch, edits)
             features.append(repair(found) if repair else found)
         return nn.functional.normalize(torch.cat(features), dim=-1)
+
+    @property
+    def depth(self) -> int:
+        """Number of transformer blocks."""
+        return len(self.visual.transformer.resblocks)
+
+    @torch.inference_mode()
+    def block_features(
+        self,
+        weights: Mapping[str, Tensor],
+        images: Tensor,
+        *,
+        edits: Mapping[str, Edit] | None = None,
+        repair: Edit | None = None,
+    ) -> list[Tensor]:
+        """The residual stream after every block, (N, tokens, width) each, and last the features that ``encode`` returns."""
+        self.check(weights)
+        kept: list[list[Tensor]] = [[] for _ in range(self.depth + 1)]
+        heard = dict(edits or {})
+        for block, own in enumerate(kept[:-1]):
+            name = f"transformer.resblocks.{block}"
+            heard[name] = _keeping(own, heard.get(name))
+        for batch in images.split(self.batch_size):
+            found = self.forward(weights, batch, heard)
+            kept[-1].append(repair(found) if repair else found)
+        *streams, features = (torch.cat(parts) for parts in kept)
+        return [*streams, nn.functional.normalize(features, dim=-1)]
+
+
+def _keeping(kept: list[Tensor], edit: Edit | None) -> Edit:
+    """An edit that adds what it lets pass to a list."""
+
+    def keep(output: Tensor) -> Tensor:
+        kept.append(edit(output) if edit else output)
+        return kept[-1]
+
+    return keep

@@ -67,7 +67,7 @@ def choice_of_method(page: Page) -> Choice:
 def live_methods(page: Page) -> tuple[dict[str, Method], dict[str, str]]:
     """The methods that can merge this set while one waits, and of the others why they cannot; both by slug."""
     known, others = fitting_methods(page.models.vectors, page.models.bench)
-    training = {slug: "learns step by step, which takes minutes: compare it on the command line"
+    training = {slug: "learns step by step, which takes minutes: run it on the Compare page"
                 for slug, one in known.items() if one.trains}  # fmt: skip
     return {slug: one for slug, one in known.items() if slug not in training}, others | training
 

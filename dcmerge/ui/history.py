@@ -14,7 +14,7 @@ from dcmerge.evaluation import Evaluation, Scale, paired_difference
 from dcmerge.methods import method
 from dcmerge.ui.charts import show
 from dcmerge.ui.shell import Page
-from dcmerge.ui.text import plain
+from dcmerge.ui.text import hundredfold, plain
 
 _RUNS = "history.runs"
 MAX_RUNS = 100
@@ -77,7 +77,7 @@ def history_card(page: Page) -> None:
                 "time": run.at.strftime("%H:%M:%S"), "method": method(run.slug).title,
                 "parameters": changed(run.slug, run.parameters) or "defaults",
                 "α": run.scale.value, "α from": run.scale.origin, "absolute": 100 * run.evaluation.mean,
-                "normalised": _hundredfold(run.evaluation.mean_normalised), "worst task": 100 * run.evaluation.worst.accuracy,
+                "normalised": hundredfold(run.evaluation.mean_normalised), "worst task": 100 * run.evaluation.worst.accuracy,
                 "measured on": run.evaluation.measured_on,
             }
             for run in known
@@ -90,11 +90,6 @@ def history_card(page: Page) -> None:
             _compare(page, known[picked[0]], known[picked[1]])
         elif len(picked) > 2:
             st.info("Two runs can be compared at a time: unpick one.", icon=":material/info:")
-
-
-def _hundredfold(share: float | None) -> float | None:
-    """In percent; None where an expert is right on no image, which leaves its ratio without meaning."""
-    return None if share is None else 100 * share
 
 
 def _compare(page: Page, first: Run, second: Run) -> None:

@@ -33,6 +33,8 @@ PAGES = (
     ("pages/1_Spectra.py", "Spectra", ":material/equalizer:"),
     ("pages/2_Alignment.py", "Alignment", ":material/grid_on:"),
     ("pages/3_Merge.py", "Merge", ":material/merge:"),
+    ("pages/4_Compare.py", "Compare", ":material/leaderboard:"),
+    ("pages/6_Methods.py", "Methods", ":material/menu_book:"),
 )
 
 

@@ -11,3 +11,8 @@ def plain(text: str) -> str:
 def percent(value: float | None) -> str:
     """0.123 as "12.3 %"."""
     return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def hundredfold(share: float | None) -> float | None:
+    """In percent, for a column of numbers; None where an expert is right on no image, which leaves its ratio without meaning."""
+    return None if share is None else 100 * share

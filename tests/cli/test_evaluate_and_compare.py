@@ -157,3 +157,35 @@ def test_spectra_and_inspect_of_a_zoo(run: Run) -> None:
     assert run("inspect", "--zoo=demo").code == 0
     found = run("spectra", "--zoo=demo-lora", "--json").json
     assert [layer["name"] for layer in found["layers"]] == [ADAPTED]
+
+
+def test_compare_writes_its_table(run: Run, tmp_path: Path) -> None:
+    files = [f"--csv={tmp_path / 'table.csv'}", f"--markdown={tmp_path / 'table.md'}"]
+    done = run("compare", "--zoo=demo", "--methods=ties", "--limit=6", "--diagnose", *files)
+    assert done.code == 0 and "paired bootstrap" in done.out
+    header, *lines = (tmp_path / "table.csv").read_text().splitlines()
+    assert header.startswith("method,slug,parameters") and len(lines) == 4
+    assert lines[2].startswith("TIES-Merging,ties,") and not lines[2].endswith(",,,,")
+    assert (tmp_path / "table.md").read_text().count("\n| ") == 6
+
+
+def test_compare_prints_one_table_instead_of_the_text(run: Run) -> None:
+    printed = run("compare", "--zoo=demo", "--methods=average", "--limit=6", "--csv=-")
+    assert printed.out.startswith("method,slug,") and len(printed.out.splitlines()) == 4
+
+
+@pytest.mark.parametrize("options", [["--csv=-", "--markdown=-"], ["--csv=-", "--json"], ["--csv=/no/such/folder/x.csv"]])
+def test_tables_that_cannot_be_written_are_refused_before_the_work(run: Run, options: list[str]) -> None:
+    run("compare", "--zoo=demo", "--limit=6", *options).assert_refused()
+
+
+def test_compare_takes_parameters_of_each_method(run: Run) -> None:
+    command = ["compare", "--zoo=demo", "--methods=ties,iso_cts", "--limit=6", "--json"]
+    rows = {row["name"]: row for row in run(*command, "--set=ties.density=0.5", "--set=ties.aggregate=sum").json["rows"]}
+    assert rows["ties"]["parameters"] == {"density": 0.5, "aggregate": "sum"}
+    assert rows["iso_cts"]["parameters"] == methods()["iso_cts"].defaults()
+
+
+@pytest.mark.parametrize("setting", ["density=0.5", "tsv_m.rank=3", "ties.density=7", "ties.other=1", "ties.=1"])
+def test_bad_parameters_of_a_comparison(run: Run, setting: str) -> None:
+    run("compare", "--zoo=demo", "--methods=ties", f"--set={setting}").assert_refused()

@@ -120,3 +120,11 @@ def test_the_bootstrap_is_the_same_at_every_call() -> None:
 def test_a_difference_of_other_images_is_refused(other: Evaluation) -> None:
     with pytest.raises(InputError, match="same images"):
         paired_difference(evaluation((5, 10)), other)
+
+
+def test_interval_of_the_mean_over_tasks() -> None:
+    one = TaskAccuracy("a", torch.arange(50) < 30)
+    alone, twice = (Evaluation("m", "val", dict.fromkeys(names, one)) for names in ("a", "ab"))
+    assert alone.mean_interval == pytest.approx(wilson_interval(30, 50))
+    low, high = wilson_interval(30, 50)
+    assert twice.mean_interval == pytest.approx((0.6 - (0.6 - low) / 2**0.5, 0.6 + (high - 0.6) / 2**0.5))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from dcmerge.evaluation import Evaluation
+from dcmerge.comparison import Comparison, Row, Seconds
+from dcmerge.diagnosis import DirSim
+from dcmerge.evaluation import Drift, Evaluation, Scale, paired_difference
 from dcmerge.evaluation.accuracy import TaskAccuracy
 from dcmerge.inspection import LayerSpectra, TaskSpectrum
 from dcmerge.spectra import key_figures
@@ -31,3 +33,20 @@ def layer_spectra() -> LayerSpectra:
 
     tasks = (spectrum("birds", 4.0, 2.0, 1.0, 0.0), spectrum("cars", 3.0, 3.0, 2.0, 1.0))
     return LayerSpectra("visual.transformer.resblocks.1.mlp.c_fc.weight", 2, "average", tasks)
+
+
+def comparison(*, diagnosed: bool = True) -> Comparison:
+    """Zero-shot, averaging, TIES, SLERP that failed, experts."""
+    average, ties = evaluation("average", 4, 6, split="test"), evaluation("ties", 6, 7, split="test")
+    base = ((2.0, 4.0), (2.0, 1.0))
+    drift = Drift(tuple(TITLES), ("block 1", "features"), ((1.0, 1.0), (0.5, 1.0)), base, 5)
+    why = {"dirsim": DirSim(0.3, {"birds": 0.2, "cars": 0.4}), "drift": drift} if diagnosed else {}
+    rows = (
+        Row("zero-shot", "Zero-shot (the base)", evaluation=evaluation("zero-shot", 2, 4, split="test")),
+        Row("average", "Weight averaging", {}, Scale(1.0, "fixed"), average, Seconds(0.5, 0.0, 1.0), peak_bytes=3 << 20, **why),
+        Row("ties", "TIES-Merging", {"density": 0.2, "aggregate": "mean"}, Scale(0.4, "validation", ((0.4, 0.7),)), ties,
+            Seconds(1.5, 2.5, 1.0), paired_difference(ties, average), peak_bytes=None, **why),
+        Row("slerp", "SLERP", {"t": 0.5}, error="slerp merges 2 experts, got 8"),
+        Row("experts", "Experts, each on its own task", evaluation=evaluation("experts", 8, 8, split="test")),
+    )  # fmt: skip
+    return Comparison("test", 10, 10, rows)

@@ -1,0 +1,151 @@
+"""Figures of methods side by side: tasks x methods, accuracy against cost, directions and features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from dcmerge.comparison import Comparison, Row
+from dcmerge.evaluation import SPLIT_NAMES
+from dcmerge.plots.style import INTERVAL, MERGED, PALETTE, SCALE, ZERO_SHOT, titled
+
+#: Beyond the palette's end lines differ by dash as well.
+_DASHES = ("solid", "dash", "dot", "dashdot")
+#: Normalised accuracy from which the cells are so light that their text is dark.
+_LIGHT = 60
+
+
+def normalised_map(comparison: Comparison, titles: Mapping[str, str]) -> go.Figure:
+    """Tasks x methods: normalised accuracy, references included; an expert without a hit leaves its cells empty."""
+    rows = [row for row in comparison.rows if row.evaluation]
+    tasks = list(rows[0].evaluation.tasks)
+    z = [[_percent(row.evaluation.tasks[task].normalised) for row in rows] for task in tasks]
+    absolute = [[100 * row.evaluation.tasks[task].accuracy for row in rows] for task in tasks]
+    figure = go.Figure(
+        go.Heatmap(
+            z=z, x=[row.title for row in rows], y=[titles.get(task, task) for task in tasks], customdata=absolute,
+            colorscale=SCALE, zmin=0, zmax=100, colorbar={"title": {"text": "% of<br>expert"}, "thickness": 12},
+            hovertemplate="%{y}, %{x}: %{z:.1f} % of the expert's accuracy (%{customdata:.1f} % absolute)<extra></extra>",
+        )
+    )  # fmt: skip
+    _write_in_cells(figure.data[0], figure)
+    figure.update_xaxes(tickangle=-40)
+    figure.update_yaxes(autorange="reversed")
+    return titled(figure, f"Normalised accuracy of every method on every task, in percent ({comparison.measured_on})",
+                  "method", "task", 260 + 28 * len(tasks))  # fmt: skip
+
+
+def _write_in_cells(cells: go.Heatmap, figure: go.Figure) -> None:
+    """The numbers as a trace of their own: a heatmap's own text is dark on cells in the middle of the scale."""
+    every = [(x, y, value) for y, line in zip(cells.y, cells.z, strict=True) for x, value in zip(cells.x, line, strict=True)]
+    filled = [(x, y, value) for x, y, value in every if value is not None]
+    figure.add_scatter(
+        x=[x for x, _, _ in filled], y=[y for _, y, _ in filled], text=[f"{value:.0f}" for _, _, value in filled], mode="text",
+        textfont={"color": ["#000000" if value >= _LIGHT else "#ffffff" for _, _, value in filled]},
+        hoverinfo="skip", showlegend=False,
+    )  # fmt: skip
+
+
+def accuracy_against_cost(comparison: Comparison) -> go.Figure:
+    """Mean accuracy against seconds of merging, a labelled point a method with its 95 % interval; references as lines."""
+    rows = sorted((row for row in comparison.rows if row.evaluation and not row.is_reference), key=_cost)
+    figure = go.Figure()
+    for place, (row, side) in enumerate(zip(rows, _label_sides(rows), strict=True)):
+        mean, (low, high) = row.evaluation.mean, row.evaluation.mean_interval
+        figure.add_scatter(
+            x=[_cost(row)], y=[100 * mean], mode="markers+text", text=[row.title], name=row.title, showlegend=False,
+            textposition=side, marker={"size": 11, "color": PALETTE[place % len(PALETTE)]},
+            error_y={"type": "data", "symmetric": False, "array": [100 * (high - mean)], "arrayminus": [100 * (mean - low)],
+                     "color": INTERVAL, "thickness": 1.5, "width": 3},
+            customdata=[[100 * low, 100 * high, row.seconds.merge, row.seconds.scale]],
+            hovertemplate="%{text}: %{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<br>merge %{customdata[2]:.2f} s, "
+                          "then search for α %{customdata[3]:.1f} s<extra></extra>",
+        )  # fmt: skip
+    for row in comparison.rows:
+        if row.is_reference and row.evaluation:
+            figure.add_hline(100 * row.evaluation.mean, line={"dash": "dot", "width": 1.5, "color": ZERO_SHOT},
+                             annotation_text=row.title, annotation_position="top left")  # fmt: skip
+    figure.update_xaxes(type="log", minor={"ticks": "outside"})
+    figure.update_yaxes(ticksuffix=" %")
+    return titled(figure, f"What accuracy costs: mean over tasks against seconds of merging ({comparison.measured_on})",
+                  "seconds to merge (log scale)", "mean top-1 accuracy", 520)  # fmt: skip
+
+
+def _cost(row: Row) -> float:
+    return max(0.01, row.seconds.merge)
+
+
+def _label_sides(rows: Sequence[Row]) -> list[str]:
+    """Where each point's label stands: on the first side on which it covers no label that is already there."""
+    if not rows:
+        return []
+    lowest, decades = _cost(rows[0]), max(1e-9, math.log10(_cost(rows[-1]) / _cost(rows[0])))
+    means = [row.evaluation.mean for row in rows]
+    height = max(0.2, max(means) - min(means))
+    placed: list[tuple[float, float, float]] = []  # left and right end and height of a label, in shares of the plot
+    chosen = []
+    for row in rows:
+        x, y, width = math.log10(_cost(row) / lowest) / decades, row.evaluation.mean / height, 0.009 * len(row.title)
+        spots = {"middle right": (x + 0.01, y), "middle left": (x - 0.01 - width, y), "top center": (x - width / 2, y + 0.05),
+                 "bottom center": (x - width / 2, y - 0.05)}  # fmt: skip
+        free = [side for side, (left, at) in spots.items() if not any(
+            abs(at - other) < 0.045 and left < end and start < left + width for start, end, other in placed
+        )]  # fmt: skip
+        side = free[0] if free else "middle right"
+        left, at = spots[side]
+        placed.append((left, left + width, at))
+        chosen.append(side)
+    return chosen
+
+
+def dirsim_bars(comparison: Comparison) -> go.Figure:
+    """DirSim of every method with the experts, mean over matrices and experts; whiskers: least and best kept expert."""
+    rows = [row for row in comparison.rows if row.dirsim]
+    means = [row.dirsim.mean for row in rows]
+    ends = [(min(row.dirsim.tasks.values()), max(row.dirsim.tasks.values())) for row in rows]
+    figure = go.Figure(
+        go.Bar(
+            x=[row.title for row in rows], y=means, marker_color=MERGED, customdata=ends,
+            error_y={"type": "data", "symmetric": False, "color": INTERVAL, "thickness": 1.5, "width": 3,
+                     "array": [high - mean for (_, high), mean in zip(ends, means, strict=True)],
+                     "arrayminus": [mean - low for (low, _), mean in zip(ends, means, strict=True)]},
+            hovertemplate="%{x}: %{y:.3f}, experts %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_xaxes(tickangle=-40)
+    figure.update_yaxes(rangemode="tozero")
+    return titled(figure, "DirSim: how far each merged task vector still points where the experts pointed", "method",
+                  "DirSim, 0 to 1", 420)  # fmt: skip
+
+
+def drift_lines(comparison: Comparison, *, relative: bool = True) -> go.Figure:
+    """Feature drift by depth, a line a method: in units of the base's drift, or as mean squared difference (log scale)."""
+    rows = [row for row in comparison.rows if row.drift]
+    figure = go.Figure()
+    for place, row in enumerate(rows):
+        figure.add_scatter(
+            x=list(row.drift.places), y=list(row.drift.relative if relative else row.drift.mean), mode="lines+markers",
+            name=row.title, hovertemplate="%{x}: %{y:.3g}",
+            line={"color": PALETTE[place % len(PALETTE)], "width": 2, "dash": _DASHES[place // len(PALETTE) % len(_DASHES)]},
+        )  # fmt: skip
+    if rows:
+        base = [1.0] * len(rows[0].drift.places) if relative else _column_means(rows[0].drift.base)
+        figure.add_scatter(x=list(rows[0].drift.places), y=base, mode="lines", name="the base", hovertemplate="%{x}: %{y:.3g}",
+                           line={"color": ZERO_SHOT, "width": 2, "dash": "dot"})  # fmt: skip
+    figure.update_yaxes(rangemode="tozero") if relative else figure.update_yaxes(type="log", exponentformat="power")
+    unit = "1 is the base's drift" if relative else "mean squared difference"
+    split = SPLIT_NAMES.get(comparison.split, comparison.split)
+    images = f"{split} split, {rows[0].drift.images} images a task" if rows else "not measured"
+    titled(figure, f"Feature drift by depth: how far the features lie from each expert's ({images})", "place in the encoder",
+           f"feature drift ({unit})", 470)  # fmt: skip
+    return figure.update_layout(legend={"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"})
+
+
+def _column_means(table: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(column) / len(column) for column in zip(*table, strict=True)]
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share

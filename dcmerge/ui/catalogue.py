@@ -1,0 +1,192 @@
+"""Cards of the Methods page: the catalogue, made from what every method declares of itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from dcmerge.methods import Method, fitting_methods, methods
+from dcmerge.methods.declare import Declared, value_text
+from dcmerge.methods.reported import FAMILIES, Reported, reported
+from dcmerge.ui.shell import Page
+from dcmerge.ui.text import hundredfold, percent, plain
+from dcmerge.ui.view import remembered
+from dcmerge.zoo.results import COMMAND, DemoResults, demo_results
+
+#: What a method may need, in words.
+NEEDS = {
+    "weights": "the experts' weights",
+    "base": "the base's own weights",
+    "lora": "LoRA adapters as experts",
+    "images": "unlabeled images",
+    "training": "time to train",
+    "task": "the task of every image",
+}
+_MODEL = "ViT-B/32"
+_ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
+
+
+def overview_card(page: Page) -> list[Method]:
+    """The filter and one row a method; returns the methods that are shown."""
+    known, (fitting, obstacles), ours = methods(), fitting_methods(page.models.vectors, page.models.bench), _ours()
+    with st.container(border=True):
+        left, right = st.columns([2, 1], vertical_alignment="bottom")
+        with left:
+            allowed = _needs_filter(known)
+        with right:
+            only = remembered(st.toggle, "Only what can merge this set", key="fits", default=False,
+                              help=f"This set: {plain(page.models.title)}.")  # fmt: skip
+        shown = [m for m in known.values() if set(m.needs) <= allowed and (m.slug in fitting or not only)]
+        if not shown:
+            st.info("No method works with so little: allow more above.", icon=":material/info:")
+            return []
+        st.dataframe([_overview_row(m, obstacles, ours) for m in shown], hide_index=True, alt="All methods",
+                     height="content", placeholder="–", column_config=_overview_columns())  # fmt: skip
+        st.caption(_reading(ours))
+    return shown
+
+
+def _needs_filter(known: Mapping[str, Method]) -> set[str]:
+    """What the user has; every method works on the experts' weights."""
+    other = sorted({need for method in known.values() for need in method.needs} - {"weights"})
+    have = remembered(
+        st.multiselect, "Besides the experts' weights I have", key="needs", default=other, options=other,
+        format_func=lambda need: NEEDS.get(need, need), help="Methods that need anything else are left out.",
+    )  # fmt: skip
+    return {"weights", *have}
+
+
+def _ours() -> DemoResults | None:
+    return demo_results()
+
+
+def _overview_row(method: Method, obstacles: Mapping[str, str], ours: DemoResults | None) -> dict[str, Any]:
+    measured = ours.rows.get(method.slug) if ours else None
+    best = [r.value for r in reported(method.slug) if (r.family, r.model, r.tasks) == ("TALL-masks", _MODEL, 8)]
+    return {
+        "method": method.title, "asks besides for": ", ".join(n for n in method.needs if n != "weights") or None,
+        "demo": hundredfold(measured.accuracy) if measured else None,
+        "normalised": hundredfold(measured.normalised) if measured else None,
+        "reported": best[0] if best else None,
+        "this set": obstacles.get(method.slug, "can be merged"),
+        "controls": len(method.parameters), "returns": method.returns, "source": _link(method) or None,
+    }  # fmt: skip
+
+
+def _overview_columns() -> dict[str, Any]:
+    number, text = st.column_config.NumberColumn, st.column_config.TextColumn
+    return {
+        "asks besides for": text(help="what it needs besides the experts' weights. " + "; ".join(
+            f"{name}: {words}" for name, words in NEEDS.items() if name != "weights")),
+        "returns": text(help="one model, or one with a part a task"),
+        "controls": number(help="how many parameters it has besides α; each stands below"),
+        "demo": number(format="%.1f %%", help="our mean top-1 accuracy on the demo; α chosen on validation"),
+        "normalised": number(format="%.1f %%", help="the same on the demo, each task divided by its own expert's accuracy"),
+        "reported": number(format="%.1f %%", help=f"reported mean accuracy on {_MODEL}, 8 tasks, TALL-masks checkpoints; "
+                                                  "other checkpoints stand below"),
+        "this set": text(help="whether the set in the sidebar can be merged with it"),
+        "source": st.column_config.LinkColumn(display_text=r"abs/(.*)", help="the paper on arXiv"),
+    }  # fmt: skip
+
+
+def _reading(ours: DemoResults | None) -> str:
+    measured = f"*demo* was measured on the {ours.measured_on}" if ours else f"for our numbers on the demo run `{COMMAND}`"
+    return (f"**How to read:** {measured}; *reported* stands for CLIP {_MODEL}, another model on other tasks: compare the order "
+            "of the methods, not the numbers. Click a column's name to sort.")  # fmt: skip
+
+
+def method_card(page: Page, method: Method) -> None:
+    """One method: idea, formula, needs, parameters, source, and numbers."""
+    with st.expander(method.title):
+        left, right = st.columns([3, 2])
+        left.markdown(plain(method.idea))
+        left.latex(method.formula)
+        _facts(right, page, method)
+        _parameters(method)
+        _numbers(method)
+
+
+def _facts(place: Any, page: Page, method: Method) -> None:
+    link, obstacle = _link(method), method.obstacle(page.models.vectors, page.models.bench)
+    place.markdown(f"**Needs** {', '.join(NEEDS.get(need, need) for need in method.needs)}; **returns** {method.returns}")
+    place.markdown(f"**Source** {f'[{plain(method.source)}]({link})' if link else plain(method.source)}")
+    place.markdown(f"**Slug** `{method.slug}`; usual α = {method.usual_scale:g}")
+    if obstacle:
+        place.info(f"Not for this set: it {plain(obstacle)}.", icon=":material/block:")
+    else:
+        _invitation(place, page, method)
+
+
+def _invitation(place: Any, page: Page, method: Method) -> None:
+    """A link to where this set can be merged with the method: what trains is not merged live."""
+    if method.trains and page.models.bench:
+        place.page_link("pages/4_Compare.py", label="Compare it on this set", icon=":material/leaderboard:",
+                        query_params={"compared": method.slug, "set": page.models.name})  # fmt: skip
+    elif not method.trains:
+        place.page_link("pages/3_Merge.py", label="Merge this set with it", icon=":material/merge:",
+                        query_params={"method": method.slug, "set": page.models.name})  # fmt: skip
+
+
+def _link(method: Method) -> str:
+    """The address of the paper; empty where the source is not on arXiv."""
+    found = _ARXIV.search(method.source)
+    return f"https://arxiv.org/abs/{found[1]}" if found else ""
+
+
+def _parameters(method: Method) -> None:
+    st.markdown("**Parameters**")
+    if not method.parameters:
+        st.markdown("None, besides the scale α.")
+        return
+    rows = [_parameter_row(declared) for declared in method.parameters.values()]
+    st.dataframe(rows, hide_index=True, alt=f"Parameters of {method.title}",
+                 column_config={"what it does": st.column_config.TextColumn(width="large")})  # fmt: skip
+
+
+def _parameter_row(declared: Declared) -> dict[str, str]:
+    constraint = declared.constraint
+    auto = getattr(constraint, "auto", "")
+    return {
+        "parameter": constraint.title, "name": declared.name, "default": value_text(declared.default),
+        "range": constraint.expected, "what it does": constraint.help + (f" Auto: {auto}." if auto else ""),
+    }  # fmt: skip
+
+
+def _numbers(method: Method) -> None:
+    st.markdown("**Numbers**: mean top-1 accuracy over the tasks")
+    _demo_numbers(method)
+    rows = [_reported_row(entry) for entry in reported(method.slug)]
+    if not rows:
+        st.caption("No reported number on CLIP's 8, 14 or 20 tasks is confirmed by a primary source.")
+        return
+    families = sorted({entry.family for entry in reported(method.slug)}, key=list(FAMILIES).index)
+    st.dataframe(
+        rows, hide_index=True, placeholder="", height=min(300, 38 + 35 * len(rows)), alt=f"Reported numbers of {method.title}",
+        column_config={
+            "accuracy": st.column_config.NumberColumn(format="%.1f %%"),
+            "kind": st.column_config.TextColumn(help="normalised: divided by the accuracies of the experts"),
+            "checkpoints": st.column_config.TextColumn(help="the fine-tuned models that were merged"),
+        },
+    )  # fmt: skip
+    st.caption("**Checkpoints** (compare only rows of one family): " + "; ".join(f"{f}: {FAMILIES[f]}" for f in families) + ".")
+
+
+def _demo_numbers(method: Method) -> None:
+    ours = _ours()
+    measured = ours.rows.get(method.slug) if ours else None
+    if measured is None:
+        st.caption(f"On the demo: not measured. Make the numbers with `{COMMAND}`.")
+        return
+    scale = f"α = {measured.scale:g} ({plain(measured.scale_origin)})" if measured.scale is not None else "no α"
+    st.markdown(f"On the demo: **{percent(measured.accuracy)}**, normalised **{percent(measured.normalised)}**; "
+                f"{ours.measured_on}; {scale}.")  # fmt: skip
+
+
+def _reported_row(entry: Reported) -> dict[str, Any]:
+    return {
+        "accuracy": entry.value, "kind": "normalised" if entry.normalised else "absolute", "model": entry.model,
+        "tasks": entry.tasks, "checkpoints": entry.family, "reported in": entry.source, "note": entry.note,
+    }  # fmt: skip

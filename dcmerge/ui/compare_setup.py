@@ -1,0 +1,90 @@
+"""What is to be compared: methods, their parameters, and on how many images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from dcmerge.methods import Method, fitting_methods, method
+from dcmerge.ui import comparing
+from dcmerge.ui.controls import method_controls
+from dcmerge.ui.shell import Page, readable_errors
+from dcmerge.ui.text import plain
+from dcmerge.ui.view import choose, remembered
+
+#: Key of the comparison that is shown below.
+SHOWN = "comparison"
+QUICK, ALL = 40, 0
+_LIMITS = {20: "20", QUICK: f"{QUICK} (quick)", 100: "100", 300: "300", ALL: "all"}
+_DEFAULT = ["task_arithmetic", "ties", "tsv_m", "iso_c", "dc_merge"]
+
+
+def setup_card(page: Page) -> None:
+    """Choose and start; what runs is shown by the cards below."""
+    if page.models.bench is None:
+        st.info("This set has no images to evaluate on, so its methods cannot be compared by accuracy. The Alignment page "
+                "compares their directions.", icon=":material/info:")  # fmt: skip
+        return
+    known, others = fitting_methods(page.models.vectors, page.models.bench)
+    with st.container(border=True):
+        st.subheader("Choose methods")
+        chosen = remembered(
+            st.multiselect, "Methods", key="compared", default=[slug for slug in _DEFAULT if slug in known], options=list(known),
+            format_func=lambda slug: known[slug].title,
+            help="Zero-shot, the experts and weight averaging are always there: the others are measured against them.",
+        )  # fmt: skip
+        _why_not(others)
+        limits = _limits()
+        parameters = _parameters(page, [known[slug] for slug in chosen])
+        spec = {
+            "kind": "compare", "set": page.models.name, "split": "test", **limits,
+            "methods": [{"slug": slug, "parameters": parameters[slug]} for slug in chosen],
+        }  # fmt: skip
+        st.button("Start comparison", type="primary", icon=":material/play_arrow:", disabled=not chosen, on_click=_start,
+                  args=(page, spec), help="Runs beside the page: you may close it and come back.")  # fmt: skip
+        if not chosen:
+            st.info("Choose at least one method.", icon=":material/info:")
+
+
+def _why_not(others: Mapping[str, str]) -> None:
+    if others:
+        reasons = "; ".join(f"{method(slug).title} {reason}" for slug, reason in others.items())
+        st.caption(f"Not for this set: {plain(reasons)}.")
+
+
+def _limits() -> dict[str, Any]:
+    """Images a task and whether directions and features are measured too."""
+    test, validation, why = st.columns(3, vertical_alignment="bottom")
+    with test:
+        limit = _limit("Test images a task", "limit", "On which the accuracies are reported, once. The same share of every "
+                                                      "class, drawn with a fixed seed; more images: narrower intervals.")
+    with validation:
+        val_limit = _limit("Validation images a task", "val_limit", "On which α is chosen for every method. This takes the most "
+                                                                    "time: about twelve values of α are tried.")
+    with why:
+        diagnosed = remembered(st.toggle, "Directions and features too", key="diagnosed", default=True,
+                               help="DirSim and feature drift by depth of every method: why it scores as it does. Some seconds "
+                                    "a method.")  # fmt: skip
+    return {"limit": limit or None, "val_limit": val_limit or None, "diagnosed": diagnosed}
+
+
+def _limit(label: str, key: str, help: str) -> int:
+    return remembered(st.selectbox, label, key=key, default=QUICK, options=list(_LIMITS), format_func=_LIMITS.get, help=help)
+
+
+def _parameters(page: Page, chosen: list[Method]) -> dict[str, dict[str, Any]]:
+    """The methods' parameters, as on the Merge page: a value set there is set here too."""
+    found = {}
+    with st.expander("Parameters"):
+        st.caption("The same controls as on the Merge page. Smoothing and ρ of DC-Merge are in the sidebar.")
+        for one in chosen:
+            st.markdown(f"**{one.title}**" + ("" if one.parameters else ": no parameters"))
+            with readable_errors():
+                found[one.slug] = method_controls(one, page.smoothing)
+    return found
+
+
+def _start(page: Page, spec: comparing.Spec) -> None:
+    choose(SHOWN, comparing.submit(page.models, spec))

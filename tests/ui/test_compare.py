@@ -1,0 +1,125 @@
+"""The Compare page: what is started, and what is shown of it while it runs and afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dcmerge.comparison import Comparison
+from dcmerge.ui import comparing
+from dcmerge.ui.comparing import Shown
+from tests.plots.builders import comparison
+from tests.ui.conftest import Open
+from tests.ui.test_pages import figures, texts, titles
+
+COMPARE = "pages/4_Compare.py"
+SPEC = {"kind": "compare", "set": "demo", "split": "test", "limit": 10, "val_limit": 10, "diagnosed": True,
+        "methods": [{"slug": "ties", "parameters": {}}]}  # fmt: skip
+
+
+def shown(state: str = comparing.DONE, found: Comparison | None = None, **more: Any) -> Shown:
+    return Shown("a", SPEC, datetime(2026, 1, 2, 3, 4), state, comparison=found, **more)
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``known(*shown)``: these are all comparisons there are."""
+
+    def are(*entries: Shown) -> None:
+        monkeypatch.setattr(comparing, "listed", lambda models: list(entries))
+        monkeypatch.setattr(comparing, "find", lambda id: {entry.id: entry for entry in entries}.get(id))
+
+    are()
+    return are
+
+
+def table(app: AppTest) -> Any:
+    return app.dataframe[0].value.set_index("method")
+
+
+def test_a_set_without_tasks_says_what_it_lacks(folder: Path, open_page: Open) -> None:
+    app = open_page(COMPARE, set=f"folder:{folder.name}")
+    assert not app.exception and not app.button and any("no images to evaluate on" in text for text in texts(app))
+
+
+def test_what_is_started(open_page: Open, known: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[comparing.Spec] = []
+    monkeypatch.setattr(comparing, "submit", lambda models, spec: started.append(spec) or "a")
+    app = open_page(COMPARE, compared="ties,dc_merge", limit="20", smoothing="linear")
+    assert any("No comparison on this set yet" in text for text in texts(app))
+    assert any("KnOTS" in text and "needs LoRA experts" in text for text in texts(app))
+    app.slider(key="ties.density").set_value(0.5).run()
+    next(button for button in app.button if button.label == "Start comparison").click().run()
+    assert not app.exception
+    (spec,) = started
+    assert {key: spec[key] for key in ("kind", "set", "split", "limit", "val_limit", "diagnosed")} == {
+        "kind": "compare", "set": "demo", "split": "test", "limit": 20, "val_limit": 40, "diagnosed": True,
+    }  # fmt: skip
+    ties, dc_merge = spec["methods"]
+    assert ties == {"slug": "ties", "parameters": {"density": 0.5, "aggregate": "mean"}}
+    assert dc_merge["slug"] == "dc_merge" and dc_merge["parameters"]["smoothing"] == "linear"
+    app.multiselect(key="compared").set_value([]).run()
+    assert next(button for button in app.button if button.label == "Start comparison").disabled
+
+
+def test_a_finished_comparison(open_page: Open, known: Callable[..., None]) -> None:
+    known(shown(found=comparison()))
+    app = open_page(COMPARE)
+    assert not app.exception and not app.error
+    rows = table(app)
+    assert rows.loc["TIES-Merging", "accuracy"] == 65.0 and rows.loc["TIES-Merging", "minus averaging"] == 15.0
+    assert any("SLERP" in w.value and "merges 2 experts" in w.value for w in app.warning)
+    assert [title.split(":")[0].split(" of ")[0] for title in titles(app)] == [
+        "Normalised accuracy", "What accuracy costs", "DirSim", "Feature drift by depth",
+    ]  # fmt: skip
+    assert [button.proto.label for button in app.get("download_button")] == ["CSV", "Markdown"]
+    assert figures(app)[3]["layout"]["yaxis"]["title"]["text"] == "feature drift (1 is the base's drift)"
+
+
+def test_rows_appear_while_it_runs(open_page: Open, known: Callable[..., None]) -> None:
+    partial = replace(comparison(), rows=comparison().rows[:2])
+    known(shown(comparing.RUNNING, partial, share=0.4, text="TIES: α = 0.4"))
+    app = open_page(COMPARE)
+    assert not app.exception and list(table(app).index) == ["Zero-shot (the base)", "Weight averaging"]
+    assert "Cancel" in [button.label for button in app.button]
+
+
+@pytest.mark.parametrize("found", [None, replace(comparison(), rows=())])
+def test_before_the_first_row_there_is_a_hint(
+    open_page: Open, known: Callable[..., None], found: Comparison | None
+) -> None:
+    known(shown(comparing.RUNNING, found))
+    app = open_page(COMPARE)
+    assert not app.exception and any("first rows come" in text for text in texts(app)) and not app.dataframe
+
+
+def test_only_the_base_so_far(open_page: Open, known: Callable[..., None]) -> None:
+    known(shown(comparing.RUNNING, replace(comparison(), rows=comparison().rows[:1])))
+    app = open_page(COMPARE)
+    assert not app.exception and len(titles(app)) == 1
+
+
+@pytest.mark.parametrize("state", [comparing.FAILED, comparing.CANCELLED, comparing.INTERRUPTED])
+def test_what_stopped_can_go_on(
+    open_page: Open, known: Callable[..., None], monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    known(shown(state, comparison(), error="the *disk* is full" if state == comparing.FAILED else ""))
+    resumed: list[str] = []
+    monkeypatch.setattr(comparing, "resume", lambda models, id: resumed.append(id) or id)
+    app = open_page(COMPARE)
+    assert any(state in w.value for w in app.warning) and not app.exception
+    next(button for button in app.button if button.label == "Resume").click().run()
+    assert resumed == ["a"] and not app.exception
+
+
+def test_methods_that_need_more_can_be_hidden(open_page: Open, known: Callable[..., None]) -> None:
+    known(shown(found=comparison()))
+    app = open_page(COMPARE)
+    app.multiselect(key="allowed").set_value([]).run()
+    assert "SLERP" not in list(table(app).index) and "Experts, each on its own task" in list(table(app).index)
