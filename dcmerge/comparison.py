@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
+
 from dcmerge.diagnosis import DirSim, diagnose
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import (
@@ -170,23 +172,30 @@ def compare(
     limit: int | None = None,
     val_limit: int | None = None,
     diagnosed: bool = False,
+    known: Mapping[str, Row] | None = None,
     on_row: Callable[[Row], None] | None = None,
     progress: Progress | None = None,
     cancelled: IsCancelled | None = None,
 ) -> Comparison:
     """Every method on the same images, plain averaging first (always, as what the others are compared to).
 
-    ``parameters`` maps slugs to what differs from the defaults; ``on_row`` gets each row as it is ready. A method that
-    fails with InputError keeps its row with the reason, the others go on. Raises InputError for an unknown slug before
+    ``parameters`` maps slugs to what differs from the defaults; ``on_row`` gets each row as it is ready; ``known``
+    rows of the same images are taken over as they are. A method that fails, by bad input or for want of memory, keeps its row
+    with the reason, the others go on. Raises InputError for an unknown slug before
     anything is computed and Cancelled when ``cancelled()`` turns true.
     """
     slugs = list(dict.fromkeys([AVERAGE, *slugs]))
     for slug in slugs:
         method(slug)
-    ready = on_row or (lambda row: None)
+    ready, known = on_row or (lambda row: None), known or {}
     tell = _Share(progress, "")
     tell.part(0.0, 0.0)(0.0, "zero-shot and experts")
-    zero_shot, experts = references(bench, split=split, limit=limit, cancelled=cancelled)
+    if EXPERTS in known:
+        bench.remember_experts(known[EXPERTS].evaluation)
+    if {ZERO_SHOT, EXPERTS} <= known.keys():
+        zero_shot, experts = known[ZERO_SHOT], known[EXPERTS]
+    else:
+        zero_shot, experts = references(bench, split=split, limit=limit, cancelled=cancelled)
     # The validation split's experts too, before any clock runs: no method's α search pays for them.
     bench.experts(split="val", limit=val_limit, cancelled=cancelled)
     rows = [zero_shot]
@@ -194,7 +203,7 @@ def compare(
     measured_on = {"split": split, "limit": limit, "val_limit": val_limit, "diagnosed": diagnosed}
     for done, slug in enumerate(slugs):
         part = tell.part(0.1 + 0.9 * done / len(slugs), 0.1 + 0.9 * (done + 1) / len(slugs))
-        row = _row(bench, slug, (parameters or {}).get(slug), part, cancelled, **measured_on)
+        row = known.get(slug) or _row(bench, slug, (parameters or {}).get(slug), part, cancelled, **measured_on)
         average = (row if slug == AVERAGE else rows[1]).evaluation
         if row.evaluation and average and slug != AVERAGE:
             row = replace(row, difference=paired_difference(row.evaluation, average))
@@ -217,7 +226,17 @@ def _row(
     try:
         return measure(bench, slug, parameters, progress=progress, cancelled=cancelled, **measured_on)
     except InputError as error:
-        return Row(slug, method(slug).title, dict(parameters or {}), error=str(error))
+        reason = str(error)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = "out of memory: expected more of it, or fewer or smaller models"
+    return Row(slug, method(slug).title, dict(parameters or {}), error=reason)
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """torch says it on the CPU with a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class _Share:

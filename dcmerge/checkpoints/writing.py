@@ -60,7 +60,7 @@ def write_safetensors(
     target = Path(path)
     header, starts = _layout(infos, {"format": "pt", **(metadata or {})})
     _check_target(target, len(header) + sum(info.nbytes for info in infos.values()))
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.part")
+    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(8)}.part")
     try:
         with _create(temporary, target) as file:
             _write(file, target, header, starts, tensors, infos)

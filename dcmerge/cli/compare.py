@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dcmerge import jobs
 from dcmerge.cli.evaluate import add_zoo, val_limit
 from dcmerge.cli.options import Commands, Parser, add_command, collected, named_zoo, pair
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
@@ -30,7 +31,10 @@ def add_to(commands: Commands, common: Parser) -> None:
     parser.add_argument("--set", action="append", default=[], type=pair("SLUG.KEY=VALUE"), metavar="SLUG.KEY=VALUE",
                         help="a parameter of one of the methods; once for each parameter")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
-                        help=f"a first look: {QUICK_IMAGES} images a task and split where no limit is given")  # fmt: skip
+                        help=f"a first look: {QUICK_IMAGES} images a task and split where no limit is given, and fewer steps "
+                             "of methods that learn")  # fmt: skip
+    parser.add_argument("--background", action="store_true",
+                        help="run it as a job that outlives this terminal; prints the job's id (see the command jobs)")  # fmt: skip
     parser.add_argument("--diagnose", action="store_true",
                         help="DirSim and feature drift by depth of every method too (in --json and --csv)")  # fmt: skip
     parser.add_argument("--csv", metavar="FILE", help="write the table as CSV as well; - prints it instead of the text")
@@ -41,8 +45,11 @@ def run(args: argparse.Namespace) -> int:
     slugs = chosen_methods(args.methods)
     parameters = given_parameters(args, slugs)
     check_exports(args)
-    if args.quick and args.limit is None:
-        args.limit = QUICK_IMAGES
+    if args.quick:
+        args.limit = QUICK_IMAGES if args.limit is None else args.limit
+        parameters = {slug: {**method(slug).quick, **parameters.get(slug, {})} for slug in (AVERAGE, *slugs)}
+    if args.background:
+        return in_background(args, slugs, parameters)
     with Progress() as progress:
         bench = named_zoo(args.zoo, progress).bench
         skipped = fitting_methods(bench.vectors, bench)[1] if args.methods == ALL else {}
@@ -55,6 +62,24 @@ def run(args: argparse.Namespace) -> int:
         print_json({"zoo": args.zoo, **found.to_dict(), "skipped": skipped})
     else:
         print("\n".join([as_text(args.zoo, found), *(f"{slug} was left out: it {reason}." for slug, reason in skipped.items())]))
+    return 0
+
+
+def in_background(args: argparse.Namespace, slugs: list[str], parameters: dict[str, dict[str, Any]]) -> int:
+    """Queue the same comparison and say under which id."""
+    if args.csv or args.markdown:
+        raise InputError("expected --csv and --markdown without --background: the job's rows are not there yet")
+    with Progress() as progress:
+        bench = named_zoo(args.zoo, progress).bench
+    skipped = fitting_methods(bench.vectors, bench)[1] if args.methods == ALL else {}
+    found = jobs.submit({
+        "kind": "compare", "set": args.zoo, "limit": args.limit, "val_limit": val_limit(args), "diagnosed": args.diagnose,
+        "methods": [{"slug": slug, "parameters": parameters.get(slug, {})} for slug in slugs if slug not in skipped],
+    })  # fmt: skip
+    if args.json:
+        print_json({**found.to_dict(), "skipped": skipped})
+    else:
+        print(f"{found.id}: {found.state}; python -m dcmerge jobs show {found.id}")
     return 0
 
 

@@ -16,6 +16,7 @@ from dcmerge.methods import method
 from dcmerge.model_sets import ModelSet, available, open_set_by_name, roots, stamp
 from dcmerge.naming import place_of
 from dcmerge.ui.controls import parameter_control
+from dcmerge.ui.jobs_panel import jobs_panel
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import arrive, remembered
 
@@ -68,7 +69,9 @@ def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
     with readable_errors():
         models = opened(name)
         with st.sidebar:
-            return Page(models, _layer_control(models) if with_layer else "", _smoothing_controls())
+            page = Page(models, _layer_control(models) if with_layer else "", _smoothing_controls())
+            jobs_panel()
+            return page
     st.stop()
 
 

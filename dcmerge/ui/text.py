@@ -16,3 +16,8 @@ def percent(value: float | None) -> str:
 def hundredfold(share: float | None) -> float | None:
     """In percent, for a column of numbers; None where an expert is right on no image, which leaves its ratio without meaning."""
     return None if share is None else 100 * share
+
+
+def duration(seconds: float) -> str:
+    """125 as "2 min"; below a minute in steps of 5 s, so that it does not flicker."""
+    return f"{max(5, 5 * round(seconds / 5))} s" if seconds < 60 else f"{round(seconds / 60)} min"
