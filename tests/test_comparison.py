@@ -111,3 +111,9 @@ def test_a_diagnosis_is_made_when_asked_for(bench: Bench) -> None:
     assert plain["dirsim"]["mean"] == ties.dirsim.mean and plain["drift"]["mean"] == list(ties.drift.mean)
     assert plain["peak_bytes"] is None or plain["peak_bytes"] >= 0
     assert compare(bench, [], limit=6, val_limit=6).row("average").drift is None
+
+
+def test_methods_with_a_part_for_each_task_are_diagnosed_too(bench: Bench) -> None:
+    found = compare(bench, ["emr"], limit=6, val_limit=6, diagnosed=True)
+    row = found.row("emr")
+    assert row.error is None and row.drift.mean != found.row("average").drift.mean
