@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dcmerge.checkpoints import dense
+from dcmerge.evaluation import Bench, ImageEncoder, Split, Task
 from dcmerge.methods import merged_deltas
 from dcmerge.task_vectors import TaskVectors
 
@@ -117,6 +118,40 @@ def lora_set(
     return TaskVectors.open(
         source, {task: write_adapter(folder / task, factors, alpha) for task, factors in adapters.items()}
     )
+
+
+#: An open_clip model whose image tower of two blocks runs in a millisecond.
+TOWER = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 16, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8},
+    "text_cfg": {"context_length": 4, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1},
+    "preprocess": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]},
+}
+#: Images of each split of a tiny task.
+SPLITS = {"val": 15, "test": 20}
+
+
+def tiny_bench(folder: Path, tasks: int = 2, deltas: Mapping[str, Tensors] | None = None) -> Bench:
+    """A tiny tower with random experts (or these), each with a task of random images that it labels itself."""
+    encoder = ImageEncoder(TOWER)
+    base = random_tensors(0, encoder.shapes, scale=0.5)
+    if deltas is None:
+        moves = random_deltas(tasks, shapes=encoder.shapes)
+        deltas = {task: {name: 0.3 * d for name, d in own.items()} for task, own in moves.items()}
+    vectors = full_set(folder, deltas, base)
+    experts = {task: {name: base[name] + d for name, d in own.items()} for task, own in deltas.items()}
+    return Bench(encoder, {t: _tiny_task(encoder, t, seed, experts[t]) for seed, t in enumerate(deltas)}, vectors)
+
+
+def _tiny_task(encoder: ImageEncoder, name: str, seed: int, expert: Tensors) -> Task:
+    """Classes that lie close together, so that predictions are not certain."""
+    draw = torch.Generator().manual_seed(seed)
+    head = torch.nn.functional.normalize(torch.randn(8, generator=draw) + 0.05 * torch.randn(3, 8, generator=draw), dim=-1)
+    splits = {}
+    for split, count in SPLITS.items():
+        images = torch.randint(0, 256, (count, 3, 16, 16), generator=draw, dtype=torch.uint8)
+        splits[split] = Split(images, (encoder.encode(expert, images) @ head.T).argmax(dim=1).clone())
+    return Task(name, name.title(), ("a", "b", "c"), head, splits)
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:

@@ -5,42 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import torch
-from torch import Tensor
 
 from dcmerge import Cancelled, InputError
 from dcmerge.comparison import Row, compare, fixed_scale, measure
-from dcmerge.evaluation import Bench, ImageEncoder, Split, Task
-from tests.builders import full_set, random_tensors
-
-CONFIG = {
-    "embed_dim": 8,
-    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-    "text_cfg": {"context_length": 4, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1},
-}
+from dcmerge.evaluation import Bench
+from tests.builders import tiny_bench
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    torch.manual_seed(0)
-    encoder = ImageEncoder(CONFIG)
-    base = {f"visual.{name}": value.clone() for name, value in encoder.visual.state_dict().items()}
-    shapes = {name: tuple(value.shape) for name, value in base.items()}
-    deltas = {f"task{seed}": random_tensors(seed, shapes, scale=0.3) for seed in (0, 1)}
-    vectors = full_set(tmp_path_factory.mktemp("bench"), deltas, base)
-    return Bench(encoder, {task: _task(encoder, task, base, delta) for task, delta in deltas.items()}, vectors)
-
-
-def _task(encoder: ImageEncoder, name: str, base: dict[str, Tensor], delta: dict[str, Tensor]) -> Task:
-    """Random images, labelled by what the expert says."""
-    draw = torch.Generator().manual_seed(len(name) + int(name[-1]))
-    head = torch.nn.functional.normalize(torch.randn(3, 8, generator=draw), dim=-1)
-    splits = {}
-    for split, count in (("val", 15), ("test", 20)):
-        images = torch.randint(0, 256, (count, 3, 16, 16), generator=draw, dtype=torch.uint8)
-        labels = (encoder.encode({n: base[n] + delta[n] for n in base}, images) @ head.T).argmax(dim=1)
-        splits[split] = Split(images, labels.clone())
-    return Task(name, name.title(), ("a", "b", "c"), head, splits)
+    return tiny_bench(tmp_path_factory.mktemp("bench"))
 
 
 def test_rows_come_as_they_are_ready_and_progress_never_goes_back(bench: Bench) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from dcmerge.calibration import Calibration
 from dcmerge.layers import Layer
-from dcmerge.methods.adaptation import BATCH, RATE, START, STEPS, adapt, entropy, starting_scale, stepped
+from dcmerge.methods.adaptation import BATCH, RATE, START, STEPS, starting_scale
+from dcmerge.methods.coefficients import combined, learned_coefficients
 from dcmerge.methods.declare import Choice, Flag
 from dcmerge.methods.from_images import SEED, SPLIT
 from dcmerge.methods.registry import merging_method
@@ -18,46 +19,6 @@ from dcmerge.methods.ties import trim_thresholds, trimmed
 
 #: AdaMerging++ trims as TIES does: the share of entries that stays.
 _DENSITY = 0.2
-
-Vectors = Mapping[str, Tensor]  # (T, *shape) by parameter
-
-
-def learned_coefficients(
-    calibration: Calibration,
-    vectors: Vectors,
-    start: float,
-    *,
-    by_layer: bool,
-    clamp: bool,
-    iterations: int,
-    learning_rate: float,
-    batch: int,
-    images: str,
-    seed: int,
-) -> dict[str, Tensor]:
-    """λ (T,) for every parameter (one for all, unless ``by_layer``) after descending the entropy of the merged predictions.
-
-    ∂L/∂λ_t^l = ⟨∂L/∂W^l, τ_t^l⟩. With ``clamp`` every λ stays in [0, 1].
-    """
-    names, tasks = list(vectors), len(calibration.bench.vectors.tasks)
-    table = torch.full((len(names) if by_layer else 1, tasks), start)
-    base = calibration.bench.base_weights()
-
-    def loss(batches: Mapping[str, Tensor]) -> Tensor:
-        rows = table.expand(len(names), tasks)
-        deltas = {name: combined(own, row) for (name, own), row in zip(vectors.items(), rows, strict=True)}
-        return entropy(calibration, stepped(base, deltas), batches)
-
-    adapt(calibration, [table], loss, calibration.batches(batch, images, seed), iterations=iterations,
-          learning_rate=learning_rate, what="learning coefficients",
-          after_step=(lambda: table.clamp_(0, 1)) if clamp else None)  # fmt: skip
-    return dict(zip(names, table.expand(len(names), tasks), strict=True))
-
-
-def combined(D: Tensor, coefficients: Tensor) -> Tensor:
-    """Σ_t λ_t D_t of (T, *shape) and (T,)."""
-    return torch.tensordot(coefficients, D, dims=1)
-
 
 def agreeing(D: Tensor, thresholds: Tensor) -> Tensor:
     """Each trimmed delta where it agrees with the elected sign (a sum of 0 counts as positive), not yet summed; (T, ...)."""

@@ -18,6 +18,9 @@ from dcmerge.methods.registry import merging_method
 _COUNT = {"low": 0, "high": 100000, "step": 1, "integer": True, "soft_high": 64}
 _LOSS = {"low": 0, "high": 1e6, "step": 0.5, "soft_high": 20}
 
+#: Eigenvalues up to this share of the largest magnitude are rounding: directions that nobody's inputs reach.
+_ROUNDING = 1e-12
+
 
 def _inputs(
     layers: Sequence[Layer], *, calibration: Calibration, exemplars: int, step: float, images: str, seed: int, **_: object
@@ -92,7 +95,7 @@ def removal_bases(D: Tensor, G: Tensor, loss: float, directions: int) -> list[Te
         others = [i for i in range(len(D)) if i != k]
         M = sum((D[i] @ G[k] @ D[i].T - loss * own[i] for i in others), torch.zeros_like(own[0]))
         eigenvalues, Q = torch.linalg.eigh(M)
-        wanted = min(directions, int((eigenvalues > 0).sum()))
+        wanted = min(directions, int((eigenvalues > _ROUNDING * eigenvalues.abs().max()).sum()))
         bases.append(Q[:, len(eigenvalues) - wanted :])
     return bases
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dcmerge.calibration import Calibration
 from dcmerge.layers import Layer
-from dcmerge.methods.adamerging import combined, learned_coefficients
 from dcmerge.methods.adaptation import BATCH, RATE, START, STEPS, adapt, entropy, starting_scale, stepped
+from dcmerge.methods.coefficients import combined, learned_coefficients
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.from_images import SEED, SPLIT
 from dcmerge.methods.registry import merging_method

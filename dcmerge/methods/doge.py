@@ -2,28 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from dcmerge.alignment import kept_entries, per_task
+from dcmerge.calibration import Calibration
 from dcmerge.layers import Layer
 from dcmerge.methods.adam import ITERATIONS, descended
-from dcmerge.methods.declare import Number
+from dcmerge.methods.adaptation import BATCH, RATE, STEPS, needed
+from dcmerge.methods.coefficients import combined, learned_coefficients
+from dcmerge.methods.declare import Choice, Number
+from dcmerge.methods.from_images import SEED, SPLIT
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.ties import trim_thresholds
 
 _ROUNDING = 1e-5
 
 
-def _thresholds(layers: Sequence[Layer], *, density: float, **_: object) -> Tensor:
-    """Each task's smallest kept magnitude over all matrices, (T,)."""
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Each task's smallest kept magnitude over all matrices (T,), and the merge where coefficients are learned."""
+
+    thresholds: Tensor
+    learned: Mapping[str, Tensor] | None = None
+
+
+def _prepared(
+    layers: Sequence[Layer], *, calibration: Calibration | None, stage: str, eta: float, density: float, divisor: float,
+    iterations: int, learning_rate: float, adaptation_steps: int, adaptation_rate: float, batch: int, images: str, seed: int,
+) -> Prepared:  # fmt: skip
+    """Thresholds; for DOGE-AM the vectors (τ_t + Δ_t) ∘ m_t of all matrices too, and their coefficients from images."""
     matrices = [layer for layer in layers if layer.is_matrix]
     if not matrices:
-        return torch.zeros(len(layers[0].tasks))
-    return trim_thresholds(matrices, density)
+        return Prepared(torch.zeros(len(layers[0].tasks)))
+    thresholds = trim_thresholds(matrices, density)
+    if stage == "task_arithmetic":
+        return Prepared(thresholds)
+    calibration, vectors, first = needed(calibration, "doge with stage adamerging"), {}, []
+    for layer in matrices:
+        D = layer.dense_deltas()
+        lambdas = _scales(D, eta)
+        shared = shared_directions(layer, float(len(D)))
+        vectors[layer.name] = (D + corrections(D, lambdas, shared, iterations, learning_rate)) * kept_entries(D, thresholds)
+        first.append(lambdas)
+    found = learned_coefficients(
+        calibration, vectors, torch.stack(first), by_layer=True, clamp=False, iterations=adaptation_steps,
+        learning_rate=adaptation_rate, batch=batch, images=images, seed=seed,
+    )  # fmt: skip
+    return Prepared(thresholds, {name: combined(D, found[name]) for name, D in vectors.items()})
+
+
+def _scales(D: Tensor, eta: float) -> Tensor:
+    """λ_t = η / ‖D_t‖, 0 of a task without change; (T,)."""
+    norms = D.flatten(1).norm(dim=1)
+    return torch.where(norms > 0, eta / norms.clamp_min(1e-30), 0.0)
 
 
 @merging_method(
@@ -35,12 +71,17 @@ def _thresholds(layers: Sequence[Layer], *, density: float, **_: object) -> Tens
     r"\ \Delta=\arg\min\sum_j\big\|\langle\tau_j,\tau_j-\textstyle\sum_t\lambda_t(\tau_t+\Delta)\rangle_{\mathrm{row}}\big\|^2",
     source="Wei et al. 2025, arXiv 2501.01230",
     everywhere=True,
-    prepare=_thresholds,
+    prepare=_prepared,
+    quick={"adaptation_steps": 25},
 )
 def doge(
     layer: Layer,
     *,
-    prepared: Tensor,
+    prepared: Prepared,
+    stage: Annotated[
+        str, Choice("Coefficients", "task_arithmetic: η over each task vector's norm. adamerging: learned from unlabeled images "
+                    "from there on, with a correction for each task (DOGE-AM).", ("task_arithmetic", "adamerging"))
+    ] = "task_arithmetic",
     eta: Annotated[float, Number("η", "Length of each scaled task vector in a matrix.", 0, 100, 0.01, soft_high=1)] = 0.07,
     density: Annotated[float, Number("Density", "Share of each task vector's entries that is kept.", 0, 1, 0.05)] = 0.3,
     divisor: Annotated[
@@ -50,18 +91,26 @@ def doge(
     learning_rate: Annotated[
         float, Number("Learning rate", "Adam moves an entry by about so much a step.", 0, 1, 1e-4, soft_high=1e-2)
     ] = 1e-4,
-) -> Tensor:
+    adaptation_steps: Annotated[int, STEPS] = 100,
+    adaptation_rate: Annotated[float, RATE] = 5e-3,
+    batch: Annotated[int, BATCH] = 16,
+    images: Annotated[str, SPLIT] = "val",
+    seed: Annotated[int, SEED] = 0,
+) -> Tensor:  # fmt: skip
     """Σ_t λ_t (D_t + Δ) ∘ m_t of a matrix; every other parameter stays the base's, as in the authors' code.
+
+    DOGE-AM (stage adamerging) has one Δ_t for each task beside ⌊r / T⌋ shared directions, and then learns the λ.
 
     Gradients are projected off the shared subspace before Adam, which then rescales entries: PΔ = 0 holds only about.
     """
     D = layer.dense_deltas()
     if not layer.is_matrix:
         return torch.zeros_like(D[0])
-    norms = D.flatten(1).norm(dim=1)
-    lambdas = torch.where(norms > 0, eta / norms.clamp_min(1e-30), 0.0)
+    if prepared.learned is not None:
+        return prepared.learned[layer.name].to(layer.dtype)
+    lambdas = _scales(D, eta)
     delta = correction(D, lambdas, shared_directions(layer, divisor), iterations, learning_rate)
-    return (per_task(lambdas, D) * (D + delta) * kept_entries(D, prepared)).sum(dim=0)
+    return (per_task(lambdas, D) * (D + delta) * kept_entries(D, prepared.thresholds)).sum(dim=0)
 
 
 def shared_directions(layer: Layer, divisor: float) -> Tensor:
@@ -81,12 +130,28 @@ def residuals(D: Tensor, lambdas: Tensor, delta: Tensor) -> Tensor:
 
 
 def correction(D: Tensor, lambdas: Tensor, shared: Tensor, iterations: int, learning_rate: float) -> Tensor:
-    """Δ (m, n) after Adam on the sum of squared residuals, its gradients orthogonal to the shared directions."""
+    """Δ (m, n) of all tasks after Adam on the sum of squared residuals, gradients orthogonal to the shared directions."""
 
     def outside(delta: Tensor) -> Tensor | None:
         gradient = -2 * lambdas.sum() * (residuals(D, lambdas, delta)[:, :, None] * D).sum(dim=0)
-        rest = gradient - shared @ (shared.T @ gradient)
-        # Where the shared directions fill the space, only rounding is left, which Adam would enlarge.
-        return rest if rest.norm() > _ROUNDING * gradient.norm() else None
+        return _beside(gradient, shared)
 
     return descended(torch.zeros_like(D[0]), outside, iterations, learning_rate)
+
+
+def corrections(D: Tensor, lambdas: Tensor, shared: Tensor, iterations: int, learning_rate: float) -> Tensor:
+    """The same with a Δ_t for each task, (T, m, n): Σ λ_t (τ_t + Δ_t) answers every task's own rows."""
+
+    def outside(deltas: Tensor) -> Tensor | None:
+        mean = (per_task(lambdas, D) * deltas).sum(dim=0) / lambdas.sum().clamp_min(1e-30)
+        direction = (residuals(D, lambdas, mean)[:, :, None] * D).sum(dim=0)
+        return _beside(-2 * per_task(lambdas, D) * direction, shared)
+
+    return descended(torch.zeros_like(D), outside, iterations, learning_rate)
+
+
+def _beside(gradient: Tensor, shared: Tensor) -> Tensor | None:
+    """The part of a gradient (..., m, n) orthogonal to the shared directions (m, k); None where only rounding is left."""
+    rest = gradient - shared @ (shared.T @ gradient)
+    # Where the shared directions fill the space, Adam would enlarge the rounding.
+    return rest if rest.norm() > _ROUNDING * gradient.norm() else None

@@ -40,7 +40,7 @@ def diagonal_fisher(
     their probability. Labels of the images are never used.
     """
     bench = calibration.bench
-    weights = {name: value.requires_grad_() for name, value in bench.expert_weights(task).items()}
+    weights = {name: value.detach().requires_grad_() for name, value in bench.expert_weights(task).items()}
     names = [name for name in weights if name in calibration.encoder.shapes]
     total = {name: torch.zeros_like(weights[name]) for name in names}
     images, draw = calibration.images(task, exemplars, split, seed), torch.Generator().manual_seed(seed)
