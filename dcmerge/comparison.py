@@ -170,13 +170,15 @@ def compare(
     limit: int | None = None,
     val_limit: int | None = None,
     diagnosed: bool = False,
+    finished: Sequence[Row] = (),
     on_row: Callable[[Row], None] | None = None,
     progress: Progress | None = None,
     cancelled: IsCancelled | None = None,
 ) -> Comparison:
     """Every method on the same images, plain averaging first (always, as what the others are compared to).
 
-    ``parameters`` maps slugs to what differs from the defaults; ``on_row`` gets each row as it is ready. A method that
+    ``parameters`` maps slugs to what differs from the defaults; ``on_row`` gets each row as it is ready. ``finished``: rows of
+    an earlier, interrupted run of the very same comparison, which are taken over instead of measured again. A method that
     fails with InputError keeps its row with the reason, the others go on. Raises InputError for an unknown slug before
     anything is computed and Cancelled when ``cancelled()`` turns true.
     """
@@ -191,10 +193,11 @@ def compare(
     bench.experts(split="val", limit=val_limit, cancelled=cancelled)
     rows = [zero_shot]
     ready(zero_shot)
+    kept = {row.name: row for row in finished if row.evaluation}
     measured_on = {"split": split, "limit": limit, "val_limit": val_limit, "diagnosed": diagnosed}
     for done, slug in enumerate(slugs):
         part = tell.part(0.1 + 0.9 * done / len(slugs), 0.1 + 0.9 * (done + 1) / len(slugs))
-        row = _row(bench, slug, (parameters or {}).get(slug), part, cancelled, **measured_on)
+        row = kept.get(slug) or _row(bench, slug, (parameters or {}).get(slug), part, cancelled, **measured_on)
         average = (row if slug == AVERAGE else rows[1]).evaluation
         if row.evaluation and average and slug != AVERAGE:
             row = replace(row, difference=paired_difference(row.evaluation, average))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dcmerge import Cancelled, InputError
+from dcmerge import Cancelled, InputError, comparison
 from dcmerge.comparison import Row, compare, fixed_scale, measure
 from dcmerge.evaluation import Bench
 from tests.builders import tiny_bench
@@ -91,3 +91,14 @@ def test_methods_with_a_part_for_each_task_are_diagnosed_too(bench: Bench) -> No
     found = compare(bench, ["emr"], limit=6, val_limit=6, diagnosed=True)
     row = found.row("emr")
     assert row.error is None and row.drift.mean != found.row("average").drift.mean
+
+
+def test_rows_of_an_interrupted_run_are_taken_over(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = compare(bench, ["ties", "iso_c"], limit=6, val_limit=6)
+    merged: list[str] = []
+    real = comparison.merge
+    monkeypatch.setattr(comparison, "merge", lambda vectors, slug, **more: merged.append(slug) or real(vectors, slug, **more))
+    again = compare(bench, ["ties", "iso_c"], limit=6, val_limit=6, finished=first.rows[:3])
+    assert merged == ["iso_c"]
+    assert again.row("ties").evaluation is first.row("ties").evaluation
+    assert again.row("ties").difference == first.row("ties").difference

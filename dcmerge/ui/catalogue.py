@@ -165,7 +165,8 @@ def _numbers(method: Method) -> None:
         return
     families = sorted({entry.family for entry in reported(method.slug)}, key=list(FAMILIES).index)
     st.dataframe(
-        rows, hide_index=True, placeholder="", height=min(300, 38 + 35 * len(rows)), alt=f"Reported numbers of {method.title}",
+        rows, hide_index=True, placeholder="", height="content" if len(rows) < 9 else 320,
+        alt=f"Reported numbers of {method.title}",
         column_config={
             "accuracy": st.column_config.NumberColumn(format="%.1f %%"),
             "kind": st.column_config.TextColumn(help="normalised: divided by the accuracies of the experts"),

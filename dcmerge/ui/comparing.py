@@ -54,15 +54,21 @@ def submit(models: ModelSet, spec: Spec) -> str:
     """Start a comparison; returns its id."""
     shown = Shown(f"{datetime.now():%H%M%S}-{next(_numbers)}", spec, datetime.now())
     _known()[shown.id] = shown
-    threading.Thread(target=_run, args=(models, shown), daemon=True).start()
+    _start(models, shown)
     return shown.id
 
 
+def _start(models: ModelSet, shown: Shown) -> None:
+    threading.Thread(target=_run, args=(models, shown), name=f"comparison {shown.id}", daemon=True).start()
+
+
 def _run(models: ModelSet, shown: Shown) -> None:
+    """Run to the end, whatever comes; rows that an earlier run has finished are kept."""
     spec = shown.spec
     limits = {name: spec[name] for name in ("split", "limit", "val_limit", "diagnosed")}
     parameters = {one["slug"]: one["parameters"] for one in spec["methods"]}
     rows: list[Row] = []
+    earlier = shown.comparison.rows if shown.comparison else ()
 
     def ready(row: Row) -> None:
         rows.append(row)
@@ -72,7 +78,8 @@ def _run(models: ModelSet, shown: Shown) -> None:
         shown.share, shown.text = share, text
 
     try:
-        compare(models.bench, list(parameters), parameters, **limits, on_row=ready, progress=tell, cancelled=shown.stop.is_set)
+        compare(models.bench, list(parameters), parameters, **limits, finished=earlier, on_row=ready, progress=tell,
+                cancelled=shown.stop.is_set)  # fmt: skip
         shown.state = DONE
     except Cancelled:
         shown.state = CANCELLED
@@ -98,4 +105,7 @@ def cancel(id: str) -> None:
 
 def resume(models: ModelSet, id: str) -> str:
     """Go on with a comparison that stopped; returns the id it goes on under."""
-    return submit(models, _known()[id].spec)
+    shown = _known()[id]
+    shown.state, shown.error, shown.stop = RUNNING, "", threading.Event()
+    _start(models, shown)
+    return id
