@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dcmerge import Cancelled, InputError
+from dcmerge import Cancelled, InputError, comparison
 from dcmerge.comparison import Row, compare, fixed_scale, measure
 from dcmerge.evaluation import Bench
 from tests.builders import tiny_bench
@@ -80,8 +80,25 @@ def test_a_diagnosis_is_made_when_asked_for(bench: Bench) -> None:
     found = compare(bench, ["ties"], limit=6, val_limit=6, diagnosed=True)
     ties = found.row("ties")
     assert set(ties.dirsim.tasks) == {"task0", "task1"} and 0 < ties.dirsim.mean <= 1
-    assert ties.drift.places == ("block 1", "features") and all(value > 0 for value in ties.drift.mean)
+    assert ties.drift.places[-1] == "features" and all(value > 0 for value in ties.drift.mean)
     plain = ties.to_dict()
     assert plain["dirsim"]["mean"] == ties.dirsim.mean and plain["drift"]["mean"] == list(ties.drift.mean)
     assert plain["peak_bytes"] is None or plain["peak_bytes"] >= 0
     assert compare(bench, [], limit=6, val_limit=6).row("average").drift is None
+
+
+def test_methods_with_a_part_for_each_task_are_diagnosed_too(bench: Bench) -> None:
+    found = compare(bench, ["emr"], limit=6, val_limit=6, diagnosed=True)
+    row = found.row("emr")
+    assert row.error is None and row.drift.mean != found.row("average").drift.mean
+
+
+def test_rows_of_an_interrupted_run_are_taken_over(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = compare(bench, ["ties", "iso_c"], limit=6, val_limit=6)
+    merged: list[str] = []
+    real = comparison.merge
+    monkeypatch.setattr(comparison, "merge", lambda vectors, slug, **more: merged.append(slug) or real(vectors, slug, **more))
+    again = compare(bench, ["ties", "iso_c"], limit=6, val_limit=6, known={row.name: row for row in first.rows[:3]})
+    assert merged == ["iso_c"]
+    assert again.row("ties").evaluation is first.row("ties").evaluation
+    assert again.row("ties").difference == first.row("ties").difference

@@ -34,7 +34,7 @@ def add_to(commands: Commands, common: Parser) -> None:
                         help=f"a first look: {QUICK_IMAGES} images a task and split where no limit is given, and fewer steps "
                              "of methods that learn")  # fmt: skip
     parser.add_argument("--background", action="store_true",
-                        help="run it as a job that outlives this terminal; prints the job's id (see the command jobs)")  # fmt: skip
+                        help="run it as a job that outlives this terminal; prints its id (see the command jobs)")
     parser.add_argument("--diagnose", action="store_true",
                         help="DirSim and feature drift by depth of every method too (in --json and --csv)")  # fmt: skip
     parser.add_argument("--csv", metavar="FILE", help="write the table as CSV as well; - prints it instead of the text")

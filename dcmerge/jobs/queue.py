@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import dcmerge
 from dcmerge.comparison import Comparison, Row
 from dcmerge.errors import InputError
 from dcmerge.evaluation import EXPERTS
@@ -153,5 +152,5 @@ def start_runner() -> None:
 
 def own_environment() -> dict[str, str]:
     """The environment in which another Python finds this package, wherever it was started."""
-    paths = [str(Path(dcmerge.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

@@ -142,8 +142,9 @@ def _parameters(method: Method) -> None:
         st.markdown("None, besides the scale α.")
         return
     rows = [_parameter_row(declared) for declared in method.parameters.values()]
-    st.dataframe(rows, hide_index=True, alt=f"Parameters of {method.title}",
-                 column_config={"what it does": st.column_config.TextColumn(width="large")})  # fmt: skip
+    # A table, not a data frame: it shows every word of the help, and reads its cells as Markdown.
+    st.table([{title: plain(text) for title, text in row.items()} for row in rows], hide_index=True, border="horizontal",
+             alt=f"Parameters of {method.title}")  # fmt: skip
 
 
 def _parameter_row(declared: Declared) -> dict[str, str]:
@@ -164,7 +165,8 @@ def _numbers(method: Method) -> None:
         return
     families = sorted({entry.family for entry in reported(method.slug)}, key=list(FAMILIES).index)
     st.dataframe(
-        rows, hide_index=True, placeholder="", height=min(300, 38 + 35 * len(rows)), alt=f"Reported numbers of {method.title}",
+        rows, hide_index=True, placeholder="", height="content" if len(rows) < 9 else 320,
+        alt=f"Reported numbers of {method.title}",
         column_config={
             "accuracy": st.column_config.NumberColumn(format="%.1f %%"),
             "kind": st.column_config.TextColumn(help="normalised: divided by the accuracies of the experts"),

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import streamlit as st
-
-from dcmerge.comparison import Comparison, Row, compare
-from dcmerge.errors import Cancelled, InputError
+from dcmerge import jobs
+from dcmerge.comparison import Comparison
+from dcmerge.jobs import Job
 from dcmerge.model_sets import ModelSet
+from dcmerge.ui.text import duration
 
-RUNNING, DONE, FAILED, CANCELLED, INTERRUPTED = "running", "done", "failed", "cancelled", "interrupted"
+RUNNING, DONE, FAILED, CANCELLED, INTERRUPTED = jobs.RUNNING, jobs.DONE, jobs.FAILED, jobs.CANCELLED, jobs.INTERRUPTED
 Spec = Mapping[str, Any]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Shown:
     """One comparison: what was asked for, how far it is, and the rows that are ready."""
 
@@ -31,71 +29,42 @@ class Shown:
     text: str = "starting"
     error: str = ""
     comparison: Comparison | None = None
-    stop: threading.Event = field(default_factory=threading.Event, repr=False)
 
     @property
     def is_running(self) -> bool:
-        return self.state == RUNNING
+        return self.state in (RUNNING, jobs.QUEUED)
 
     @property
     def can_resume(self) -> bool:
         return self.state in (FAILED, CANCELLED, INTERRUPTED)
 
 
-@st.cache_resource(show_spinner=False)
-def _known() -> dict[str, Shown]:
-    return {}
-
-
-_numbers = itertools.count(1)
+def _shown(job: Job) -> Shown:
+    text = job.text or ("waiting for earlier jobs" if job.state == jobs.QUEUED else "starting")
+    rest = f", about {duration(job.remaining)} left" if job.remaining is not None else ""
+    return Shown(job.id, job.specification, datetime.fromtimestamp(job.created), job.state, job.share, text + rest, job.error,
+                 job.comparison())  # fmt: skip
 
 
 def submit(models: ModelSet, spec: Spec) -> str:
     """Start a comparison; returns its id."""
-    shown = Shown(f"{datetime.now():%H%M%S}-{next(_numbers)}", spec, datetime.now())
-    _known()[shown.id] = shown
-    threading.Thread(target=_run, args=(models, shown), daemon=True).start()
-    return shown.id
-
-
-def _run(models: ModelSet, shown: Shown) -> None:
-    spec = shown.spec
-    limits = {name: spec[name] for name in ("split", "limit", "val_limit", "diagnosed")}
-    parameters = {one["slug"]: one["parameters"] for one in spec["methods"]}
-    rows: list[Row] = []
-
-    def ready(row: Row) -> None:
-        rows.append(row)
-        shown.comparison = Comparison(spec["split"], spec["limit"], spec["val_limit"], tuple(rows))
-
-    def tell(share: float, text: str) -> None:
-        shown.share, shown.text = share, text
-
-    try:
-        compare(models.bench, list(parameters), parameters, **limits, on_row=ready, progress=tell, cancelled=shown.stop.is_set)
-        shown.state = DONE
-    except Cancelled:
-        shown.state = CANCELLED
-    except InputError as error:
-        shown.state, shown.error = FAILED, str(error)
-    except Exception as error:
-        shown.state, shown.error = FAILED, f"{type(error).__name__}. The terminal shows the details."
-        raise
+    return jobs.submit(spec).id
 
 
 def listed(models: ModelSet) -> list[Shown]:
     """The comparisons on this set as they are now, newest first."""
-    return [replace(shown) for shown in reversed(_known().values()) if shown.spec["set"] == models.name]
+    asked = {"kind": "compare", "set": models.name}
+    return [_shown(job) for job in jobs.all_jobs() if asked.items() <= job.specification.items()]
 
 
 def find(id: str) -> Shown | None:
-    return _known().get(id)
+    return next((_shown(job) for job in jobs.all_jobs() if job.id == id), None)
 
 
 def cancel(id: str) -> None:
-    _known()[id].stop.set()
+    jobs.cancel(id)
 
 
 def resume(models: ModelSet, id: str) -> str:
     """Go on with a comparison that stopped; returns the id it goes on under."""
-    return submit(models, _known()[id].spec)
+    return jobs.resume(id).id
