@@ -27,6 +27,7 @@ from dcmerge.methods import (  # noqa: F401  (imported to register)
     opcm,
     doge,
     robustmerge,
+    perturb_and_merge,
 )
 from dcmerge.methods.registry import (
     NEEDS,
