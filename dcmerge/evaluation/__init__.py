@@ -7,7 +7,7 @@ from dcmerge.evaluation.models import Assembly, Model, TaskModule
 from dcmerge.evaluation.tasks import Split, Task, stratified_indices
 
 __all__ = [
-    "EXPERTS", "LOGIT_SCALE", "SPLIT_NAMES", "ZERO_SHOT", "Assembly", "Bench", "Difference", "Edit", "Evaluation", "ImageEncoder", "Model",
-    "Scale", "Split", "Task", "TaskAccuracy", "TaskModule", "choose_scale", "paired_difference", "stratified_indices",
-    "wilson_interval",
+    "EXPERTS", "LOGIT_SCALE", "SPLIT_NAMES", "ZERO_SHOT", "Assembly", "Bench", "Difference", "Edit", "Evaluation",
+    "ImageEncoder", "Model", "Scale", "Split", "Task", "TaskAccuracy", "TaskModule", "choose_scale", "paired_difference",
+    "stratified_indices", "wilson_interval",
 ]  # fmt: skip

@@ -27,6 +27,7 @@ from dcmerge.methods import (  # noqa: F401  (imported to register)
     opcm,
     doge,
     robustmerge,
+    rmm,
     perturb_and_merge,
 )
 from dcmerge.methods.registry import (

@@ -40,10 +40,10 @@ class Method:
 
     ``prepare(layers, **parameters)``, where given, sees the whole model first, and the images if it has an argument called
     ``calibration``; what it returns reaches the layer function as the keyword ``prepared``, and ``modules(layers, prepared)``
-    makes each task's part of it, where the result has such; ``assemble(layers, prepared)`` makes a network of whole blocks of it,
-    where that is the result. ``extra`` names the optional extra of the package that it needs. ``everywhere`` methods treat every kind of parameter; the others
-    only matrices, and every other parameter becomes the mean of the deltas. ``fixed_scale`` says why α is not searched;
-    ``quick`` holds the parameters of a first look.
+    makes each task's part of it, where the result has such. ``assemble(layers, prepared)`` makes a network of whole blocks of it,
+    where that is the result. ``everywhere`` methods treat every kind of parameter; the others only matrices, and every other
+    parameter becomes the mean of the deltas. ``fixed_scale`` says why α is not searched; ``quick`` holds the parameters of a
+    first look; ``extra`` names the optional extra of the package that it needs (see EXTRAS).
     """
 
     slug: str
