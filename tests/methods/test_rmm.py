@@ -110,7 +110,7 @@ def test_the_dynamic_average_reward() -> None:
 
 
 TABLE = {((0, 1), (1, 0)): 90.0, ((0, 0), (1, 1)): 40.0, ((0, 1), (1, 1)): 30.0, ((0, 0), (1, 0)): 20.0}
-TOY = Training(episodes=240, epochs=20, learning_rate=3e-3, seed=0)
+TOY = Training(episodes=120, epochs=10, learning_rate=3e-3, seed=0)
 
 
 def toy() -> BlockGame:
@@ -121,8 +121,8 @@ def test_the_agent_solves_a_table() -> None:
     """Two layers, two candidates: the trained policy itself prefers the best chain, not only the best of its samples."""
     shares: list[float] = []
     found = sampled_chains(toy(), TOY, 20, shares.append)
-    assert found.count(((0, 1), (1, 0))) >= 16, found
-    assert shares == sorted(shares) and 0 <= shares[0] and shares[-1] == 1
+    assert found.count(((0, 1), (1, 0))) >= 17, found
+    assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] == 1
 
 
 def test_a_seed_decides_and_leaves_no_trace() -> None:
@@ -154,7 +154,8 @@ def test_the_blocks_of_one_expert_are_that_expert(blocks_bench: Bench, blocks: B
 def test_no_block_is_the_identity_between_the_embedding_and_the_final_norm(blocks_bench: Bench, blocks: Blocks) -> None:
     found, images = blocks.assembled(()), blocks_bench.split("task0", "val", None).images[:5]
     assert found.encoder.layers == 0 and not any("resblocks" in name for name in found.encoder.shapes)
-    still = {name: torch.zeros_like(value) if "resblocks" in name else value for name, value in blocks_bench.base_weights().items()}
+    base = blocks_bench.base_weights()
+    still = {name: torch.zeros_like(value) if "resblocks" in name else value for name, value in base.items()}
     wanted = blocks_bench.encoder.encode(still, images)  # blocks of zeros add nothing to the residual stream
     torch.testing.assert_close(found.encoder.encode(found.weights, images), wanted, rtol=0, atol=1e-6)
 
