@@ -214,7 +214,9 @@ def perturb_and_merge(
     batch: Annotated[
         int, Number("Batch", "Labelled validation images a step; the paper takes 256.", soft_high=256, **_COUNT)
     ] = 32,
-    learning_rate: Annotated[float, Number("Learning rate", "Of AdamW.", 0, 1, 1e-4, soft_high=1e-2)] = 1e-3,
+    learning_rate: Annotated[
+        float, Number("Learning rate", "Step size of AdamW on the LoRA factors.", 0, 1, 1e-4, soft_high=1e-2)
+    ] = 1e-3,
     rank: Annotated[
         int, Number("Rank", "Of the LoRA update of every key and every value matrix.", 1, 4096, 1, True, soft_high=64)
     ] = 10,

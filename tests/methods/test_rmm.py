@@ -301,3 +301,13 @@ def test_without_the_extra_it_says_what_to_install(blocks_bench: Bench, monkeypa
     assert "images" in one.obstacle(blocks_bench.vectors)
     with pytest.raises(InputError, match="rmm needs gymnasium and stable-baselines3"):
         merge(blocks_bench.vectors, "rmm", bench=blocks_bench)
+
+
+def test_developers_have_the_extra() -> None:
+    """setuptools reads no ``-r`` line, so the two files repeat each other."""
+    root = Path(__file__).resolve().parents[2]
+    extra, dev = (
+        {line for line in (root / name).read_text().splitlines() if line and not line.startswith("#")}
+        for name in ("requirements-rl.txt", "requirements-dev.txt")
+    )
+    assert extra and extra <= dev

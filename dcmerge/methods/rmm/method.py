@@ -124,7 +124,9 @@ def rmm(
         float, Number("Averaging", "Most weight of the rewards before in the dynamic average reward.", 0, 1, 0.05)
     ] = 0.8,
     epochs: Annotated[int, Number("Epochs", "Passes over the actions of an update.", soft_high=100, **_COUNT)] = 40,
-    learning_rate: Annotated[float, Number("Learning rate", "Of the policy.", 0, 1, 1e-4, soft_high=1e-2)] = 3e-4,
+    learning_rate: Annotated[
+        float, Number("Learning rate", "Step size of the policy's Adam.", 0, 1, 1e-4, soft_high=1e-2)
+    ] = 3e-4,
     samples: Annotated[
         int, Number("Samples", "Networks that the trained policy proposes; the best on validation is returned.", soft_high=50,
                     **_COUNT)
