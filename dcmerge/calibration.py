@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dcmerge.errors import Cancelled, InputError
-from dcmerge.evaluation import Bench, ImageEncoder
+from dcmerge.evaluation import Bench, ImageEncoder, Split
 
 Progress = Callable[[float, str], None]
 
@@ -32,7 +32,7 @@ class LayerInputs:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """The images that a method may look at, without their labels, and how it is watched and stopped."""
+    """The images that a method may look at, and how it is watched and stopped."""
 
     bench: Bench
     progress: Progress | None = None
@@ -89,6 +89,16 @@ class Calibration:
         """The same of a task's own expert; remembered by the bench."""
         key = ("expert embeddings", task, split)
         return self.bench.memo.get(key, lambda: self.embeddings(self.bench.expert_weights(task), task, split))
+
+    def labelled(self, task: str) -> Split:
+        """A task's validation images with their labels, for methods that say they need labels. There is no way to test labels."""
+        self._all_images(task, "val")
+        return self.bench.split(task, "val", None)
+
+    def labelled_batches(self, task: str, size: int, seed: int = 0) -> Iterator[Split]:
+        """Without end: batches of ``labelled``, the images in a new random order every time round."""
+        part, draw = self.labelled(task), torch.Generator().manual_seed(seed)
+        return (part.take(places) for places in _stream(len(part), size, draw))
 
     def inputs_of_experts(self, count: int, split: str = "val", seed: int = 0) -> dict[str, LayerInputs]:
         """What the layers of each expert see on its own task's images; remembered by the bench."""

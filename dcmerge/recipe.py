@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dcmerge.checkpoints import TensorInfo, dense, scaled_sum, write_safetensors
 from dcmerge.errors import InputError
-from dcmerge.evaluation import Bench, Model, TaskModule
+from dcmerge.evaluation import Assembly, Bench, Model, TaskModule
 from dcmerge.methods import deltas_of, method, planned
 from dcmerge.task_vectors import Delta, TaskVectors
 
@@ -45,7 +45,8 @@ class Merged:
     """A merged task vector before α: base + α · ``deltas`` is the merged model.
 
     ``modules`` holds what each task adds at inference, for methods with such parts. ``curve`` is the loss of every step,
-    for methods that train.
+    for methods that train. ``assembly`` is the merged model where it was put together from whole blocks; α is 1 then, and the
+    deltas tell the same where the base has as many.
     """
 
     vectors: TaskVectors
@@ -54,9 +55,13 @@ class Merged:
     deltas: Mapping[str, Delta] = field(repr=False)
     modules: Mapping[str, TaskModule] = field(default_factory=dict, repr=False)
     curve: tuple[float, ...] = field(default=(), repr=False)
+    assembly: Assembly | None = field(default=None, repr=False)
 
     def model(self, bench: Bench, scale: float) -> Model:
-        """What is evaluated: base + α · merged, with each task's part."""
+        """What is evaluated: base + α · merged, with each task's part. Raises InputError for a scale that has no meaning."""
+        if self.assembly:
+            check_whole_blocks(self.method, scale)
+            return Model(self.assembly.weights, encoder=self.assembly.encoder)
         return bench.model(self.deltas, scale, self.modules)
 
     def recipe(self, scale: float | None = None, scale_origin: str | None = None, dtype: str | None = None) -> Recipe:
@@ -71,8 +76,10 @@ class Merged:
 
         Where every task has a model of its own, ``task`` says whose. The recipe goes into the metadata. Written to a temporary
         file, then renamed: a failure leaves nothing behind. Raises InputError without a base (unless ``delta_only``), for a
-        scale that is not a finite number, and where a task is missing or the tasks' parts are not weights.
+        scale that is not a finite number, where a task is missing or the tasks' parts are not weights, and for a network of
+        another depth than the base's.
         """
+        check_depth(self.method, self.assembly, check_scale(scale))
         own = own_delta(self.method, self.modules, task)
         deltas = ((name, own(name, delta)) for name, delta in self.deltas.items())
         _write(self.vectors, deltas, path, check_scale(scale), delta_only,
@@ -96,7 +103,7 @@ def merge(
     """
     plan = planned(vectors, slug, parameters, bench=bench, progress=progress, cancelled=cancelled, dtype=dtype)
     deltas = dict(deltas_of(plan, progress=progress, cancelled=cancelled))
-    return Merged(vectors, slug, plan.values, deltas, plan.modules(), plan.curve)
+    return Merged(vectors, slug, plan.values, deltas, plan.modules(), plan.curve, plan.assembly())
 
 
 def merge_to_file(
@@ -120,6 +127,7 @@ def merge_to_file(
     """
     scale, values = check_scale(scale), method(slug).check(parameters)
     plan = planned(vectors, slug, values, bench=bench, progress=progress, cancelled=cancelled)
+    check_depth(slug, plan.assembly(), scale)
     own = own_delta(slug, plan.modules(), task)
     stream = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress, cancelled=cancelled))
     _write(vectors, stream, path, scale, delta_only,
@@ -141,6 +149,22 @@ def own_delta(slug: str, modules: Mapping[str, TaskModule], task: str | None) ->
     if task not in modules:
         raise InputError(f"task: {slug} makes a model for each task, expected one of {', '.join(modules)}, got {task!r}")
     return modules[task].delta
+
+
+def check_whole_blocks(slug: str, scale: float) -> None:
+    """Raises InputError for any α but 1 of a network that was put together from whole blocks."""
+    if scale != 1:
+        raise InputError(f"scale: {slug} chooses whole blocks, expected α = 1, got {scale:g}")
+
+
+def check_depth(slug: str, assembly: Assembly | None, scale: float) -> None:
+    """Raises InputError where a result cannot be written in the base's names: another depth, or whole blocks scaled."""
+    if assembly is None:
+        return
+    check_whole_blocks(slug, scale)
+    if len(assembly.blocks) != assembly.depth:
+        raise InputError(f"{slug} chose {len(assembly.blocks)} blocks where the base has {assembly.depth}, which no file in the "
+                         "base's names can hold: expected another seed, or evaluate and compare, where it runs")  # fmt: skip
 
 
 def recipe_of(

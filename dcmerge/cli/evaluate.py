@@ -22,6 +22,7 @@ from dcmerge.cli.options import (
 )
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.comparison import Row, Seconds, measure, references
+from dcmerge.continual import OPCM, steps_of_opcm
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, TaskAccuracy
 from dcmerge.recipe import check_scale
@@ -38,6 +39,8 @@ def add_to(commands: Commands, common: Parser) -> None:
     what.add_argument("--scale", type=_scale, metavar="A|auto",
                       help="α; auto (the default): chosen on the validation split")  # fmt: skip
     what.add_argument("--checkpoint", metavar="FILE", help="a whole model with the zoo's image tower")
+    parser.add_argument("--by-step", action="store_true",
+                        help="opcm: accuracies after each expert, in the order in which they come")  # fmt: skip
     parser.add_argument("--split", choices=("val", "test"), default="test", help="images to report on (default test)")
 
 
@@ -63,6 +66,8 @@ def _scale(text: str) -> float | str:
 
 def run(args: argparse.Namespace) -> int:
     _check_choice(args)
+    if args.by_step:
+        return run_by_step(args)
     parameters = method_parameters(args) if args.method else {}
     scale = None if args.scale in (None, AUTO) else check_scale(args.scale)
     with Progress() as progress:
@@ -86,6 +91,25 @@ def _check_choice(args: argparse.Namespace) -> None:
         raise InputError(f"expected either --method or --checkpoint, got {'both' if args.method else 'neither'}")
     if args.checkpoint and (args.set or args.scale is not None):
         raise InputError("expected --set and --scale together with --method, got them with --checkpoint")
+
+
+def run_by_step(args: argparse.Namespace) -> int:
+    """Accuracies after each expert that OPCM takes in."""
+    if args.method != OPCM or args.scale is not None:
+        raise InputError(f"by-step: expected --method {OPCM} without --scale, whose length is its own")
+    with Progress() as progress:
+        bench = named_zoo(args.zoo, progress).bench
+        found = steps_of_opcm(bench, method_parameters(args), split=args.split, limit=args.limit, progress=progress)
+    if args.json:
+        print_json({"zoo": args.zoo, "split": args.split, **found.to_dict()})
+        return 0
+    rows = [[f"{place + 1}. {step.expert}", *(percent(task.accuracy) for task in step.evaluation.tasks.values()),
+             percent(found.so_far(place)), percent(step.evaluation.mean)] for place, step in enumerate(found.steps)]  # fmt: skip
+    last = found.steps[-1].evaluation
+    print(f"Top-1 accuracy in percent after each expert, {last.measured_on}.\n")
+    print(table(["after", *last.tasks, "tasks so far", "all tasks"], rows))
+    print(f"\nBackward transfer: {100 * found.backward_transfer:+.1f} points from when a task had just come to the end.")
+    return 0
 
 
 def checkpoint_row(bench: Bench, args: argparse.Namespace) -> Row:

@@ -4,11 +4,11 @@ from dcmerge.evaluation.accuracy import SPLIT_NAMES, Difference, Evaluation, Tas
 from dcmerge.evaluation.bench import EXPERTS, ZERO_SHOT, Bench, Scale, choose_scale
 from dcmerge.evaluation.drift import Drift, feature_drift
 from dcmerge.evaluation.encoders import LOGIT_SCALE, Edit, ImageEncoder
-from dcmerge.evaluation.models import Model, TaskModule
+from dcmerge.evaluation.models import Assembly, Model, TaskModule
 from dcmerge.evaluation.tasks import Split, Task, stratified_indices
 
 __all__ = [
-    "EXPERTS", "LOGIT_SCALE", "SPLIT_NAMES", "ZERO_SHOT", "Bench", "Difference", "Drift", "Edit", "Evaluation", "ImageEncoder",
-    "Model", "Scale", "Split", "Task", "TaskAccuracy", "TaskModule", "choose_scale", "feature_drift", "paired_difference",
-    "stratified_indices", "wilson_interval",
+    "EXPERTS", "LOGIT_SCALE", "SPLIT_NAMES", "ZERO_SHOT", "Assembly", "Bench", "Difference", "Drift", "Edit", "Evaluation",
+    "ImageEncoder", "Model", "Scale", "Split", "Task", "TaskAccuracy", "TaskModule", "choose_scale", "feature_drift",
+    "paired_difference", "stratified_indices", "wilson_interval",
 ]  # fmt: skip

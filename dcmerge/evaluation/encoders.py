@@ -45,6 +45,19 @@ class ImageEncoder:
         model = open_clip.CLIP(**{key: self.config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")})
         return model.visual.eval().requires_grad_(False)
 
+    @property
+    def layers(self) -> int:
+        """How many transformer blocks the tower has; raises InputError where it has none to count (a convolutional one)."""
+        layers = self.config["vision_cfg"].get("layers")
+        if not isinstance(layers, int):
+            raise InputError(f"expected an image encoder of transformer blocks, got layers: {layers!r}")
+        return layers
+
+    def with_layers(self, layers: int) -> ImageEncoder:
+        """The same tower with another number of transformer blocks; 0 leaves embedding, norms and projection."""
+        config = {**self.config, "vision_cfg": {**self.config["vision_cfg"], "layers": layers}}
+        return self if layers == self.layers else ImageEncoder(config, self.batch_size)
+
     def pixels(self, images: Tensor) -> Tensor:
         """What the tower sees of uint8 images (N, 3, H, W): float32, normalised."""
         preprocess = self.config.get("preprocess", {})

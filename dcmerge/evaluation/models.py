@@ -29,6 +29,19 @@ class TaskModule:
 
 
 @dataclass(frozen=True, eq=False)
+class Assembly:
+    """A network put together from whole blocks of several models, in ``encoder`` with ``weights``.
+
+    ``blocks`` names each block that was chosen, in order; ``depth`` is how many the base has, perhaps another number.
+    """
+
+    encoder: ImageEncoder
+    weights: Weights
+    blocks: tuple[str, ...]
+    depth: int
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
     """Weights for every task, or by ``own_weights`` for each, with the tasks' modules. ``encoder``: where it is another one."""
 

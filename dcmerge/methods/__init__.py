@@ -32,6 +32,8 @@ from dcmerge.methods import (  # noqa: F401  (imported to register)
     surgery,
     intervmerge,
     robustmerge,
+    rmm,
+    perturb_and_merge,
 )
 from dcmerge.methods.registry import (
     NEEDS,

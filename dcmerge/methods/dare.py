@@ -34,8 +34,13 @@ def dare(
     seed: Annotated[int, SEED] = 0,
 ) -> Tensor:
     """Σ_t m_t ∘ D_t / d, every entry of m_t being 1 with probability d. Each task and parameter draws for itself."""
+    return sum(kept_at_random(layer, density, seed))
+
+
+def kept_at_random(layer: Layer, density: float, seed: int) -> list[Tensor]:
+    """m_t ∘ D_t / d of every task."""
     draws = [f"{seed} {layer.name} {task}" for task in layer.tasks]
-    return sum(_kept(delta, density, draw) for delta, draw in zip(layer.dense_deltas(), draws, strict=True))
+    return [_kept(delta, density, draw) for delta, draw in zip(layer.dense_deltas(), draws, strict=True)]
 
 
 def _kept(delta: Tensor, density: float, name: str) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -37,21 +37,32 @@ def cleaned(delta: Tensor, so_far: Tensor, share: float) -> Tensor:
     return (U @ P @ Vt).to(delta.dtype)
 
 
+def arrival(tasks: Sequence[str], seed: int | None) -> list[str]:
+    """The order in which experts come: that of the set, or a random one."""
+    if seed is None:
+        return list(tasks)
+    return [tasks[t] for t in torch.randperm(len(tasks), generator=torch.Generator().manual_seed(seed)).tolist()]
+
+
+def accumulated_by_step(layers: Sequence[Layer], order: Sequence[str], share: float) -> Iterator[Accumulated]:
+    """The model after each expert; λ_t cancels: Q_t = λ_{t−1} T_{t−1} + τ̃_t is the plain sum of the cleaned task vectors."""
+    sums = {layer.name: torch.zeros(layer.shape, dtype=layer.dtype) for layer in layers}
+    norms = []
+    for task in order:
+        square, length = 0.0, 0.0
+        for layer in layers:
+            D, Q = layer.dense_delta(task), sums[layer.name]
+            square += D.double().square().sum().item()
+            sums[layer.name] = Q + (cleaned(D, Q, share) if layer.is_matrix and Q.any() else D)
+            length += sums[layer.name].double().square().sum().item()
+        norms.append(math.sqrt(square))
+        yield Accumulated(dict(sums), sum(norms) / len(norms) / math.sqrt(length) if length else 0.0)
+
+
 def _accumulate(layers: Sequence[Layer], *, share: float, seed: int | None) -> Accumulated:
-    """All experts in turn; λ_t cancels: Q_t = λ_{t−1} T_{t−1} + τ̃_t is the plain sum of the cleaned task vectors."""
-    tasks = len(layers[0].tasks)
-    order = range(tasks) if seed is None else torch.randperm(tasks, generator=torch.Generator().manual_seed(seed)).tolist()
-    sums, squares, length = {}, torch.zeros(tasks, dtype=torch.float64), 0.0
-    for layer in layers:
-        D = layer.dense_deltas()
-        squares += D.double().reshape(tasks, -1).square().sum(dim=1)
-        Q = torch.zeros_like(D[0])
-        for t in order:
-            Q = Q + (cleaned(D[t], Q, share) if layer.is_matrix and Q.any() else D[t])
-        sums[layer.name] = Q
-        length += Q.double().square().sum().item()
-    scale = squares.sqrt().mean().item() / math.sqrt(length) if length else 0.0
-    return Accumulated(sums, scale)
+    """All experts in turn."""
+    *_, last = accumulated_by_step(layers, arrival(layers[0].tasks, seed), share)
+    return last
 
 
 @merging_method(

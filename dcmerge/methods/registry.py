@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import torch
 
 from dcmerge.calibration import Calibration
 from dcmerge.errors import Cancelled, InputError
-from dcmerge.evaluation import Bench, TaskModule
+from dcmerge.evaluation import Assembly, Bench, TaskModule
 from dcmerge.layers import Layer
 from dcmerge.methods.declare import Choice, Declared, Flag, Number
 from dcmerge.task_vectors import Delta, TaskVectors
@@ -27,6 +28,8 @@ NEEDS = {
     "weights": "weights", "base": "the base's weights", "lora": "LoRA factors", "images": "unlabeled images",
     "labels": "labels", "training": "training", "task": "the task at inference",
 }  # fmt: skip
+#: Optional extras of the package, with the modules that each brings.
+EXTRAS = {"rl": ("gymnasium", "stable_baselines3")}
 #: Share of the progress that preparing takes where it looks at images.
 _PREPARING = 0.9
 
@@ -37,9 +40,10 @@ class Method:
 
     ``prepare(layers, **parameters)``, where given, sees the whole model first, and the images if it has an argument called
     ``calibration``; what it returns reaches the layer function as the keyword ``prepared``, and ``modules(layers, prepared)``
-    makes each task's part of it, where the result has such. ``everywhere`` methods treat every kind of parameter; the others
-    only matrices, and every other parameter becomes the mean of the deltas. ``fixed_scale`` says why α is not searched;
-    ``quick`` holds the parameters of a first look.
+    makes each task's part of it, where the result has such. ``assemble(layers, prepared)`` makes a network of whole blocks of it,
+    where that is the result. ``everywhere`` methods treat every kind of parameter; the others only matrices, and every other
+    parameter becomes the mean of the deltas. ``fixed_scale`` says why α is not searched; ``quick`` holds the parameters of a
+    first look; ``extra`` names the optional extra of the package that it needs (see EXTRAS).
     """
 
     slug: str
@@ -58,6 +62,8 @@ class Method:
     fixed_scale: str = ""
     experts: int | None = None  # how many it merges, where it cannot merge any number
     quick: Mapping[str, Any] = field(default_factory=dict)
+    assemble: Callable[[Sequence[Layer], Any], Assembly] | None = None
+    extra: str = ""
 
     @property
     def trains(self) -> bool:
@@ -74,6 +80,9 @@ class Method:
             return "needs the base's own weights, got adapters without a base"
         if self.experts not in (None, len(vectors.tasks)):
             return f"merges {self.experts} experts, got {len(vectors.tasks)}"
+        if self.extra and not all(map(importlib.util.find_spec, EXTRAS[self.extra])):
+            modules = " and ".join(name.replace("_", "-") for name in EXTRAS[self.extra])
+            return f"needs {modules}: pip install dcmerge[{self.extra}]"
         return ""
 
     def defaults(self) -> dict[str, Any]:
@@ -167,6 +176,10 @@ class Plan:
     def modules(self) -> Modules:
         """What each task adds at inference; empty where the result is one model."""
         return self.method.modules(self.layers, self.prepared) if self.method.modules else {}
+
+    def assembly(self) -> Assembly | None:
+        """The network of whole blocks, where that is the result."""
+        return self.method.assemble(self.layers, self.prepared) if self.method.assemble else None
 
 
 def planned(
