@@ -144,14 +144,19 @@ def tiny_bench(folder: Path, tasks: int = 2, deltas: Mapping[str, Tensors] | Non
 
 
 def _tiny_task(encoder: ImageEncoder, name: str, seed: int, expert: Tensors) -> Task:
-    """Classes that lie close together, so that predictions are not certain."""
+    """Each class is the expert's embedding of one image: they lie close together, so predictions are uncertain and mixed."""
     draw = torch.Generator().manual_seed(seed)
-    head = torch.nn.functional.normalize(torch.randn(8, generator=draw) + 0.05 * torch.randn(3, 8, generator=draw), dim=-1)
-    splits = {}
-    for split, count in SPLITS.items():
-        images = torch.randint(0, 256, (count, 3, 16, 16), generator=draw, dtype=torch.uint8)
-        splits[split] = Split(images, (encoder.encode(expert, images) @ head.T).argmax(dim=1).clone())
+    images = {split: _tiny_images(count, draw) for split, count in SPLITS.items()}
+    embeddings = {split: encoder.encode(expert, own) for split, own in images.items()}
+    head = embeddings["val"][:3].clone()
+    splits = {split: Split(own, (embeddings[split] @ head.T).argmax(dim=1).clone()) for split, own in images.items()}
     return Task(name, name.title(), ("a", "b", "c"), head, splits)
+
+
+def _tiny_images(count: int, draw: torch.Generator) -> Tensor:
+    """Noise on a colour for each image, uint8 (N, 3, 16, 16): of noise alone all embeddings are nearly the same."""
+    colours = torch.randint(0, 200, (count, 3, 1, 1), generator=draw, dtype=torch.uint8)
+    return colours + torch.randint(0, 56, (count, 3, 16, 16), generator=draw, dtype=torch.uint8)
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
