@@ -24,6 +24,13 @@ FEW: dict[str, Any] = {"iterations": 2, "steps": 2, "epochs": 1, "exemplars": 4,
 #: Methods that treat the tasks one after the other, or draw for them in turn.
 ORDER_MATTERS: set[str] = set()
 
+#: Towers of open_clip with layers that are not the usual: a ResNet, attention that pools at the end, scaled residuals.
+TOWERS: dict[str, dict[str, Any]] = {
+    "resnet": {"layers": [1, 1, 1, 1], "width": 8, "patch_size": None, "image_size": 32},
+    "pooled": {"attentional_pool": True, "attn_pooler_heads": 2},
+    "scaled": {"ls_init_value": 0.1, "pool_type": "avg"},
+}
+
 
 def few(slug: str) -> dict[str, Any]:
     """Parameters with which a method is done at once."""
@@ -148,6 +155,13 @@ def test_a_parameter_that_the_encoder_does_not_have(tmp_path: Path, bench: Bench
     deltas = {task: {n: bench.vectors.delta(n, task) for n in bench.encoder.shapes} | parts[task] for task in bench.tasks}
     whole = fresh(bench, vectors=full_set(tmp_path, deltas, bench.base_weights() | parts["task0"]))
     assert_sound(whole, run(whole, slug))
+
+
+@every_method
+@pytest.mark.parametrize("tower", TOWERS)
+def test_towers_with_other_layers(tmp_path: Path, slug: str, tower: str) -> None:
+    bench = tiny_bench(tmp_path, tower=TOWERS[tower])
+    assert_sound(bench, run(bench, slug))
 
 
 @every_method
