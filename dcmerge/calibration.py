@@ -161,7 +161,7 @@ def _watched(visual: nn.Module, found: LayerInputs) -> Iterator[None]:
         see = next((see for kind, see in _WATCHED.items() if isinstance(module, kind)), None)
         if see and name not in inside:
             hook = partial(see, found, f"visual.{name}")
-            handles.append(module.register_forward_pre_hook(lambda module, args, hook=hook: hook(module, args[0])))
+            handles.append(module.register_forward_pre_hook(lambda module, args, hook=hook: hook(module, *args)))
     try:
         yield
     finally:
@@ -180,8 +180,8 @@ def _see_linear(found: LayerInputs, name: str, module: nn.Linear, x: Tensor) -> 
 
 
 def _see_convolution(found: LayerInputs, name: str, module: nn.Conv2d, x: Tensor) -> None:
-    """A patch embedding: one row of pixels a patch, which makes it a linear layer exactly."""
-    if module.stride == module.kernel_size and module.groups == 1:
+    """A patch embedding: one row of pixels a patch, which makes it a linear layer exactly. Other convolutions are not seen."""
+    if name == "visual.conv1" and module.stride == module.kernel_size and module.groups == 1:
         patches = nn.functional.unfold(x, module.kernel_size, stride=module.stride)
         _add_gram(found, f"{name}.weight", patches.transpose(1, 2))
 
@@ -193,8 +193,15 @@ def _see_norm(found: LayerInputs, name: str, module: nn.LayerNorm, x: Tensor) ->
     found.tokens[f"{name}.weight"] = found.tokens.get(f"{name}.weight", 0) + len(rows)
 
 
-def _see_attention(found: LayerInputs, name: str, module: nn.MultiheadAttention, x: Tensor) -> None:
-    """open_clip's fused attention: its projections never see a module of their own, so its middle is computed here."""
+def _see_attention(
+    found: LayerInputs, name: str, module: nn.MultiheadAttention, x: Tensor, keys: Tensor, values: Tensor, *_: object
+) -> None:
+    """open_clip's fused attention: its projections never see a module of their own, so its middle is computed here.
+
+    Only of self-attention, where one matrix sees one input.
+    """
+    if keys is not x or values is not x:
+        return
     x = x if module.batch_first else x.transpose(0, 1)
     _add_gram(found, f"{name}.in_proj_weight", x)
     projected = nn.functional.linear(x, module.in_proj_weight, module.in_proj_bias)

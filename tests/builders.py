@@ -131,27 +131,34 @@ TOWER = {
 SPLITS = {"val": 15, "test": 20}
 
 
-def tiny_bench(folder: Path, tasks: int = 2, deltas: Mapping[str, Tensors] | None = None) -> Bench:
+def tiny_bench(
+    folder: Path, tasks: int = 2, deltas: Mapping[str, Tensors] | None = None, tower: Mapping[str, Any] | None = None
+) -> Bench:
     """A tiny tower with random experts (or these), each with a task of random images that it labels itself."""
-    encoder = ImageEncoder(TOWER)
-    base = random_tensors(0, encoder.shapes, scale=0.5)
+    encoder = ImageEncoder({**TOWER, "vision_cfg": {**TOWER["vision_cfg"], **(tower or {})}})
+    base = {n: v.abs() if n.endswith("running_var") else v for n, v in random_tensors(0, encoder.shapes, scale=0.5).items()}
     if deltas is None:
         moves = random_deltas(tasks, shapes=encoder.shapes)
-        deltas = {task: {name: 0.3 * d for name, d in own.items()} for task, own in moves.items()}
+        deltas = {task: {n: (0 if "running" in n else 0.3) * d for n, d in own.items()} for task, own in moves.items()}
     vectors = full_set(folder, deltas, base)
     experts = {task: {name: base[name] + d for name, d in own.items()} for task, own in deltas.items()}
     return Bench(encoder, {t: _tiny_task(encoder, t, seed, experts[t]) for seed, t in enumerate(deltas)}, vectors)
 
 
 def _tiny_task(encoder: ImageEncoder, name: str, seed: int, expert: Tensors) -> Task:
-    """Classes that lie close together, so that predictions are not certain."""
+    """Each class is the expert's embedding of one image: they lie close together, so predictions are uncertain and mixed."""
     draw = torch.Generator().manual_seed(seed)
-    head = torch.nn.functional.normalize(torch.randn(8, generator=draw) + 0.05 * torch.randn(3, 8, generator=draw), dim=-1)
-    splits = {}
-    for split, count in SPLITS.items():
-        images = torch.randint(0, 256, (count, 3, 16, 16), generator=draw, dtype=torch.uint8)
-        splits[split] = Split(images, (encoder.encode(expert, images) @ head.T).argmax(dim=1).clone())
+    images = {split: _tiny_images(count, encoder.config["vision_cfg"]["image_size"], draw) for split, count in SPLITS.items()}
+    embeddings = {split: encoder.encode(expert, own) for split, own in images.items()}
+    head = embeddings["val"][:3].clone()
+    splits = {split: Split(own, (embeddings[split] @ head.T).argmax(dim=1).clone()) for split, own in images.items()}
     return Task(name, name.title(), ("a", "b", "c"), head, splits)
+
+
+def _tiny_images(count: int, size: int, draw: torch.Generator) -> Tensor:
+    """Noise on a colour for each image, uint8 (N, 3, H, W): of noise alone all embeddings are nearly the same."""
+    colours = torch.randint(0, 200, (count, 3, 1, 1), generator=draw, dtype=torch.uint8)
+    return colours + torch.randint(0, 56, (count, 3, size, size), generator=draw, dtype=torch.uint8)
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:

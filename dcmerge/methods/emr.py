@@ -28,8 +28,8 @@ def _rescalers(layers: Sequence[Layer]) -> dict[str, float]:
     for layer in layers:
         D = layer.dense_deltas()
         unified = elected_vector(D)
-        own += D.abs().flatten(1).double().sum(dim=1)
-        masked += (unified.abs() * (D * unified > 0)).flatten(1).double().sum(dim=1)
+        own += D.abs().reshape(len(D), -1).double().sum(dim=1)
+        masked += (unified.abs() * (D * unified > 0)).reshape(len(D), -1).double().sum(dim=1)
     return {task: float(a / b) if b > 0 else 1.0 for task, a, b in zip(tasks, own, masked, strict=True)}
 
 

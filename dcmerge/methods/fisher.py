@@ -40,8 +40,9 @@ def diagonal_fisher(
     their probability. Labels of the images are never used.
     """
     bench = calibration.bench
-    weights = {name: value.detach().requires_grad_() for name, value in bench.expert_weights(task).items()}
-    names = [name for name in weights if name in calibration.encoder.shapes]
+    weights = bench.expert_weights(task)
+    names = [f"visual.{name}" for name, _ in calibration.encoder.visual.named_parameters()]  # no running statistics
+    weights |= {name: weights[name].detach().requires_grad_() for name in names}
     total = {name: torch.zeros_like(weights[name]) for name in names}
     images, draw = calibration.images(task, exemplars, split, seed), torch.Generator().manual_seed(seed)
     place = bench.vectors.tasks.index(task)

@@ -130,3 +130,21 @@ def test_a_tolerance_allows_a_randomised_svd_and_is_checked(run: Run, models: li
     out = tmp_path / "merged.safetensors"
     run("merge", *models, "--method=tsv_m", "--tolerance=0.5", "--out", out).assert_refused("tolerance", "[0, 0.1]", "0.5")
     assert run("merge", *models, "--method=tsv_m", "--tolerance=1e-3", "--out", out).code == 0 and out.exists()
+
+
+def test_a_method_with_a_model_for_each_task_writes_the_one_that_is_named(
+    run: Run, models: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "merged.safetensors"
+    run("merge", *models, "--method", "emr", "--out", out).assert_refused("expected one of task0, task1, task2")
+    run("merge", *models, "--method", "average", "--task", "task0", "--out", out).assert_refused("expected no task")
+    assert not out.exists()
+    assert run("merge", *models, "--method", "emr", "--task", "task1", "--out", out).code == 0
+    dcmerge.merge(vectors(tmp_path), "emr").save(tmp_path / "library.safetensors", task="task1")
+    written, wanted = load_file(out), load_file(tmp_path / "library.safetensors")
+    assert written.keys() == wanted.keys() and all(torch.equal(written[name], wanted[name]) for name in wanted)
+
+
+def test_methods_that_look_at_images_are_refused_without_any(run: Run, models: list[str], tmp_path: Path) -> None:
+    done = run("merge", *models, "--method", "lot", "--out", tmp_path / "merged.safetensors")
+    done.assert_refused("lot needs unlabeled images of the tasks, got a set without images")

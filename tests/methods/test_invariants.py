@@ -14,7 +14,7 @@ from dcmerge import Cancelled, TaskVectors, merge, methods
 from dcmerge.cache import Memo
 from tests.builders import SHAPES, full_set, lora_set, merged_dense, random_deltas, random_factors, random_tensors, relative_error
 
-SLUGS = [slug for slug, method in methods().items() if method.needs == ("weights",)]
+SLUGS = [slug for slug, method in methods().items() if {"weights"} <= set(method.needs) <= {"weights", "task"}]
 every_method = pytest.mark.parametrize("slug", SLUGS)
 #: Parameters other than the defaults that take another way through a method.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
