@@ -148,7 +148,7 @@ def own_delta(slug: str, modules: Mapping[str, TaskModule], task: str | None) ->
                          "evaluate and compare, where it runs")  # fmt: skip
     if task not in modules:
         raise InputError(f"task: {slug} makes a model for each task, expected one of {', '.join(modules)}, got {task!r}")
-    return modules[task].delta
+    return modules[task].delta or (lambda name, merged: merged)
 
 
 def check_whole_blocks(slug: str, scale: float) -> None:

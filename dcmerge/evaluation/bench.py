@@ -66,7 +66,8 @@ class Bench:
         modules = modules or {}
 
         def own(task: str) -> dict[str, Tensor]:
-            return self.merged_weights({n: modules[task].delta(n, merged[n]) for n in merged}, scale)
+            delta = modules[task].delta
+            return self.merged_weights({n: delta(n, merged[n]) for n in merged} if delta else merged, scale)
 
         has_own = any(module.delta for module in modules.values())
         return Model(self.merged_weights(merged, scale), modules, own if has_own else None)
@@ -120,12 +121,12 @@ class Bench:
     def _encoded_by_task(
         self, model: Model, parts: Mapping[str, Split], told: Callable[[float], None] | None, cancelled: Cancelled | None
     ) -> dict[str, Tensor]:
-        features = {}
+        features, encoder = {}, model.encoder or self.encoder
         for done, (task, part) in enumerate(parts.items()):
             if told:
                 told(done / len(parts))
             module = model.modules[task]
-            features[task] = self.encoder.encode(
+            features[task] = encoder.encode(
                 model.weights_for(task), part.images, edits=module.edits, repair=module.repair, cancelled=cancelled
             )
         return features

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from dcmerge import InputError, merge
-from dcmerge.evaluation import Bench, Model, TaskModule
+from dcmerge.evaluation import Bench, ImageEncoder, Model, TaskModule
 from dcmerge.recipe import own_delta
-from tests.builders import tiny_bench
+from tests.builders import TOWER, tiny_bench
 
 BLOCK = "transformer.resblocks.1"
 
@@ -102,6 +102,28 @@ def test_tasks_with_deltas_of_their_own_have_weights_of_their_own(bench: Bench) 
         assert torch.equal(model.weights_for("task0")[name], value)
         torch.testing.assert_close(model.weights_for("task1")[name], value + merged[name])
         torch.testing.assert_close(model.weights[name], value + 0.5 * merged[name])
+
+
+def test_any_part_of_a_module_may_be_missing(bench: Bench) -> None:
+    merged = merge(bench.vectors, "average").deltas
+    modules = {"task0": TaskModule(delta=lambda name, delta: 2 * delta), "task1": TaskModule()}
+    model = bench.model(merged, 0.5, modules)
+    for name, value in bench.base_weights().items():
+        torch.testing.assert_close(model.weights_for("task0")[name], value + merged[name])
+        torch.testing.assert_close(model.weights_for("task1")[name], value + 0.5 * merged[name])
+        assert torch.equal(own_delta("mixed", modules, "task1")(name, merged[name]), merged[name])
+
+
+@pytest.mark.parametrize("modules", [{}, {"task0": TaskModule(repair=torch.neg), "task1": TaskModule(repair=torch.neg)}])
+def test_a_model_may_bring_an_encoder_of_its_own(bench: Bench, modules: dict[str, TaskModule]) -> None:
+    """Here the same tower with pixels of another scale."""
+    other = ImageEncoder({**TOWER, "preprocess": {"mean": [0.0, 0.0, 0.0], "std": [0.1, 0.1, 0.1]}})
+    weights = bench.expert_weights("task0")
+    found = bench.evaluate(Model(weights, modules, encoder=other), "own")
+    wanted = Bench(other, bench.tasks, bench.vectors).evaluate(Model(weights, modules), "own", normalise=False)
+    assert all(torch.equal(found.tasks[task].hits, wanted.tasks[task].hits) for task in bench.tasks)
+    usual = bench.evaluate(Model(weights, modules), "usual")
+    assert any(not torch.equal(found.tasks[task].hits, usual.tasks[task].hits) for task in bench.tasks)
 
 
 @pytest.mark.parametrize("module", [TaskModule(edits={BLOCK: torch.zeros_like}), TaskModule(repair=torch.zeros_like)])
