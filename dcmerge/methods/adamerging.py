@@ -36,6 +36,7 @@ def _learned(
     stacks = {layer.name: layer.dense_deltas() for layer in layers}
     if thresholds is not None:
         stacks = {name: agreeing(D, thresholds) for name, D in stacks.items()}
+    stacks = {name: D.float() for name, D in stacks.items()}  # the encoder computes no finer
     begin = starting_scale(calibration, {name: D.sum(dim=0) for name, D in stacks.items()}, start)
     found = learned_coefficients(calibration, stacks, begin, by_layer=coefficients == "layer", **training)
     return {name: combined(D, found[name]) for name, D in stacks.items()}

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import LayerInputs
+from dcmerge.calibration import Calibration, LayerInputs
 from dcmerge.evaluation import Bench
 from dcmerge.layers import layer_of
+from dcmerge.methods.adaptation import entropy
 from tests.builders import full_set, merged_dense
 
 
@@ -54,3 +55,18 @@ def _inputs(name: str, dimensions: int, X: Tensor) -> LayerInputs:
     if dimensions == 2:
         return LayerInputs({name: X.T @ X}, {}, {name: len(X)})
     return LayerInputs({}, {} if name.endswith("bias") else {name: X.square().sum(dim=0)}, {name: len(X)})
+
+
+def entropy_gradients(
+    bench: Bench, deltas: Mapping[str, Tensor], images: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """∂L/∂W of every weight where the loss is the entropy of base + deltas on these images."""
+    weights = bench.base_weights()
+    leaves = {name: (value + deltas.get(name, 0)).detach().clone().requires_grad_() for name, value in weights.items()}
+    entropy(Calibration(bench), leaves, images).backward()
+    return {name: leaf.grad for name, leaf in leaves.items()}
+
+
+def first_step(gradient: Tensor, rate: float) -> Tensor:
+    """What the first step of Adam adds."""
+    return -rate * gradient / (gradient.abs() + 1e-8)
