@@ -6,6 +6,7 @@ from dcmerge.ui.full_evaluation import full_evaluation_card
 from dcmerge.ui.history import history_card
 from dcmerge.ui.live import live_card
 from dcmerge.ui.saving import save_card
+from dcmerge.ui.sequel import sequel_card
 from dcmerge.ui.shell import start_page
 
 page = start_page(
@@ -18,6 +19,7 @@ page = start_page(
 
 choice = choice_of_method(page)
 live_card(page, choice)
+sequel_card(page, choice)
 full_evaluation_card(page, choice)
 history_card(page)
 save_card(page, choice)

@@ -1,0 +1,59 @@
+"""Continual merging on the Merge page: in which order the experts come, and what every step does to every task."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dcmerge import plots
+from dcmerge.continual import OPCM, Sequel, steps_of_opcm
+from dcmerge.methods.opcm import arrival
+from dcmerge.ui import work
+from dcmerge.ui.charts import show
+from dcmerge.ui.choice import Choice
+from dcmerge.ui.merging import QUICK_SPLIT
+from dcmerge.ui.shell import Page
+from dcmerge.ui.text import plain
+
+_WORK, _FOUND = "sequel.work", "sequel.found"
+_IMAGES = 100
+
+
+def sequel_card(page: Page, choice: Choice) -> None:
+    """For a method that takes the experts one after another; nothing for the others."""
+    if page.models.bench is None or choice.method.slug != OPCM:
+        return
+    with st.container(border=True):
+        st.subheader("One expert after another")
+        order = arrival(page.models.vectors.tasks, choice.parameters["seed"])
+        titles = page.models.task_titles
+        st.markdown(f"They come in this order: {plain(' → '.join(titles[task] for task in order))}. *Order* above draws another.")
+        st.button("Accuracy after each expert", icon=":material/timeline:", disabled=work.running(_WORK), on_click=_start,
+                  args=(page, choice), help=f"The merged model after every step on {_IMAGES} validation images of every task.")
+        if (done := work.finished(_WORK)) and done.error:
+            st.warning(plain(done.error), icon=":material/info:")
+        elif done:
+            key, sequel = done.result
+            st.session_state.setdefault(_FOUND, {})[key] = sequel
+            st.rerun()
+        work.watch(_WORK)
+        if found := st.session_state.get(_FOUND, {}).get(choice.key(page)):
+            _figure(found, titles)
+
+
+def _start(page: Page, choice: Choice) -> None:
+    def measure(progress: work.Progress, cancelled: object) -> tuple[tuple, Sequel]:
+        found = steps_of_opcm(page.models.bench, dict(choice.parameters), split=QUICK_SPLIT, limit=_IMAGES, progress=progress,
+                              cancelled=cancelled)  # fmt: skip
+        return choice.key(page), found
+
+    work.start(_WORK, "Merging expert by expert", measure)
+
+
+def _figure(found: Sequel, titles: dict[str, str]) -> None:
+    show(
+        plots.sequel_lines(found, titles),
+        "a task's line is dotted until its own expert has come. A line that falls afterwards is forgotten; over all tasks but "
+        f"the last, accuracy changed by {100 * found.backward_transfer:+.1f} points on average from then to the end (backward "
+        "transfer).",
+        key="sequel.lines",
+    )
