@@ -114,11 +114,12 @@ def test_compare_runs_all_methods(run: Run) -> None:
         row = rows[slug]
         assert row["error"] is None and set(row["seconds"]) == {"merge", "scale", "evaluation"}
         assert set(row["accuracy"]["tasks"]) == set(TASKS[:2]) and row["worst"]["task"] in TASKS
-        if slug == "average":
-            assert row["scale"]["value"] == 1 and row["difference_to_average"] is None
+        if methods()[slug].fixed_scale:
+            assert row["scale"]["value"] == 1 and row["scale"]["origin"].startswith("fixed: ") and not row["scale"]["curve"]
         else:
             assert "6 images a task" in row["scale"]["origin"] and row["scale"]["curve"]
-            assert set(row["difference_to_average"]) == {"value", "low", "high"}
+        difference = row["difference_to_average"]
+        assert difference is None if slug == "average" else set(difference) == {"value", "low", "high"}
 
 
 def test_compare_in_text(run: Run) -> None:
