@@ -41,6 +41,12 @@ class Components:
         """Σ_t U_t diag(values_t) V_tᵀ, (m, n), of values (T, r)."""
         return (self.U * values.flatten()) @ self.V.T
 
+    def by_task(self) -> Tensor:
+        """U_t diag(s_t) V_tᵀ, (T, m, n)."""
+        tasks, rank = self.s.shape
+        U, V = (factor.unflatten(1, (tasks, rank)).movedim(1, 0) for factor in (self.U, self.V))
+        return (U * self.s[:, None]) @ V.mT
+
 
 def hard_mask(logits: Tensor) -> Tensor:
     """1[σ(x / T) > ½] with the gradient of σ(x / T): a straight-through mask."""
@@ -81,13 +87,13 @@ def _problem(layers: Sequence[Layer], origin: str) -> _Problem:
         if origin == "cart":
             problem.origin[layer.name] = D.mean(dim=0)
             D = D - D.mean(dim=0)
-        if not layer.is_matrix or not ("attn" in layer.name or "mlp" in layer.name):
-            # TSV-M averages what is not a matrix.
-            problem.others[layer.name] = D / len(D) if origin == "tsv_m" else D
+        components = _decorrelated(layer) if origin == "tsv_m" else None
+        if layer.is_matrix and ("attn" in layer.name or "mlp" in layer.name) and (components or origin != "tsv_m"):
+            problem.matrices[layer.name] = components or Components.of([_svd(delta) for delta in D])
         elif origin == "tsv_m":
-            problem.matrices[layer.name] = _decorrelated(layer)
+            problem.others[layer.name] = components.by_task() if components else D / len(D)
         else:
-            problem.matrices[layer.name] = Components.of([_svd(delta) for delta in D])
+            problem.others[layer.name] = D
     return problem
 
 
@@ -96,11 +102,13 @@ def _svd(D: Tensor) -> SVD:
     return SVD(U, s, Vt.T, s)
 
 
-def _decorrelated(layer: Layer) -> Components:
-    """TSV-M's components: each task's leading ones, turned so that no two tasks' overlap."""
-    rank = layer.default_rank()
+def _decorrelated(layer: Layer) -> Components | None:
+    """TSV-M's components: each task's leading ones, turned so that no two tasks' overlap; None where it takes the mean."""
+    rank = layer.default_rank() if layer.is_matrix else 0
+    if not rank:
+        return None
     basis, factors = layer.cover_basis(rank), layer.factors(rank)
-    return Components(basis.U, torch.stack([f.s for f in factors]), basis.V)
+    return Components(basis.U.float(), torch.stack([f.s for f in factors]).float(), basis.V.float())
 
 
 def _learned(
