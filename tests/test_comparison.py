@@ -98,7 +98,7 @@ def test_rows_of_an_interrupted_run_are_taken_over(bench: Bench, monkeypatch: py
     merged: list[str] = []
     real = comparison.merge
     monkeypatch.setattr(comparison, "merge", lambda vectors, slug, **more: merged.append(slug) or real(vectors, slug, **more))
-    again = compare(bench, ["ties", "iso_c"], limit=6, val_limit=6, finished=first.rows[:3])
+    again = compare(bench, ["ties", "iso_c"], limit=6, val_limit=6, known={row.name: row for row in first.rows[:3]})
     assert merged == ["iso_c"]
     assert again.row("ties").evaluation is first.row("ties").evaluation
     assert again.row("ties").difference == first.row("ties").difference

@@ -147,6 +147,10 @@ class Bench:
         key = (EXPERTS, split, limit, seed)
         return self.memo.get(key, lambda: self._evaluate_experts(split, limit, seed, cancelled))
 
+    def remember(self, evaluation: Evaluation) -> None:
+        """Take over a zero-shot or an experts' row that was computed before, on the same images."""
+        self.memo.get((evaluation.model, evaluation.split, evaluation.limit, evaluation.seed), lambda: evaluation)
+
     def _evaluate_experts(self, split: str, limit: int | None, seed: int, cancelled: Cancelled | None) -> Evaluation:
         rows = {}
         for name, task in self.tasks.items():

@@ -2,110 +2,79 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import streamlit as st
-
-from dcmerge.comparison import Comparison, Row, compare
-from dcmerge.errors import Cancelled, InputError
+from dcmerge import jobs
+from dcmerge.comparison import Comparison
+from dcmerge.errors import InputError
 from dcmerge.model_sets import ModelSet
 
-RUNNING, DONE, FAILED, CANCELLED, INTERRUPTED = "running", "done", "failed", "cancelled", "interrupted"
 Spec = Mapping[str, Any]
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Shown:
-    """One comparison: what was asked for, how far it is, and the rows that are ready."""
+    """One comparison as it was when it was looked at; ``comparison`` holds the rows that are ready."""
 
     id: str
-    spec: Spec
-    started: datetime
-    state: str = RUNNING
+    state: str
     share: float = 0.0
-    text: str = "starting"
+    text: str = ""
     error: str = ""
-    comparison: Comparison | None = None
-    stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    can_resume: bool = False
+    comparison: Comparison | None = field(default=None, repr=False)
 
     @property
     def is_running(self) -> bool:
-        return self.state == RUNNING
-
-    @property
-    def can_resume(self) -> bool:
-        return self.state in (FAILED, CANCELLED, INTERRUPTED)
+        return self.state in jobs.ACTIVE
 
 
-@st.cache_resource(show_spinner=False)
-def _known() -> dict[str, Shown]:
-    return {}
-
-
-_numbers = itertools.count(1)
-
-
-def submit(models: ModelSet, spec: Spec) -> str:
+def submit(spec: Spec) -> str:
     """Start a comparison; returns its id."""
-    shown = Shown(f"{datetime.now():%H%M%S}-{next(_numbers)}", spec, datetime.now())
-    _known()[shown.id] = shown
-    _start(models, shown)
-    return shown.id
+    return jobs.submit(spec).id
 
 
-def _start(models: ModelSet, shown: Shown) -> None:
-    threading.Thread(target=_run, args=(models, shown), name=f"comparison {shown.id}", daemon=True).start()
+def _shown(job: jobs.Job) -> Shown:
+    """``state`` is read first: whatever has ended by then has all its rows."""
+    state, progress = job.state, job.progress
+    text = "waiting for other work" if state is jobs.State.QUEUED else progress.text
+    return Shown(job.id, str(state), progress.share, text, job.error, job.resumable, job.comparison())
 
 
-def _run(models: ModelSet, shown: Shown) -> None:
-    """Run to the end, whatever comes; rows that an earlier run has finished are kept."""
-    spec = shown.spec
-    limits = {name: spec[name] for name in ("split", "limit", "val_limit", "diagnosed")}
-    parameters = {one["slug"]: one["parameters"] for one in spec["methods"]}
-    rows: list[Row] = []
-    earlier = shown.comparison.rows if shown.comparison else ()
-
-    def ready(row: Row) -> None:
-        rows.append(row)
-        shown.comparison = Comparison(spec["split"], spec["limit"], spec["val_limit"], tuple(rows))
-
-    def tell(share: float, text: str) -> None:
-        shown.share, shown.text = share, text
-
-    try:
-        compare(models.bench, list(parameters), parameters, **limits, finished=earlier, on_row=ready, progress=tell,
-                cancelled=shown.stop.is_set)  # fmt: skip
-        shown.state = DONE
-    except Cancelled:
-        shown.state = CANCELLED
-    except InputError as error:
-        shown.state, shown.error = FAILED, str(error)
-    except Exception as error:
-        shown.state, shown.error = FAILED, f"{type(error).__name__}. The terminal shows the details."
-        raise
+def listed(models: ModelSet) -> dict[str, str]:
+    """Ids of the comparisons on this set, newest first, and when, on how many images and what, in one line."""
+    comparisons = [job for job in jobs.all_jobs() if isinstance(job.specification, jobs.Compare)]
+    return {job.id: _label(job) for job in comparisons if job.specification.set == models.name}
 
 
-def listed(models: ModelSet) -> list[Shown]:
-    """The comparisons on this set as they are now, newest first."""
-    return [replace(shown) for shown in reversed(_known().values()) if shown.spec["set"] == models.name]
+def _label(job: jobs.Job) -> str:
+    limit = job.specification.limit
+    images = f"{limit} images a task" if limit else "all images"
+    return f"{datetime.fromtimestamp(job.created):%d %b %H:%M:%S} · {images} · {job.label}"
 
 
 def find(id: str) -> Shown | None:
-    return _known().get(id)
+    """The comparison as it is now; None where there is none of that id any more."""
+    try:
+        return _shown(jobs.job(id))
+    except InputError:
+        return None
 
 
 def cancel(id: str) -> None:
-    _known()[id].stop.set()
+    """Stop it; nothing happens where it has ended meanwhile."""
+    try:
+        jobs.cancel(id)
+    except InputError:
+        return
 
 
-def resume(models: ModelSet, id: str) -> str:
-    """Go on with a comparison that stopped; returns the id it goes on under."""
-    shown = _known()[id]
-    shown.state, shown.error, shown.stop = RUNNING, "", threading.Event()
-    _start(models, shown)
-    return id
+def resume(id: str) -> None:
+    """Go on with one that stopped; nothing happens where somebody else did so meanwhile."""
+    try:
+        jobs.resume(id)
+    except InputError:
+        return

@@ -1,82 +1,56 @@
-"""Comparisons beside the pages: rows as they come, cancel, resume, and what goes wrong."""
+"""Comparisons as the Compare page sees them: made from jobs on disk, without a worker here."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from dcmerge.comparison import Comparison, Row
-from dcmerge.errors import Cancelled, InputError
+from dcmerge import jobs
+from dcmerge.errors import InputError
+from dcmerge.jobs import queue
 from dcmerge.model_sets import ModelSet
 from dcmerge.ui import comparing
 from tests.plots.builders import comparison
 
-SPEC = {"set": "x", "split": "test", "limit": 10, "val_limit": 10, "diagnosed": False,
-        "methods": [{"slug": "ties", "parameters": {}}]}  # fmt: skip
-MODELS = ModelSet("x", "X", vectors=None)
+SPEC = {"kind": "compare", "set": "demo", "methods": [{"slug": "ties", "parameters": {"density": 0.5}}], "split": "test",
+        "limit": 10, "val_limit": 10, "diagnosed": True}  # fmt: skip
+DEMO = ModelSet("demo", "Demo", vectors=None)
 
 
-@pytest.fixture
-def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, comparing.Shown]:
-    kept: dict[str, comparing.Shown] = {}
-    monkeypatch.setattr(comparing, "_known", lambda: kept)
-    return kept
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DCMERGE_JOBS", str(tmp_path))
+    monkeypatch.setattr(queue, "ensure_runner", lambda: None)
+    return tmp_path
 
 
-def run_as(monkeypatch: pytest.MonkeyPatch, function: Callable[..., None]) -> list[tuple[Row, ...]]:
-    """``function(on_row, cancelled)`` takes the place of the comparison; returns what each call was told to take over."""
-    taken: list[tuple[Row, ...]] = []
-
-    def compare(*_: Any, finished: tuple[Row, ...], on_row: Any, cancelled: Any, progress: Any, **__: Any) -> Comparison:
-        taken.append(finished)
-        progress(0.5, "half")
-        function(on_row, cancelled)
-        return comparison()
-
-    monkeypatch.setattr(comparing, "compare", compare)
-    return taken
-
-
-def ended(id: str) -> comparing.Shown:
-    for _ in range(500):
-        if not comparing.find(id).is_running:
-            return comparing.find(id)
-        time.sleep(0.01)
-    raise AssertionError("it never ended")
+def test_a_waiting_comparison_and_one_with_rows() -> None:
+    id = comparing.submit(SPEC)
+    waiting = comparing.find(id)
+    assert waiting.is_running and waiting.text == "waiting for other work" and waiting.comparison is None
+    assert list(comparing.listed(DEMO)) == [id] and "10 images a task" in comparing.listed(DEMO)[id]
+    assert comparing.listed(ModelSet("demo-lora", "", vectors=None)) == {}
+    wanted = comparison()
+    for row in wanted.rows[:3]:
+        jobs.job(id).finish_step(row.name, row)
+    found = comparing.find(id).comparison
+    assert [row.name for row in found.rows] == ["zero-shot", "average", "ties"]
+    assert found.row("ties").drift == wanted.row("ties").drift and found.row("ties").dirsim == wanted.row("ties").dirsim
+    assert found.row("average").peak_bytes == 3 << 20
 
 
-def test_rows_are_there_as_they_come(monkeypatch: pytest.MonkeyPatch, known: dict) -> None:
-    run_as(monkeypatch, lambda on_row, cancelled: [on_row(row) for row in comparison().rows[:2]])
-    done = ended(comparing.submit(MODELS, SPEC))
-    assert (done.state, done.share, len(done.comparison.rows)) == (comparing.DONE, 0.5, 2) and not done.can_resume
-    assert [shown.id for shown in comparing.listed(MODELS)] == [done.id]
-    assert comparing.listed(ModelSet("other", "", None)) == []
-
-
-def test_a_cancelled_one_goes_on_with_its_rows(monkeypatch: pytest.MonkeyPatch, known: dict) -> None:
-    def until_cancelled(on_row: Any, cancelled: Any) -> None:
-        on_row(comparison().rows[0])
-        while not cancelled():
-            time.sleep(0.01)
-        raise Cancelled
-
-    taken = run_as(monkeypatch, until_cancelled)
-    id = comparing.submit(MODELS, SPEC)
+def test_cancel_and_resume_and_what_comes_too_late() -> None:
+    id = comparing.submit(SPEC)
     comparing.cancel(id)
-    assert ended(id).state == comparing.CANCELLED and ended(id).can_resume
-    assert comparing.resume(MODELS, id) == id
+    assert comparing.find(id).state == "cancelled" and comparing.find(id).can_resume
     comparing.cancel(id)
-    ended(id)
-    assert [len(rows) for rows in taken] == [0, 1]
+    comparing.resume(id)
+    comparing.resume(id)
+    assert comparing.find(id).state == "queued"
 
 
-def test_what_fails_says_why(monkeypatch: pytest.MonkeyPatch, known: dict) -> None:
-    def fail(*_: Any) -> None:
-        raise InputError("no such split")
-
-    run_as(monkeypatch, fail)
-    done = ended(comparing.submit(MODELS, SPEC))
-    assert (done.state, done.error) == (comparing.FAILED, "no such split")
+def test_an_unknown_one_and_a_bad_one() -> None:
+    assert comparing.find("none") is None
+    with pytest.raises(InputError, match="limit"):
+        comparing.submit({**SPEC, "limit": 0})

@@ -1,0 +1,18 @@
+"""Long work in processes of its own: described by data, kept in a journal on disk, in one queue for everybody.
+
+    from dcmerge import jobs
+    job = jobs.submit({"kind": "compare", "set": "demo", "methods": ["ties", "dc_merge"], "limit": 40})
+    job.state, job.progress.share, job.progress.remaining, job.comparison()
+    jobs.cancel(job.id)
+    jobs.resume(job.id)
+"""
+
+from dcmerge.jobs.queue import cancel, ensure_runner, resume, submit
+from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, Progress, State, all_jobs, job, state_folder
+from dcmerge.jobs.rows import from_plain, to_plain
+from dcmerge.jobs.specification import Compare, Merge, MethodChoice, Specification, specification
+
+__all__ = [
+    "ACTIVE", "RESUMABLE", "Compare", "Job", "Merge", "MethodChoice", "Progress", "Specification", "State", "all_jobs", "cancel",
+    "ensure_runner", "from_plain", "job", "resume", "specification", "state_folder", "submit", "to_plain",
+]  # fmt: skip
