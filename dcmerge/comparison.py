@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -31,7 +32,11 @@ IsCancelled = Callable[[], bool]
 
 #: The method that all others are compared to.
 AVERAGE = "average"
+#: What a method may fail with besides bad input without taking the others along: no memory, an SVD that does not converge.
+FAILURES = (MemoryError, RuntimeError, ArithmeticError)
 TITLES = {ZERO_SHOT: "Zero-shot (the base)", EXPERTS: "Experts, each on its own task"}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -179,38 +184,58 @@ def compare(
 ) -> Comparison:
     """Every method on the same images, plain averaging first (always, as what the others are compared to).
 
-    ``parameters`` maps slugs to what differs from the defaults; ``on_row`` gets each row as it is ready; ``known``
-    rows of the same images are taken over as they are. A method that fails, by bad input or for want of memory, keeps its row
-    with the reason, the others go on. Raises InputError for an unknown slug before
-    anything is computed and Cancelled when ``cancelled()`` turns true.
+    ``parameters`` maps slugs to what differs from the defaults; ``on_row`` gets each row as it is ready. Rows of an earlier
+    run on the same images, ``known`` by name, are taken over and not computed again; ``on_row`` does not get those. A method
+    that fails keeps its row with the reason, the others go on. Raises InputError for an unknown slug before anything is
+    computed and Cancelled when ``cancelled()`` turns true.
     """
     slugs = list(dict.fromkeys([AVERAGE, *slugs]))
     for slug in slugs:
         method(slug)
     ready, known = on_row or (lambda row: None), known or {}
     tell = _Share(progress, "")
-    tell.part(0.0, 0.0)(0.0, "zero-shot and experts")
-    if EXPERTS in known:
-        bench.remember_experts(known[EXPERTS].evaluation)
-    if {ZERO_SHOT, EXPERTS} <= known.keys():
-        zero_shot, experts = known[ZERO_SHOT], known[EXPERTS]
-    else:
-        zero_shot, experts = references(bench, split=split, limit=limit, cancelled=cancelled)
-    # The validation split's experts too, before any clock runs: no method's α search pays for them.
-    bench.experts(split="val", limit=val_limit, cancelled=cancelled)
+    done = sum(slug in known for slug in slugs)
+    tell.part(0.0, 1.0)(_share(done, len(slugs)) if done else 0.0, "zero-shot and experts")
+    zero_shot, experts = _references(bench, known, split=split, limit=limit, cancelled=cancelled)
+    if done < len(slugs):
+        # The validation split's experts too, before any clock runs: no method's α search pays for them.
+        bench.experts(split="val", limit=val_limit, cancelled=cancelled)
     rows = [zero_shot]
-    ready(zero_shot)
+    if ZERO_SHOT not in known:
+        ready(zero_shot)
     measured_on = {"split": split, "limit": limit, "val_limit": val_limit, "diagnosed": diagnosed}
-    for done, slug in enumerate(slugs):
-        part = tell.part(0.1 + 0.9 * done / len(slugs), 0.1 + 0.9 * (done + 1) / len(slugs))
-        row = known.get(slug) or _row(bench, slug, (parameters or {}).get(slug), part, cancelled, **measured_on)
+    for slug in slugs:
+        row = known.get(slug)
+        if row is None:
+            part = tell.part(_share(done, len(slugs)), _share(done + 1, len(slugs)))
+            row = _row(bench, slug, (parameters or {}).get(slug), part, cancelled, **measured_on)
+            done += 1
         average = (row if slug == AVERAGE else rows[1]).evaluation
-        if row.evaluation and average and slug != AVERAGE:
+        if row.evaluation and average and slug != AVERAGE and row.difference is None:
             row = replace(row, difference=paired_difference(row.evaluation, average))
         rows.append(row)
-        ready(row)
-    ready(experts)
+        if row is not known.get(slug):
+            ready(row)
+    if EXPERTS not in known:
+        ready(experts)
     return Comparison(split, limit, val_limit, (*rows, experts))
+
+
+def _share(done: int, methods: int) -> float:
+    """The share of a comparison that is behind when so many methods are done; the references take the first tenth."""
+    return 0.1 + 0.9 * done / methods
+
+
+def _references(
+    bench: Bench, known: Mapping[str, Row], *, split: str, limit: int | None, cancelled: IsCancelled | None
+) -> tuple[Row, Row]:
+    """``references``, as far as they are not known; the bench learns the known experts' row, with which it normalises."""
+    if EXPERTS in known:
+        bench.remember(known[EXPERTS].evaluation)
+    if ZERO_SHOT in known and EXPERTS in known:
+        return known[ZERO_SHOT], known[EXPERTS]
+    zero_shot, experts = references(bench, split=split, limit=limit, cancelled=cancelled)
+    return known.get(ZERO_SHOT, zero_shot), known.get(EXPERTS, experts)
 
 
 def _row(
@@ -226,17 +251,11 @@ def _row(
     try:
         return measure(bench, slug, parameters, progress=progress, cancelled=cancelled, **measured_on)
     except InputError as error:
-        reason = str(error)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        reason = "out of memory: expected more of it, or fewer or smaller models"
-    return Row(slug, method(slug).title, dict(parameters or {}), error=reason)
-
-
-def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """torch says it on the CPU with a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        return Row(slug, method(slug).title, dict(parameters or {}), error=str(error))
+    except FAILURES as error:
+        log.exception("%s failed", slug)
+        reason = (str(error).splitlines() or [""])[0]
+        return Row(slug, method(slug).title, dict(parameters or {}), error=f"{type(error).__name__}: {reason}")
 
 
 class _Share:

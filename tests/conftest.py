@@ -9,7 +9,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 # Factors of a test's models are of no use to anybody else; the tests of the cache name a folder of their own.
 os.environ["DCMERGE_CACHE"] = "off"
-# Jobs of tests are nobody else's.
+# Jobs of the tests stay among themselves; the tests of jobs name a folder each.
 os.environ["DCMERGE_JOBS"] = tempfile.mkdtemp(prefix="dcmerge-jobs-")
 # No test may leave the machine: what is not on it is a mistake.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

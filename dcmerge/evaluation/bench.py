@@ -148,9 +148,9 @@ class Bench:
         key = (EXPERTS, split, limit, seed)
         return self.memo.get(key, lambda: self._evaluate_experts(split, limit, seed, cancelled))
 
-    def remember_experts(self, known: Evaluation) -> None:
-        """Take over the experts' accuracies from an earlier run on the same images."""
-        self.memo.get((EXPERTS, known.split, known.limit, known.seed), lambda: known)
+    def remember(self, evaluation: Evaluation) -> None:
+        """Take over a zero-shot or an experts' row that was computed before, on the same images."""
+        self.memo.get((evaluation.model, evaluation.split, evaluation.limit, evaluation.seed), lambda: evaluation)
 
     def _evaluate_experts(self, split: str, limit: int | None, seed: int, cancelled: Cancelled | None) -> Evaluation:
         rows = {}

@@ -1,8 +1,18 @@
-"""Runs that outlive the browser tab: worker processes of their own, a journal on disk, one queue, cancel and resume."""
+"""Long work in processes of its own: described by data, kept in a journal on disk, in one queue for everybody.
 
-from dcmerge.jobs.journal import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING
-from dcmerge.jobs.queue import Job, all_jobs, cancel, job, resume, submit
+    from dcmerge import jobs
+    job = jobs.submit({"kind": "compare", "set": "demo", "methods": ["ties", "dc_merge"], "limit": 40})
+    job.state, job.progress.share, job.progress.remaining, job.comparison()
+    jobs.cancel(job.id)
+    jobs.resume(job.id)
+"""
+
+from dcmerge.jobs.queue import cancel, ensure_runner, resume, submit
+from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, Progress, State, all_jobs, job, state_folder
+from dcmerge.jobs.rows import from_plain, to_plain
+from dcmerge.jobs.specification import Compare, Merge, MethodChoice, Specification, specification
 
 __all__ = [
-    "CANCELLED", "DONE", "FAILED", "INTERRUPTED", "QUEUED", "RUNNING", "Job", "all_jobs", "cancel", "job", "resume", "submit",
+    "ACTIVE", "RESUMABLE", "Compare", "Job", "Merge", "MethodChoice", "Progress", "Specification", "State", "all_jobs", "cancel",
+    "ensure_runner", "from_plain", "job", "resume", "specification", "state_folder", "submit", "to_plain",
 ]  # fmt: skip

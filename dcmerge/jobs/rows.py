@@ -1,62 +1,67 @@
-"""Rows of a comparison as plain data and back, with every single image's hit, so that differences can be drawn again."""
+"""Rows of a comparison as plain data, without loss: a row that was read back can be compared with a new one.
+
+``Row.to_dict`` is a summary; this keeps which images were right (as a text of 0 and 1), which paired differences need.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
-from typing import Any
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, TypeVar, Union
 
 import torch
 from torch import Tensor
 
-from dcmerge.comparison import Row, Seconds
-from dcmerge.diagnosis import DirSim
-from dcmerge.evaluation import Difference, Drift, Evaluation, Scale, TaskAccuracy
+from dcmerge.errors import InputError
+
+T = TypeVar("T")
 
 
-def row_data(row: Row) -> dict[str, Any]:
-    """Plain data of a row; ``row_from`` undoes it without loss."""
-    data = {part.name: getattr(row, part.name) for part in fields(Row)}
-    for name in ("scale", "seconds", "difference", "dirsim", "drift"):
-        data[name] = None if data[name] is None else asdict(data[name])
-    data["parameters"] = dict(row.parameters)
-    data["evaluation"] = None if row.evaluation is None else _evaluation_data(row.evaluation)
+def to_plain(value: Any) -> Any:
+    """A dataclass such as Row, Comparison or Scale, as data that JSON can hold; tensors are yes and no for each image."""
+    if isinstance(value, Tensor):
+        return "".join("1" if hit else "0" for hit in value.tolist())
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): to_plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_plain(kind: type[T], data: Any) -> T:
+    """The dataclass that ``to_plain`` made this data of; raises InputError for data of another form.
+
+    Fields that the data lacks get their defaults and unknown ones are left out: journals outlive versions.
+    """
+    try:
+        return _read(kind, data)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"expected the data of a {kind.__name__}, got something else ({error})") from None
+
+
+def _read(hint: Any, data: Any) -> Any:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        kinds = [kind for kind in inner if kind is not type(None)]
+        return None if data is None else _read(kinds[0], data)
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        known = [field.name for field in dataclasses.fields(hint) if field.name in data]
+        return hint(**{name: _read(hints[name], data[name]) for name in known})
+    if hint is Tensor:
+        return torch.tensor([{"1": True, "0": False}[hit] for hit in data], dtype=torch.bool)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint(data)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {name: _read(inner[1], item) for name, item in data.items()}
+    if origin is tuple:
+        kinds = [inner[0]] * len(data) if inner[-1] is Ellipsis else inner
+        return tuple(_read(kind, item) for kind, item in zip(kinds, data, strict=True))
     return data
-
-
-def row_from(data: dict[str, Any]) -> Row:
-    """The row that ``row_data`` described."""
-    plain = {name: data[name] for name in ("name", "title", "parameters", "error", "peak_bytes")}
-    scale, drift = data["scale"], data["drift"]
-    return Row(
-        **plain,
-        scale=scale and Scale(**{**scale, "curve": _tuples(scale["curve"])}),
-        evaluation=data["evaluation"] and _evaluation_from(data["evaluation"]),
-        seconds=data["seconds"] and Seconds(**data["seconds"]),
-        difference=data["difference"] and Difference(**data["difference"]),
-        dirsim=data["dirsim"] and DirSim(**data["dirsim"]),
-        drift=drift and Drift(**{name: _tuples(value) for name, value in drift.items()}),
-    )
-
-
-def _evaluation_data(evaluation: Evaluation) -> dict[str, Any]:
-    tasks = {name: {"hits": _text(task.hits), "expert": task.expert} for name, task in evaluation.tasks.items()}
-    return {"model": evaluation.model, "split": evaluation.split, "limit": evaluation.limit, "seed": evaluation.seed,
-            "tasks": tasks}  # fmt: skip
-
-
-def _evaluation_from(data: dict[str, Any]) -> Evaluation:
-    tasks = {name: TaskAccuracy(name, _hits(task["hits"]), task["expert"]) for name, task in data["tasks"].items()}
-    return Evaluation(**{**data, "tasks": tasks})
-
-
-def _text(hits: Tensor) -> str:
-    return "".join("1" if hit else "0" for hit in hits.tolist())
-
-
-def _hits(text: str) -> Tensor:
-    return torch.tensor([character == "1" for character in text], dtype=torch.bool)
-
-
-def _tuples(value: Any) -> Any:
-    """Lists, also inside lists, as the tuples that they were."""
-    return tuple(_tuples(one) for one in value) if isinstance(value, list | tuple) else value

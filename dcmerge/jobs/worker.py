@@ -1,108 +1,158 @@
-"""``python -m dcmerge.jobs.worker FOLDER``: one job in a process of its own, every finished step on disk."""
+"""``python -m dcmerge.jobs.worker FOLDER``: does the work of one job, step by step, and leaves those that are finished."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
-from dcmerge.comparison import Row, compare, fixed_scale
+from dcmerge.checkpoints import Roots
+from dcmerge.comparison import Row, compare, fixed_scale, references
 from dcmerge.errors import Cancelled, InputError
-from dcmerge.evaluation import choose_scale
-from dcmerge.jobs.journal import CANCELLED, DONE, FAILED, RUNNING, JobFolder
-from dcmerge.jobs.rows import row_data, row_from
-from dcmerge.jobs.specification import Specification
+from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Scale, choose_scale
+from dcmerge.jobs.journal import Journal
+from dcmerge.jobs.record import Job, State, read_job
+from dcmerge.jobs.rows import from_plain
+from dcmerge.jobs.specification import Compare, Merge, checked_target
 from dcmerge.methods import method
-from dcmerge.model_sets import ModelSet, open_set_by_name, roots
-from dcmerge.recipe import merge
+from dcmerge.model_sets import ModelSet, open_set_by_name
+from dcmerge.recipe import Merged, merge, merge_to_file
 
-#: Progress is written at most so often (seconds).
-_BETWEEN_WORDS = 1.0
-
-
-def main(path: str) -> int:
-    """Run the job of this folder and write how it ended; 1 where it failed."""
-    folder = JobFolder(Path(path))
-    with folder.alive() as mine:
-        if not mine:
-            return 1
-        folder.state(RUNNING)
-        try:
-            work(folder)
-        except Cancelled:
-            folder.state(CANCELLED)
-        except InputError as error:
-            folder.state(FAILED, error=str(error))
-            return 1
-        except Exception as error:
-            traceback.print_exc()
-            folder.state(FAILED, error=f"failed unexpectedly ({type(error).__name__}); the job's log shows the details")
-            return 1
-        else:
-            folder.state(DONE)
-    return 0
+#: Seconds between two notes of progress: the first, and the last one of a long job, whose journal shall stay small.
+_OFTEN, _SELDOM = 0.5, 5.0
+_NOTES = 120
 
 
-def work(folder: JobFolder) -> None:
-    """Open the set and do what the specification says."""
-    asked, tell = folder.description()["specification"], _progress(folder)
-    models = open_set_by_name(asked["set"], roots(), progress=lambda share, text: tell(0.0, f"opening: {text}"))
-    {"compare": _compare, "merge": _merge}[asked["kind"]](folder, asked, models, tell)
+class Told:
+    """Progress for the journal, not more often than somebody could see."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal, self._began, self._last = journal, time.monotonic(), float("-inf")
+
+    def __call__(self, share: float | None, text: str) -> None:
+        """``share`` is None while it is not known how much is done."""
+        now = time.monotonic()
+        if share is None or now - self._last >= min(_SELDOM, max(_OFTEN, (now - self._began) / _NOTES)):
+            self._journal.append("progress", share=share, text=text)
+            self._last = now if share is not None else self._last
 
 
-def _progress(folder: JobFolder) -> Callable[[float, str], None]:
-    last = 0.0
+def main(folder: Path) -> None:
+    """Run the job to its end, whatever comes, and say in its journal how it ended."""
+    signal.signal(signal.SIGTERM, _stop)
+    job = read_job(folder)
+    if job is None:
+        raise SystemExit(f"expected a job in {folder}, found none")
+    job.journal.append("worker", pid=os.getpid())
+    _log(f"{job.label}: started")
+    try:
+        _work(job)
+        state, text = State.DONE, ""
+    except Cancelled:
+        state, text = (State.CANCELLED, "") if job.cancel_marker.exists() else (State.INTERRUPTED, "the worker was stopped")
+    except InputError as error:
+        state, text = State.FAILED, str(error)
+    except Exception as error:
+        traceback.print_exc()
+        state, text = State.FAILED, f"failed unexpectedly: {type(error).__name__}; the end of its log says why"
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _log(f"{job.label}: {state}{f': {text}' if text else ''}")
+    job.journal.append("state", state=state, text=text)
 
-    def tell(share: float, text: str) -> None:
-        nonlocal last
-        if folder.is_asked_to_stop():
-            raise Cancelled
-        if time.monotonic() - last > _BETWEEN_WORDS:
-            last = time.monotonic()
-            folder.progress(share, text)
 
-    return tell
+def _stop(signal_number: int, frame: FrameType | None) -> None:
+    raise Cancelled
 
 
-def _compare(folder: JobFolder, asked: Specification, models: ModelSet, tell: Callable[[float, str], None]) -> None:
-    """One step a row; rows that are there are taken over, unless their method failed."""
-    if models.bench is None:
-        raise InputError(f"expected a set with images to compare on, got {models.title}")
-    known = {name: row for name, row in ((n, row_from(data)) for n, data in folder.steps().items()) if not row.error}
+def _work(job: Job) -> None:
+    if job.cancel_marker.exists():
+        raise Cancelled
+    tell = Told(job.journal)
+    if isinstance(job.specification, Compare):
+        _compare(job, job.specification, tell)
+    else:
+        _merge(job, job.specification, tell)
+
+
+def _open(job: Job, tell: Told) -> ModelSet:
+    tell(None, "opening the models")
+    return open_set_by_name(job.specification.set, Roots(job.roots))
+
+
+def _compare(job: Job, spec: Compare, tell: Told) -> None:
+    """Every row is a step. Rows of an earlier run are kept, but for those of failed methods."""
+    known = {name: row for name, row in job.rows().items() if not row.error}
+    bench = _open(job, tell).bench
+    measured_on = {"split": spec.split, "limit": spec.limit}
 
     def keep(row: Row) -> None:
-        if row.name not in known:
-            print(f"{row.name}: {row.error or f'{100 * row.evaluation.mean:.1f} %'}", flush=True)
-            folder.finish_step(row.name, row_data(row))
+        outcome = f"failed: {row.error}" if row.error else f"{100 * row.evaluation.mean:.1f} % on average"
+        _log(f"{row.title}: {outcome}")
+        job.finish_step(row.name, row, **({"error": row.error} if row.error else {}))
 
-    parameters = {one["slug"]: one["parameters"] for one in asked["methods"]}
-    compare(
-        models.bench, list(parameters), parameters, split=asked["split"], limit=asked["limit"], val_limit=asked["val_limit"],
-        diagnosed=asked["diagnosed"], known=known, on_row=keep, progress=tell, cancelled=folder.is_asked_to_stop,
-    )  # fmt: skip
+    if ZERO_SHOT not in known or EXPERTS not in known:
+        # Before the comparison, which hands the experts out last: a run that is stopped in between keeps them.
+        tell(None, "zero-shot and experts")
+        for row in references(bench, **measured_on, cancelled=job.cancel_marker.exists):
+            if row.name not in known:
+                known[row.name] = row
+                keep(row)
+    parameters = {choice.slug: choice.parameters for choice in spec.methods}
+    compare(bench, list(parameters), parameters, **measured_on, val_limit=spec.val_limit, diagnosed=spec.diagnosed,
+            known=known, on_row=keep, progress=tell, cancelled=job.cancel_marker.exists)  # fmt: skip
 
 
-def _merge(folder: JobFolder, asked: Specification, models: ModelSet, tell: Callable[[float, str], None]) -> None:
-    """Merge, choose α where asked for, and write the file, which appears when it is complete."""
-    chosen, stop = method(asked["method"]), folder.is_asked_to_stop
-    merged = merge(models.vectors, chosen.slug, bench=models.bench, progress=lambda s, t: tell(0.6 * s, t), cancelled=stop,
-                   **asked["parameters"])  # fmt: skip
-    scale, origin = asked["scale"], "given"
-    if scale == "auto" and not chosen.fixed_scale:
-        if models.bench is None:
-            raise InputError(f"scale: expected a number, as {models.title} has no images to choose one on, got auto")
-        found = choose_scale(models.bench, merged.deltas, progress=lambda s, t: tell(0.6 + 0.3 * s, t), cancelled=stop)
-        scale, origin = found.value, found.origin
-    elif scale in (None, "auto"):
-        fixed = fixed_scale(chosen.slug)
-        scale, origin = chosen.usual_scale, fixed.origin if fixed else "the method's usual α"
-    tell(0.95, "writing")
-    delta_only = asked["delta_only"] or models.vectors.base is None
-    merged.save(asked["out"], scale=scale, scale_origin=origin, delta_only=delta_only, task=asked["task"])
-    folder.finish_step("merge", {"out": asked["out"], "scale": scale, "scale_origin": origin})
+def _merge(job: Job, spec: Merge, tell: Told) -> None:
+    """The target is claimed, α chosen, the file written; the file appears whole or not at all."""
+    done, out = job.steps(), Path(spec.out)
+    if "target" not in done:
+        checked_target(out)
+        job.finish_step("target", {"out": spec.out})
+    models = _open(job, tell)
+    merged = None
+    if "scale" in done:
+        scale = from_plain(Scale, done["scale"])
+    else:
+        scale, merged = _scale(job, spec, models, tell)
+        _log(f"α = {scale.value:g} ({scale.origin})")
+        job.finish_step("scale", scale)
+    how = {"scale": scale.value, "scale_origin": scale.origin, "delta_only": spec.delta_only}
+    if merged is not None:
+        tell(0.95, f"writing {out.name}")
+        merged.save(out, **how)
+    else:
+        merge_to_file(models.vectors, spec.method.slug, out, **how, bench=models.bench, progress=tell,
+                      cancelled=job.cancel_marker.exists, **spec.method.parameters)  # fmt: skip
+    _log(f"wrote {out}")
+    job.finish_step("file", {"out": spec.out, "bytes": out.stat().st_size})
+
+
+def _scale(job: Job, spec: Merge, models: ModelSet, tell: Told) -> tuple[Scale, Merged | None]:
+    """α as given, fixed or usual; else the best on validation, with the merge that it was found with."""
+    slug = spec.method.slug
+    if spec.scale is not None:
+        return Scale(spec.scale, "given"), None
+    if fixed := fixed_scale(slug):
+        return fixed, None
+    if models.bench is None:
+        return Scale(method(slug).usual_scale, "the method's usual α"), None
+    cancelled = job.cancel_marker.exists
+    merged = merge(models.vectors, slug, bench=models.bench, progress=lambda share, text: tell(0.3 * share, text),
+                   cancelled=cancelled, **spec.method.parameters)  # fmt: skip
+    tell(0.3, "α on validation")
+    models.bench.experts(split="val", limit=spec.val_limit, cancelled=cancelled)
+    found = choose_scale(models.bench, merged.deltas, limit=spec.val_limit, cancelled=cancelled,
+                         progress=lambda share, text: tell(0.35 + 0.3 * share, text))  # fmt: skip
+    return found, merged
+
+
+def _log(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    main(Path(sys.argv[1]))

@@ -16,9 +16,8 @@ from dcmerge.ui.charts import show
 from dcmerge.ui.compare_setup import SHOWN
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import plain
-from dcmerge.ui.view import choose, remembered
+from dcmerge.ui.view import remembered
 
-_STATES = {comparing.CANCELLED: "cancelled", comparing.FAILED: "failed", comparing.INTERRUPTED: "interrupted"}
 _DRIFTS = {"in units of the base's drift": True, "mean squared difference": False}
 
 
@@ -26,16 +25,20 @@ def results_cards(page: Page) -> None:
     """The chosen comparison; a hint where there is none."""
     if page.models.bench is None:
         return
-    known = {shown.id: shown for shown in comparing.listed(page.models)}
+    known = comparing.listed(page.models)
     if not known:
         st.info("No comparison on this set yet: choose methods above and start one.", icon=":material/info:")
         return
     with st.container(border=True):
         st.subheader("Results")
         chosen = remembered(st.selectbox, "Comparison", key=SHOWN, default=next(iter(known)), options=list(known),
-                            format_func=lambda id: _label(known[id]), help="Newest first.")  # fmt: skip
-        _state(page, known[chosen])
-        found = _filtered(known[chosen].comparison)
+                            format_func=known.get, help="Newest first.")  # fmt: skip
+        shown = comparing.find(chosen)
+        if shown is None:
+            st.info("This comparison has been removed.", icon=":material/info:")
+            return
+        _state(shown)
+        found = _filtered(shown.comparison)
         if found is None:
             return
         _table(page, found)
@@ -43,21 +46,15 @@ def results_cards(page: Page) -> None:
     _figures(page, found)
 
 
-def _label(shown: comparing.Shown) -> str:
-    spec = shown.spec
-    images = f"{spec['limit']} images a task" if spec["limit"] else "all images"
-    names = ", ".join(methods()[one["slug"]].title for one in spec["methods"] if one["slug"] in methods())
-    return f"{shown.started:%d %b %H:%M:%S} · {images} · {names}"
-
-
-def _state(page: Page, shown: comparing.Shown) -> None:
+def _state(shown: comparing.Shown) -> None:
     """Progress while it runs, and what can be done about one that stopped."""
     if shown.is_running:
         _watched(shown.id, _rows(shown))
     elif shown.can_resume:
         reason = f": {plain(shown.error)}" if shown.error else ""
-        st.warning(f"This comparison was {_STATES[shown.state]}{reason}. Finished rows are kept.", icon=":material/info:")
-        st.button("Resume", icon=":material/play_arrow:", on_click=_resume, args=(page, shown.id),
+        words = "has rows that failed" if shown.state == "done" else f"is {shown.state}{reason}"
+        st.warning(f"This comparison {words}. Finished rows are kept.", icon=":material/info:")
+        st.button("Resume", icon=":material/play_arrow:", on_click=comparing.resume, args=(shown.id,),
                   help="Goes on with the methods that have no row yet.")  # fmt: skip
 
 
@@ -75,10 +72,6 @@ def _watched(id: str, rows: int) -> None:
         st.progress(min(1.0, shown.share), text=plain(shown.text))
         st.button("Cancel", key="compare.cancel", icon=":material/cancel:", on_click=comparing.cancel, args=(id,),
                   width="content")  # fmt: skip
-
-
-def _resume(page: Page, id: str) -> None:
-    choose(SHOWN, comparing.resume(page.models, id))
 
 
 def _filtered(found: Comparison | None) -> Comparison | None:

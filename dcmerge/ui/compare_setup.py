@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from dcmerge.errors import InputError
 from dcmerge.methods import Method, fitting_methods, method
 from dcmerge.ui import comparing
 from dcmerge.ui.controls import method_controls
@@ -16,6 +17,7 @@ from dcmerge.ui.view import choose, remembered
 
 #: Key of the comparison that is shown below.
 SHOWN = "comparison"
+_REFUSED = "compare.refused"
 QUICK, ALL = 40, 0
 _LIMITS = {20: "20", QUICK: f"{QUICK} (quick)", 100: "100", 300: "300", ALL: "all"}
 _DEFAULT = ["task_arithmetic", "ties", "tsv_m", "iso_c", "dc_merge"]
@@ -43,7 +45,9 @@ def setup_card(page: Page) -> None:
             "methods": [{"slug": slug, "parameters": parameters[slug]} for slug in chosen],
         }  # fmt: skip
         st.button("Start comparison", type="primary", icon=":material/play_arrow:", disabled=not chosen, on_click=_start,
-                  args=(page, spec), help="Runs beside the page: you may close it and come back.")  # fmt: skip
+                  args=(spec,), help="Runs beside the page: you may close it and come back.")  # fmt: skip
+        if refused := st.session_state.pop(_REFUSED, ""):
+            st.error(plain(refused), icon=":material/error:")
         if not chosen:
             st.info("Choose at least one method.", icon=":material/info:")
 
@@ -86,5 +90,8 @@ def _parameters(page: Page, chosen: list[Method]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _start(page: Page, spec: comparing.Spec) -> None:
-    choose(SHOWN, comparing.submit(page.models, spec))
+def _start(spec: comparing.Spec) -> None:
+    try:
+        choose(SHOWN, comparing.submit(spec))
+    except InputError as error:
+        st.session_state[_REFUSED] = str(error)

@@ -3,68 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from dcmerge import jobs
 from dcmerge.comparison import Comparison
-from dcmerge.jobs import Job
+from dcmerge.errors import InputError
 from dcmerge.model_sets import ModelSet
-from dcmerge.ui.text import duration
 
-RUNNING, DONE, FAILED, CANCELLED, INTERRUPTED = jobs.RUNNING, jobs.DONE, jobs.FAILED, jobs.CANCELLED, jobs.INTERRUPTED
 Spec = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shown:
-    """One comparison: what was asked for, how far it is, and the rows that are ready."""
+    """One comparison as it was when it was looked at; ``comparison`` holds the rows that are ready."""
 
     id: str
-    spec: Spec
-    started: datetime
-    state: str = RUNNING
+    state: str
     share: float = 0.0
-    text: str = "starting"
+    text: str = ""
     error: str = ""
-    comparison: Comparison | None = None
+    can_resume: bool = False
+    comparison: Comparison | None = field(default=None, repr=False)
 
     @property
     def is_running(self) -> bool:
-        return self.state in (RUNNING, jobs.QUEUED)
-
-    @property
-    def can_resume(self) -> bool:
-        return self.state in (FAILED, CANCELLED, INTERRUPTED)
+        return self.state in jobs.ACTIVE
 
 
-def _shown(job: Job) -> Shown:
-    text = job.text or ("waiting for earlier jobs" if job.state == jobs.QUEUED else "starting")
-    rest = f", about {duration(job.remaining)} left" if job.remaining is not None else ""
-    return Shown(job.id, job.specification, datetime.fromtimestamp(job.created), job.state, job.share, text + rest, job.error,
-                 job.comparison())  # fmt: skip
-
-
-def submit(models: ModelSet, spec: Spec) -> str:
+def submit(spec: Spec) -> str:
     """Start a comparison; returns its id."""
     return jobs.submit(spec).id
 
 
-def listed(models: ModelSet) -> list[Shown]:
-    """The comparisons on this set as they are now, newest first."""
-    asked = {"kind": "compare", "set": models.name}
-    return [_shown(job) for job in jobs.all_jobs() if asked.items() <= job.specification.items()]
+def _shown(job: jobs.Job) -> Shown:
+    """``state`` is read first: whatever has ended by then has all its rows."""
+    state, progress = job.state, job.progress
+    text = "waiting for other work" if state is jobs.State.QUEUED else progress.text
+    return Shown(job.id, str(state), progress.share, text, job.error, job.resumable, job.comparison())
+
+
+def listed(models: ModelSet) -> dict[str, str]:
+    """Ids of the comparisons on this set, newest first, and when, on how many images and what, in one line."""
+    comparisons = [job for job in jobs.all_jobs() if isinstance(job.specification, jobs.Compare)]
+    return {job.id: _label(job) for job in comparisons if job.specification.set == models.name}
+
+
+def _label(job: jobs.Job) -> str:
+    limit = job.specification.limit
+    images = f"{limit} images a task" if limit else "all images"
+    return f"{datetime.fromtimestamp(job.created):%d %b %H:%M:%S} · {images} · {job.label}"
 
 
 def find(id: str) -> Shown | None:
-    return next((_shown(job) for job in jobs.all_jobs() if job.id == id), None)
+    """The comparison as it is now; None where there is none of that id any more."""
+    try:
+        return _shown(jobs.job(id))
+    except InputError:
+        return None
 
 
 def cancel(id: str) -> None:
-    jobs.cancel(id)
+    """Stop it; nothing happens where it has ended meanwhile."""
+    try:
+        jobs.cancel(id)
+    except InputError:
+        return
 
 
-def resume(models: ModelSet, id: str) -> str:
-    """Go on with a comparison that stopped; returns the id it goes on under."""
-    return jobs.resume(id).id
+def resume(id: str) -> None:
+    """Go on with one that stopped; nothing happens where somebody else did so meanwhile."""
+    try:
+        jobs.resume(id)
+    except InputError:
+        return

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import signal
+from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from dcmerge import jobs
+from dcmerge.jobs.record import FOLDER_VARIABLE
 from tests.browser.steps import LONG, figure, traces, visit
+from tools.app_server import end, running_app
 from tools.browser import errors_shown, new_page, wait_idle
 
 LIMITS = {"compared": "ties", "limit": "20", "val_limit": "20"}
@@ -59,3 +66,32 @@ def test_it_is_cancelled_and_resumed(page: Page, app_url: str) -> None:
     finished(page)
     assert traces(page, "Normalised accuracy of every method")[0]["x"] == ROWS
     assert not errors_shown(page)
+
+
+def test_rows_outlive_server_and_worker(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tab closed, server and worker killed in the middle: resumed on a new server, each method runs once."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    with running_app() as app:
+        page = new_page(browser)
+        start(page, app.url)
+        expect(figure(page, "What accuracy costs")).to_be_visible(timeout=LONG * 1000)  # averaging is finished
+        page.context.close()
+        end(app.process)
+    (job,) = jobs.all_jobs()
+    os.kill(job.journal.events("worker")[-1]["pid"], signal.SIGKILL)
+
+    with running_app() as app:
+        page = new_page(browser)
+        visit(page, f"{app.url}/Compare")
+        resume = page.get_by_role("button", name="Resume")
+        expect(resume).to_be_visible(timeout=LONG * 1000)
+        assert "average" in job.rows() and "ties" not in job.rows()
+        resume.click()
+        expect(page.get_by_role("button", name="Cancel")).to_be_visible(timeout=LONG * 1000)
+        expect(page.get_by_role("button", name="Cancel")).to_be_hidden(timeout=LONG * 1000)
+        wait_idle(page, LONG)
+        assert traces(page, "Normalised accuracy of every method")[0]["x"] == ROWS
+        assert not errors_shown(page)
+        page.context.close()
+    assert job.state is jobs.State.DONE
+    assert sorted(event["name"] for event in job.journal.events("step")) == ["average", "experts", "ties", "zero-shot"]

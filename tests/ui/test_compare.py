@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dcmerge.comparison import Comparison
+from dcmerge.errors import InputError
 from dcmerge.ui import comparing
 from dcmerge.ui.comparing import Shown
 from tests.plots.builders import comparison
@@ -19,12 +19,10 @@ from tests.ui.conftest import Open
 from tests.ui.test_pages import figures, texts, titles
 
 COMPARE = "pages/4_Compare.py"
-SPEC = {"kind": "compare", "set": "demo", "split": "test", "limit": 10, "val_limit": 10, "diagnosed": True,
-        "methods": [{"slug": "ties", "parameters": {}}]}  # fmt: skip
 
 
-def shown(state: str = comparing.DONE, found: Comparison | None = None, **more: Any) -> Shown:
-    return Shown("a", SPEC, datetime(2026, 1, 2, 3, 4), state, comparison=found, **more)
+def shown(state: str = "done", found: Comparison | None = None, **more: Any) -> Shown:
+    return Shown("a", state, comparison=found, **more)
 
 
 @pytest.fixture
@@ -32,7 +30,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``known(*shown)``: these are all comparisons there are."""
 
     def are(*entries: Shown) -> None:
-        monkeypatch.setattr(comparing, "listed", lambda models: list(entries))
+        monkeypatch.setattr(comparing, "listed", lambda models: {entry.id: "a comparison" for entry in entries})
         monkeypatch.setattr(comparing, "find", lambda id: {entry.id: entry for entry in entries}.get(id))
 
     are()
@@ -50,7 +48,7 @@ def test_a_set_without_tasks_says_what_it_lacks(folder: Path, open_page: Open) -
 
 def test_what_is_started(open_page: Open, known: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[comparing.Spec] = []
-    monkeypatch.setattr(comparing, "submit", lambda models, spec: started.append(spec) or "a")
+    monkeypatch.setattr(comparing, "submit", lambda spec: started.append(spec) or "a")
     app = open_page(COMPARE, compared="ties,dc_merge", limit="20", smoothing="linear")
     assert any("No comparison on this set yet" in text for text in texts(app))
     assert any("KnOTS" in text and "needs LoRA experts" in text for text in texts(app))
@@ -84,7 +82,7 @@ def test_a_finished_comparison(open_page: Open, known: Callable[..., None]) -> N
 
 def test_rows_appear_while_it_runs(open_page: Open, known: Callable[..., None]) -> None:
     partial = replace(comparison(), rows=comparison().rows[:2])
-    known(shown(comparing.RUNNING, partial, share=0.4, text="TIES: α = 0.4"))
+    known(shown("running", partial, share=0.4, text="TIES: α = 0.4"))
     app = open_page(COMPARE)
     assert not app.exception and list(table(app).index) == ["Zero-shot (the base)", "Weight averaging"]
     assert "Cancel" in [button.label for button in app.button]
@@ -94,24 +92,24 @@ def test_rows_appear_while_it_runs(open_page: Open, known: Callable[..., None]) 
 def test_before_the_first_row_there_is_a_hint(
     open_page: Open, known: Callable[..., None], found: Comparison | None
 ) -> None:
-    known(shown(comparing.RUNNING, found))
+    known(shown("running", found))
     app = open_page(COMPARE)
     assert not app.exception and any("first rows come" in text for text in texts(app)) and not app.dataframe
 
 
 def test_only_the_base_so_far(open_page: Open, known: Callable[..., None]) -> None:
-    known(shown(comparing.RUNNING, replace(comparison(), rows=comparison().rows[:1])))
+    known(shown("running", replace(comparison(), rows=comparison().rows[:1])))
     app = open_page(COMPARE)
     assert not app.exception and len(titles(app)) == 1
 
 
-@pytest.mark.parametrize("state", [comparing.FAILED, comparing.CANCELLED, comparing.INTERRUPTED])
+@pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted"])
 def test_what_stopped_can_go_on(
     open_page: Open, known: Callable[..., None], monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    known(shown(state, comparison(), error="the *disk* is full" if state == comparing.FAILED else ""))
+    known(shown(state, comparison(), can_resume=True, error="the *disk* is full" if state == "failed" else ""))
     resumed: list[str] = []
-    monkeypatch.setattr(comparing, "resume", lambda models, id: resumed.append(id) or id)
+    monkeypatch.setattr(comparing, "resume", resumed.append)
     app = open_page(COMPARE)
     assert any(state in w.value for w in app.warning) and not app.exception
     next(button for button in app.button if button.label == "Resume").click().run()
@@ -123,3 +121,13 @@ def test_methods_that_need_more_can_be_hidden(open_page: Open, known: Callable[.
     app = open_page(COMPARE)
     app.multiselect(key="allowed").set_value([]).run()
     assert "SLERP" not in list(table(app).index) and "Experts, each on its own task" in list(table(app).index)
+
+
+def test_what_cannot_be_started_says_why(open_page: Open, known: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(spec: comparing.Spec) -> str:
+        raise InputError("cannot write the job's folder /x")
+
+    monkeypatch.setattr(comparing, "submit", refuse)
+    app = open_page(COMPARE)
+    next(button for button in app.button if button.label == "Start comparison").click().run()
+    assert not app.exception and [box.value for box in app.error] == ["cannot write the job's folder /x"]

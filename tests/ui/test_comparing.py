@@ -1,4 +1,4 @@
-"""Comparisons as the Compare page sees them: jobs of this set, with their rows."""
+"""Comparisons as the Compare page sees them: made from jobs on disk, without a worker here."""
 
 from __future__ import annotations
 
@@ -7,60 +7,50 @@ from pathlib import Path
 import pytest
 
 from dcmerge import jobs
-from dcmerge.jobs.journal import FOLDER_VARIABLE, JobFolder, jobs_folder
-from dcmerge.jobs.rows import row_data
-from dcmerge.jobs.specification import checked
+from dcmerge.errors import InputError
+from dcmerge.jobs import queue
 from dcmerge.model_sets import ModelSet
 from dcmerge.ui import comparing
 from tests.plots.builders import comparison
 
-SPEC = {"kind": "compare", "set": "demo", "limit": 10, "val_limit": 10, "methods": [{"slug": "ties"}]}
+SPEC = {"kind": "compare", "set": "demo", "methods": [{"slug": "ties", "parameters": {"density": 0.5}}], "split": "test",
+        "limit": 10, "val_limit": 10, "diagnosed": True}  # fmt: skip
+DEMO = ModelSet("demo", "Demo", vectors=None)
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("DCMERGE_JOBS", str(tmp_path))
+    monkeypatch.setattr(queue, "ensure_runner", lambda: None)
     return tmp_path
 
 
-def on_disk(name: str, *states: str, rows: int = 0) -> JobFolder:
-    """A job as a worker has left it."""
-    found = JobFolder(jobs_folder() / name)
-    found.create(checked(SPEC))
-    for state in states:
-        found.state(state)
-    for row in comparison().rows[:rows]:
-        found.finish_step(row.name, row_data(row))
-    return found
+def test_a_waiting_comparison_and_one_with_rows() -> None:
+    id = comparing.submit(SPEC)
+    waiting = comparing.find(id)
+    assert waiting.is_running and waiting.text == "waiting for other work" and waiting.comparison is None
+    assert list(comparing.listed(DEMO)) == [id] and "10 images a task" in comparing.listed(DEMO)[id]
+    assert comparing.listed(ModelSet("demo-lora", "", vectors=None)) == {}
+    wanted = comparison()
+    for row in wanted.rows[:3]:
+        jobs.job(id).finish_step(row.name, row)
+    found = comparing.find(id).comparison
+    assert [row.name for row in found.rows] == ["zero-shot", "average", "ties"]
+    assert found.row("ties").drift == wanted.row("ties").drift and found.row("ties").dirsim == wanted.row("ties").dirsim
+    assert found.row("average").peak_bytes == 3 << 20
 
 
-def models(name: str) -> ModelSet:
-    return ModelSet(name, name, vectors=None)
+def test_cancel_and_resume_and_what_comes_too_late() -> None:
+    id = comparing.submit(SPEC)
+    comparing.cancel(id)
+    assert comparing.find(id).state == "cancelled" and comparing.find(id).can_resume
+    comparing.cancel(id)
+    comparing.resume(id)
+    comparing.resume(id)
+    assert comparing.find(id).state == "queued"
 
 
-def test_the_newest_of_this_set_comes_first() -> None:
-    on_disk("a", jobs.RUNNING, jobs.DONE, rows=1)
-    on_disk("b", jobs.RUNNING, jobs.CANCELLED)
-    assert [shown.id for shown in comparing.listed(models("demo"))] == ["b", "a"]
-    assert comparing.listed(models("demo-lora")) == []
+def test_an_unknown_one_and_a_bad_one() -> None:
     assert comparing.find("none") is None
-
-
-def test_finished_rows_are_there_and_a_dead_worker_can_be_resumed() -> None:
-    on_disk("a", jobs.RUNNING, rows=2)  # nobody holds its lock
-    found = comparing.find("a")
-    assert found.state == comparing.INTERRUPTED and found.can_resume and not found.is_running
-    assert [row.name for row in found.comparison.rows] == [row.name for row in comparison().rows[:2]]
-
-
-def test_one_that_waits_says_so() -> None:
-    on_disk("a")
-    found = comparing.find("a")
-    assert found.is_running and found.text == "waiting for earlier jobs" and found.comparison is None
-
-
-def test_a_running_one_tells_how_long_it_takes() -> None:
-    found = on_disk("a", jobs.RUNNING)
-    with found.alive():
-        found.progress(0.5, "TIES")
-        assert comparing.find("a").state == comparing.RUNNING and comparing.find("a").text.startswith("TIES, about ")
+    with pytest.raises(InputError, match="limit"):
+        comparing.submit({**SPEC, "limit": 0})

@@ -1,0 +1,215 @@
+"""A job as its folder tells it: specification, state, progress, finished steps, log.
+
+The folder of a job holds ``job.json`` (what it is), ``journal.jsonl`` (what happened), ``steps/`` (a file for each
+finished step), ``worker.log``, ``lock`` (held while it is run) and, once somebody wants it to stop, ``cancel``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from dcmerge.comparison import Comparison, Row
+from dcmerge.errors import InputError
+from dcmerge.evaluation import ZERO_SHOT
+from dcmerge.jobs.journal import Journal, read_json, write_json
+from dcmerge.jobs.locks import held
+from dcmerge.jobs.rows import from_plain, to_plain
+from dcmerge.jobs.specification import KINDS, Compare, Specification
+
+#: Where the jobs are; all that share this folder share one queue.
+FOLDER_VARIABLE = "DCMERGE_JOBS"
+#: No remaining time before this share of the work is done: it would only jump.
+_ENOUGH = 0.02
+_LOG_BYTES = 64 << 10
+
+
+class State(StrEnum):
+    """Where a job stands. "interrupted": its worker died before the end."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+ACTIVE = (State.QUEUED, State.RUNNING)
+#: What can be resumed; of the done ones only comparisons in which a method failed.
+RESUMABLE = (State.FAILED, State.CANCELLED, State.INTERRUPTED)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How much is done, what is being done, and the seconds that are left, if that can be told."""
+
+    share: float = 0.0
+    text: str = ""
+    remaining: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One job. What changes is read from the disk each time it is asked for."""
+
+    folder: Path
+    label: str
+    created: float
+    specification: Specification
+    roots: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.folder / "journal.jsonl")
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "lock"
+
+    @property
+    def cancel_marker(self) -> Path:
+        return self.folder / "cancel"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "worker.log"
+
+    @property
+    def told_state(self) -> State:
+        """The last state in the journal, whether or not its worker lives."""
+        states = self.journal.events("state")
+        return State(states[-1]["state"]) if states else State.QUEUED
+
+    @property
+    def state(self) -> State:
+        if self.told_state is not State.RUNNING or held(self.lock):
+            return self.told_state
+        # It may have ended between the two looks.
+        return State.INTERRUPTED if self.told_state is State.RUNNING else self.told_state
+
+    @property
+    def queued_at(self) -> float:
+        """When it was last put into the queue."""
+        return max((e["time"] for e in self.journal.events("state") if e["state"] == State.QUEUED), default=self.created)
+
+    @property
+    def error(self) -> str:
+        """Why it ended as it did; empty where there is nothing to say."""
+        states = self.journal.events("state")
+        return states[-1].get("text", "") if states else ""
+
+    @property
+    def progress(self) -> Progress:
+        events = self.journal.events()
+        told = [event for event in events if event["event"] == "progress"]
+        if not told:
+            return Progress()
+        shares = [event["share"] for event in told if event["share"] is not None]
+        share = 1.0 if self.told_state is State.DONE else shares[-1] if shares else 0.0
+        remaining = _remaining(events) if self.state is State.RUNNING else None
+        return Progress(share, told[-1]["text"], remaining)
+
+    @property
+    def resumable(self) -> bool:
+        return self.state in RESUMABLE or (self.state is State.DONE and self.has_failed_rows)
+
+    @property
+    def has_failed_rows(self) -> bool:
+        return any(row.error for row in self.rows().values())
+
+    def steps(self) -> dict[str, Any]:
+        """Results of the finished steps by name, in the order of the specification."""
+        found = {name: read_json(self.folder / "steps" / f"{name}.json") for name in self.specification.steps}
+        return {name: result for name, result in found.items() if result is not None}
+
+    def finish_step(self, name: str, result: Any, **facts: Any) -> None:
+        """Keep a step's result, and tell the journal."""
+        folder = self.folder / "steps"
+        folder.mkdir(exist_ok=True)
+        write_json(folder / f"{name}.json", to_plain(result))
+        self.journal.append("step", name=name, **facts)
+
+    def rows(self) -> dict[str, Row]:
+        """The finished rows of a comparison by name, failed methods included; none of another job."""
+        if not isinstance(self.specification, Compare):
+            return {}
+        return {name: from_plain(Row, result) for name, result in self.steps().items()}
+
+    def comparison(self) -> Comparison | None:
+        """The comparison of the rows that are finished so far; None before the zero-shot row, and for another job."""
+        rows = self.rows()
+        if ZERO_SHOT not in rows:
+            return None
+        spec = self.specification
+        return Comparison(spec.split, spec.limit, spec.val_limit, tuple(rows.values()))
+
+    def log_tail(self, lines: int = 20) -> list[str]:
+        """The last lines that the worker printed."""
+        try:
+            with open(self.log_file, "rb") as file:
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(0, end - _LOG_BYTES))
+                return file.read().decode(errors="replace").splitlines()[-lines:]
+        except OSError:
+            return []
+
+
+def _remaining(events: tuple[Mapping[str, Any], ...]) -> float | None:
+    """Seconds left at the pace since this run began; None before there is enough to judge by."""
+    starts = [place for place, event in enumerate(events) if event.get("state") == State.RUNNING]
+    run = [e for e in events[starts[-1] if starts else 0 :] if e["event"] == "progress" and e["share"] is not None]
+    if not run or run[-1]["share"] - run[0]["share"] <= _ENOUGH:
+        return None
+    pace = (run[-1]["time"] - run[0]["time"]) / (run[-1]["share"] - run[0]["share"])
+    return max(0.0, pace * (1 - run[-1]["share"]) - (time.time() - run[-1]["time"]))
+
+
+def state_folder() -> Path:
+    """The folder of ``DCMERGE_JOBS``, else ``dcmerge/jobs`` in the user's folder for programs' states."""
+    folder = os.environ.get(FOLDER_VARIABLE, "")
+    if not folder:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        folder = os.path.join(state, "dcmerge", "jobs")
+    return Path(os.path.abspath(folder))
+
+
+def all_jobs(folder: Path | None = None) -> list[Job]:
+    """Every job, the newest first."""
+    try:
+        names = [entry.name for entry in os.scandir(folder or state_folder()) if entry.is_dir()]
+    except OSError:
+        return []
+    found = [read_job((folder or state_folder()) / name) for name in names]
+    return sorted((one for one in found if one), key=lambda one: (one.created, one.id), reverse=True)
+
+
+def job(prefix: str) -> Job:
+    """The job whose id begins so; raises InputError where none does, or several."""
+    found = [one for one in all_jobs() if one.id.startswith(prefix)] if prefix else []
+    exact = [one for one in found if one.id == prefix]
+    if len(exact or found) == 1:
+        return (exact or found)[0]
+    got = f"{prefix!r}, with which {len(found)} ids begin" if found else f"{prefix!r}, with which no id begins"
+    raise InputError(f"job: expected the id of a job or the beginning of just one, got {got}")
+
+
+def read_job(folder: Path) -> Job | None:
+    """The job in a folder; None where there is no whole one."""
+    data = read_json(folder / "job.json")
+    if not isinstance(data, dict):
+        return None
+    try:
+        spec = from_plain(KINDS[data["specification"]["kind"]], data["specification"])
+        return Job(folder, data["label"], data["created"], spec, tuple(data["roots"]))
+    except (InputError, KeyError, TypeError):  # written by another version
+        return None
