@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from dcmerge import jobs
 from dcmerge.cli.evaluate import add_zoo, val_limit
 from dcmerge.cli.options import Commands, Parser, add_command, named_zoo
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
@@ -22,6 +23,8 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_zoo(parser)
     parser.add_argument("--methods", default=ALL, metavar="A,B,C",
                         help="slugs, or all that can merge this zoo (default); averaging always runs")  # fmt: skip
+    parser.add_argument("--background", action="store_true",
+                        help="run as a job, print its id and return: see the command jobs")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
                         help=f"a first look: {QUICK_IMAGES} images a task and split where no limit is given")  # fmt: skip
 
@@ -34,11 +37,21 @@ def run(args: argparse.Namespace) -> int:
         bench = named_zoo(args.zoo, progress).bench
         skipped = fitting_methods(bench.vectors)[1] if args.methods == ALL else {}
         slugs = [slug for slug in slugs if slug not in skipped]
+        if args.background:
+            return _submit(args, slugs)
         found = compare(bench, slugs, limit=args.limit, val_limit=val_limit(args), progress=progress)
     if args.json:
         print_json({"zoo": args.zoo, **found.to_dict(), "skipped": skipped})
     else:
         print("\n".join([as_text(args.zoo, found), *(f"{slug} was left out: it {reason}." for slug, reason in skipped.items())]))
+    return 0
+
+
+def _submit(args: argparse.Namespace, slugs: list[str]) -> int:
+    """The same comparison as a job; it goes on when this command has ended."""
+    job = jobs.submit({"kind": "compare", "set": args.zoo, "methods": list(dict.fromkeys(slugs)), "limit": args.limit,
+                       "val_limit": val_limit(args)})  # fmt: skip
+    print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
     return 0
 
 
