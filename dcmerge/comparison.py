@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import torch
-
 from dcmerge.diagnosis import DirSim, diagnose
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import (

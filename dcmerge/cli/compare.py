@@ -72,14 +72,12 @@ def in_background(args: argparse.Namespace, slugs: list[str], parameters: dict[s
     with Progress() as progress:
         bench = named_zoo(args.zoo, progress).bench
     skipped = fitting_methods(bench.vectors, bench)[1] if args.methods == ALL else {}
-    found = jobs.submit({
+    job = jobs.submit({
         "kind": "compare", "set": args.zoo, "limit": args.limit, "val_limit": val_limit(args), "diagnosed": args.diagnose,
         "methods": [{"slug": slug, "parameters": parameters.get(slug, {})} for slug in slugs if slug not in skipped],
     })  # fmt: skip
-    if args.json:
-        print_json({**found.to_dict(), "skipped": skipped})
-    else:
-        print(f"{found.id}: {found.state}; python -m dcmerge jobs show {found.id}")
+    about = {"id": job.id, "label": job.label, "folder": str(job.folder), "skipped": skipped}
+    print_json(about) if args.json else print(job.id)
     return 0
 
 

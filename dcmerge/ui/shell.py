@@ -60,6 +60,10 @@ def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
     st.title(title)
     st.markdown(about)
     with st.sidebar:
+        # Drawn before the set is opened, which may end the page, and below the controls, which it must not move.
+        controls = st.container()
+        jobs_panel()
+    with controls:
         sets = available(roots())
         name = remembered(
             st.selectbox, "Model set", key=SET, default=next(iter(sets)), options=list(sets), format_func=lambda n: sets[n],
@@ -68,10 +72,8 @@ def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
         )  # fmt: skip
     with readable_errors():
         models = opened(name)
-        with st.sidebar:
-            page = Page(models, _layer_control(models) if with_layer else "", _smoothing_controls())
-            jobs_panel()
-            return page
+        with controls:
+            return Page(models, _layer_control(models) if with_layer else "", _smoothing_controls())
     st.stop()
 
 

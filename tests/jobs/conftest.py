@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from dcmerge import jobs
-from dcmerge.jobs.journal import FOLDER_VARIABLE
+from dcmerge.jobs.record import FOLDER_VARIABLE
 
 #: Far beyond what any of these jobs takes: a test that waits so long has failed.
 PATIENCE = 240
 #: A comparison of seconds on the demo.
-QUICK = {"kind": "compare", "set": "demo", "limit": 4, "val_limit": 2, "methods": [{"slug": "ties", "parameters": {}}]}
+QUICK = {"kind": "compare", "set": "demo", "limit": 4, "val_limit": 2, "methods": ["ties"]}
 
 
 @pytest.fixture(autouse=True)
@@ -33,5 +33,5 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def ended(id: str) -> jobs.Job:
-    until(lambda: not jobs.job(id).is_active)
+    until(lambda: jobs.job(id).state not in jobs.ACTIVE)
     return jobs.job(id)
