@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from itertools import repeat
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from dcmerge import Cancelled, InputError, merge
 from dcmerge.checkpoints import dense
-from dcmerge.evaluation import Bench
+from dcmerge.evaluation import LOGIT_SCALE, Bench, Split
 from dcmerge.methods import methods
 from dcmerge.methods.perturb_and_merge import Curvature, KeyValueRows, drawn_factors, fine_tuned, perturbations
 from dcmerge.task_vectors import TaskVectors
@@ -170,6 +171,42 @@ def test_one_task_is_its_fine_tuning_and_lowers_its_loss(blocks_bench: Bench) ->
         torch.testing.assert_close(delta, found[1].deltas[name], rtol=1e-5, atol=1e-8)
     longer = merge(vectors, "perturb_and_merge", bench=bench, steps=40, batch=40, exemplars=1, epsilon=0.0)
     assert longer.curve[-1] < 0.7 * longer.curve[0]
+
+
+def fisher_by_hand(bench: Bench, task: str, theta: dict[str, Tensor], part: Split) -> dict[str, Tensor]:
+    """(∂ log p(y|x) / ∂W)² of whole projections, image by image, without any of the method's own code."""
+    weights = bench.base_weights()
+    own = {name: (weights[name] + delta).requires_grad_() for name, delta in theta.items()}
+    total = {name: torch.zeros_like(value) for name, value in own.items()}
+    for image, label in zip(part.images, part.labels, strict=True):
+        z = torch.nn.functional.normalize(bench.encoder.forward({**weights, **own}, image[None]), dim=-1)
+        logs = (LOGIT_SCALE * z @ bench.tasks[task].head.T).log_softmax(dim=-1)
+        gradients = torch.autograd.grad(logs[0, label], list(own.values()))
+        for name, gradient in zip(own, gradients, strict=True):
+            total[name] += gradient.square() / len(part)
+    return total
+
+
+def test_two_tasks_are_merged_by_the_closed_form(blocks_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both optima as the method trained them, their Fisher information and α_2 by hand."""
+    module = sys.modules["dcmerge.methods.perturb_and_merge"]
+    updates: list[Tensor] = []
+    monkeypatch.setattr(module, "fine_tuned", lambda *rest, **more: updates.append(fine_tuned(*rest, **more)) or updates[-1])
+    everything = {**QUICK, "exemplars": 40, "learning_rate": 1e-2}
+    merged = merge(blocks_bench.vectors, "perturb_and_merge", bench=blocks_bench, **everything).deltas
+    rows = KeyValueRows(blocks_bench.base_weights(), tuple(name for name in merged if name.endswith("in_proj_weight")))
+    first, second = updates
+    optima = {"task0": rows.deltas(first), "task1": rows.deltas(first + second)}
+    delta, above, below = rows.deltas(second), 0.0, 0.0
+    for task, optimum in optima.items():
+        F = fisher_by_hand(blocks_bench, task, optimum, blocks_bench.split(task, "val", None))
+        for name in rows.names:
+            above -= float(((optima["task0"][name] - optimum[name]) * F[name] * delta[name]).sum())
+            below += float((delta[name] * F[name] * delta[name]).sum())
+    assert 0 < above / below < 1
+    for name in rows.names:
+        wanted = optima["task0"][name] + above / below * delta[name]
+        torch.testing.assert_close(merged[name], wanted, rtol=1e-3, atol=1e-6)
 
 
 def test_the_order_is_given_or_drawn(blocks_bench: Bench) -> None:

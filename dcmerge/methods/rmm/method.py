@@ -132,7 +132,8 @@ def rmm(
                     **_COUNT)
     ] = 10,
     seed: Annotated[
-        int, Number("Seed", "Of the policy, the images of each episode and DARE.", 0, 2**31 - 1, 1, True, soft_high=100)
+        int, Number("Seed", "Of the policy, the images of each episode and DARE.", 0, 2**31 - 1, 1, integer=True,
+                    soft_high=100)
     ] = 0,
 ) -> Tensor:  # fmt: skip
     """What the network has here minus the base; the network itself, which may be deeper, is the assembly.
