@@ -54,6 +54,10 @@ def passed(tower: nn.Module, pixels: Tensor, name: str) -> tuple[Tensor, Tensor]
     return seen[0]
 
 
+def in_batches_of(size: int, bench: Bench) -> Bench:
+    return Bench(replace(bench.encoder, batch_size=size), bench.tasks, bench.vectors)
+
+
 def assert_gram(found: LayerInputs, name: str, x: Tensor) -> None:
     """Whether Σ x xᵀ of these inputs is what was found."""
     rows = x.reshape(-1, x.shape[-1])
@@ -238,6 +242,42 @@ def test_a_whole_step_is_the_expert_and_none_is_the_base(bench: Bench) -> None:
         assert torch.equal(whole[task].grams[name], experts[task].grams[name])
         assert relative_error(none[task].grams[name], base.grams[name]) < 1e-6
         assert relative_error(none[task].grams[name], whole[task].grams[name]) > 1e-2
+
+
+def test_embeddings_are_those_before_their_length_is_made_one(bench: Bench) -> None:
+    """In parts of the encoder's batch size, without gradients, in the order of the images."""
+    images, weights = bench.tasks["task0"].splits["test"].images, bench.expert_weights("task1")
+    found = Calibration(in_batches_of(7, bench)).embeddings(weights, "task0", "test")
+    torch.testing.assert_close(found, bench.encoder.forward(weights, images))
+    torch.testing.assert_close(nn.functional.normalize(found, dim=-1), bench.encoder.encode(weights, images))
+    assert not found.requires_grad and found.norm(dim=-1).std() > 1e-2
+
+
+def test_a_teacher_is_the_expert_on_its_own_images_and_remembered(bench: Bench) -> None:
+    for task in bench.tasks:
+        found = Calibration(bench).embeddings_of_expert(task, "val")
+        assert found is Calibration(bench).embeddings_of_expert(task, "val")
+        assert torch.equal(found, Calibration(bench).embeddings(bench.expert_weights(task), task, "val"))
+        assert len(Calibration(bench).embeddings_of_expert(task, "test")) == SPLITS["test"]
+
+
+def test_embedding_stops_between_two_batches(bench: Bench) -> None:
+    asked: list[int] = []
+    small = in_batches_of(7, bench)
+    with pytest.raises(Cancelled):
+        Calibration(small, cancelled=lambda: asked.append(0) or len(asked) > 1).embeddings(bench.base_weights(), "task0")
+    assert len(asked) == 2
+
+
+def test_picks_are_the_places_of_a_batchs_images(bench: Bench) -> None:
+    picks, batch = next(Calibration(bench).picks(6, "test", 3)), next(Calibration(bench).batches(6, "test", 3))
+    for task, own in bench.tasks.items():
+        assert torch.equal(own.splits["test"].images[picks[task]], batch[task])
+
+
+def test_a_batch_larger_than_the_split_takes_every_image_before_any_twice(bench: Bench) -> None:
+    for pick in next(Calibration(bench).picks(2 * SPLITS["val"])).values():
+        assert sorted(pick.tolist()) == sorted([*range(SPLITS["val"])] * 2)
 
 
 def test_the_bench_remembers_what_layers_see(bench: Bench) -> None:
