@@ -65,10 +65,10 @@ def adamerging(
     plus_plus: Annotated[
         bool, Flag("AdaMerging++", "Of every task vector only the largest 20 % of entries that agree on a sign, as in TIES.")
     ] = False,
-    start: Annotated[float | None, START] = None,
+    start: Annotated[float | None, START] = 0.3,
     clamp: Annotated[bool, Flag("Keep in [0, 1]", "Coefficients stay between 0 and 1, as in the authors' code.")] = True,
     iterations: Annotated[int, STEPS] = 100,
-    learning_rate: Annotated[float, RATE] = 5e-3,
+    learning_rate: Annotated[float, RATE] = 1e-2,
     batch: Annotated[int, BATCH] = 16,
     images: Annotated[str, SPLIT] = "val",
     seed: Annotated[int, SEED] = 0,

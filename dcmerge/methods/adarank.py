@@ -12,7 +12,7 @@ from torch import Tensor
 from dcmerge.calibration import Calibration
 from dcmerge.layers import Layer
 from dcmerge.linalg import SVD
-from dcmerge.methods.adaptation import BATCH, RATE, STEPS, adapt, entropy, starting_scale, stepped
+from dcmerge.methods.adaptation import BATCH, RATE, STEPS, adapt, entropy, stepped
 from dcmerge.methods.coefficients import combined
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.from_images import SEED, SPLIT
@@ -20,8 +20,8 @@ from dcmerge.methods.registry import merging_method
 
 #: Logits of components that are kept or dropped at the start, and what they are divided by before the sigmoid.
 _KEPT, _DROPPED, TEMPERATURE = 0.1, -0.1, 10.0
-#: Coefficients and kept share of CART at the start, for eight tasks.
-_CART_START, _CART_SHARE = 2.3, 0.16
+#: Coefficients at the start, and CART's share of kept components, as published for eight tasks; TSV-M's own α is 1.
+_STARTS, _CART_SHARE = {"task_arithmetic": 0.3, "cart": 2.3, "tsv_m": 1.0}, 0.16
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,12 +119,8 @@ def _learned(
     problem = _problem(layers, origin)
     share = (_CART_SHARE if origin == "cart" else 1.0) if share is None else share
     logits = {name: first_logits(c.s, share) for name, c in problem.matrices.items()}
-    everything = {name: torch.ones_like(c.s) for name, c in problem.matrices.items()}
+    begin = _STARTS[origin] if start is None else start
     tasks = len(layers[0].tasks)
-    if origin == "cart" and start is None:
-        begin = _CART_START
-    else:
-        begin = starting_scale(calibration, problem.deltas(everything, torch.ones(len(problem.names), tasks)), start)
     table, base = torch.full((len(problem.names), tasks), begin), calibration.bench.base_weights()
 
     def merged() -> dict[str, Tensor]:
@@ -159,7 +155,7 @@ def adarank(
     ] = "task_arithmetic",
     start: Annotated[
         float | None, Number("Start", "Coefficients at the beginning.", 0, 100, 0.05, soft_high=3,
-                             auto="cart: 2.3; else the best α on validation of the merge that it starts from")
+                             auto="task_arithmetic: 0.3, cart: 2.3, tsv_m: 1")
     ] = None,
     share: Annotated[
         float | None, Number("Kept at the start", "Share of each task's components.", 0, 1, 0.01, auto="cart: 0.16; else all")
