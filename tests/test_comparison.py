@@ -100,3 +100,17 @@ def test_it_can_be_cancelled(bench: Bench, calls: int) -> None:
     fresh = Bench(bench.encoder, bench.tasks, bench.vectors)
     with pytest.raises(Cancelled):
         compare(fresh, ["ties", "iso_c", "tsv_m"], cancelled=_after(calls))
+
+
+def test_known_rows_are_taken_over_and_not_computed_again(bench: Bench) -> None:
+    limits = {"limit": 6, "val_limit": 6}
+    first = compare(bench, ["ties", "iso_c"], **limits)
+    known = {row.name: row for row in first.rows if row.name != "iso_c"}
+    rows: list[Row] = []
+    told: list[float] = []
+    fresh = Bench(bench.encoder, bench.tasks, bench.vectors)
+    found = compare(fresh, ["ties", "iso_c"], known=known, on_row=rows.append, progress=lambda s, t: told.append(s), **limits)
+    assert [row.name for row in rows] == ["iso_c"] and told[0] == pytest.approx(0.7)
+    assert all(found.row(name) is row for name, row in known.items())
+    assert found.row("iso_c").evaluation.to_dict() == first.row("iso_c").evaluation.to_dict()
+    assert found.row("iso_c").difference == first.row("iso_c").difference
