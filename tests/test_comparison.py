@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dcmerge import Cancelled, InputError, comparison
+from dcmerge import Cancelled, InputError
 from dcmerge.comparison import Row, compare, fixed_scale, measure
 from dcmerge.evaluation import Bench
 from tests.builders import tiny_bench
@@ -93,12 +93,15 @@ def test_methods_with_a_part_for_each_task_are_diagnosed_too(bench: Bench) -> No
     assert row.error is None and row.drift.mean != found.row("average").drift.mean
 
 
-def test_rows_of_an_interrupted_run_are_taken_over(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = compare(bench, ["ties", "iso_c"], limit=6, val_limit=6)
-    merged: list[str] = []
-    real = comparison.merge
-    monkeypatch.setattr(comparison, "merge", lambda vectors, slug, **more: merged.append(slug) or real(vectors, slug, **more))
-    again = compare(bench, ["ties", "iso_c"], limit=6, val_limit=6, known={row.name: row for row in first.rows[:3]})
-    assert merged == ["iso_c"]
-    assert again.row("ties").evaluation is first.row("ties").evaluation
-    assert again.row("ties").difference == first.row("ties").difference
+def test_known_rows_are_taken_over_and_not_computed_again(bench: Bench) -> None:
+    limits = {"limit": 6, "val_limit": 6}
+    first = compare(bench, ["ties", "iso_c"], **limits)
+    known = {row.name: row for row in first.rows if row.name != "iso_c"}
+    rows: list[Row] = []
+    told: list[float] = []
+    fresh = Bench(bench.encoder, bench.tasks, bench.vectors)
+    found = compare(fresh, ["ties", "iso_c"], known=known, on_row=rows.append, progress=lambda s, t: told.append(s), **limits)
+    assert [row.name for row in rows] == ["iso_c"] and told[0] == pytest.approx(0.7)
+    assert all(found.row(name) is row for name, row in known.items())
+    assert found.row("iso_c").evaluation.to_dict() == first.row("iso_c").evaluation.to_dict()
+    assert found.row("iso_c").difference == first.row("iso_c").difference

@@ -17,14 +17,14 @@ from typing import Any
 from dcmerge.errors import InputError
 from dcmerge.jobs import locks
 from dcmerge.jobs.journal import write_json
-from dcmerge.jobs.record import RESUMABLE, Job, State, all_jobs, state_folder
+from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, State, all_jobs, state_folder
 from dcmerge.jobs.record import job as job_of
 from dcmerge.jobs.specification import Specification, specification, to_data
 from dcmerge.model_sets import roots
 
 RUNNER_LOCK = "runner.lock"
-#: How long somebody may hold a job's lock only to change its state, in seconds.
-_MOMENT = 1.0
+#: How long a lock may be held by somebody who only changes the state or looks at it, and by a worker that ends, in seconds.
+_MOMENT, _ENDING = 0.2, 5.0
 
 
 def submit(spec: Mapping[str, Any] | Specification) -> Job:
@@ -54,10 +54,10 @@ def cancel(name: str) -> Job:
     Raises InputError for an unknown id and for a job that has ended.
     """
     job = job_of(name)
-    if job.state not in (State.QUEUED, State.RUNNING):
+    if job.state not in ACTIVE:
         raise InputError(f"job: expected a queued or running one to cancel, got {job.id}, which is {job.state}")
     job.cancel_marker.touch()
-    with locks.locked(job.lock, 0.1) as mine:
+    with locks.locked(job.lock, _MOMENT) as mine:
         # Without the lock somebody runs it, and looks for the marker.
         if mine is not None and job.told_state is State.QUEUED:
             job.journal.append("state", state=State.CANCELLED)
@@ -72,7 +72,7 @@ def resume(name: str) -> Job:
     Of a comparison in which methods failed, those are tried again. Raises InputError for any other job.
     """
     job = job_of(name)
-    with locks.locked(job.lock, _MOMENT) as mine:
+    with locks.locked(job.lock, _MOMENT if job.state in ACTIVE else _ENDING) as mine:
         if mine is None or not _can_resume(job):
             expected = f"a {', '.join(RESUMABLE)} one or one with failed methods"
             raise InputError(f"job: expected {expected} to resume, got {job.id}, which is {job.state}")

@@ -47,7 +47,7 @@ RESUMABLE = (State.FAILED, State.CANCELLED, State.INTERRUPTED)
 
 @dataclass(frozen=True)
 class Progress:
-    """How much is done, what is being done, and the seconds that are left, if that can be told."""
+    """How much is done; of a running job also what it does, and the seconds that are left, if that can be told."""
 
     share: float = 0.0
     text: str = ""
@@ -116,8 +116,9 @@ class Job:
             return Progress()
         shares = [event["share"] for event in told if event["share"] is not None]
         share = 1.0 if self.told_state is State.DONE else shares[-1] if shares else 0.0
-        remaining = _remaining(events) if self.state is State.RUNNING else None
-        return Progress(share, told[-1]["text"], remaining)
+        if self.state is not State.RUNNING:
+            return Progress(share)
+        return Progress(share, told[-1]["text"], _remaining(events))
 
     @property
     def resumable(self) -> bool:

@@ -123,9 +123,9 @@ _BESIDE = {"merge": ("parameters",), "compare": ()}
 def specification(data: Mapping[str, Any] | Specification) -> Specification:
     """The checked form of {"kind": "compare" or "merge", ...}; raises InputError for anything that could not run."""
     data = to_data(data) if isinstance(data, (Compare, Merge)) else data
-    kind = data.get("kind") if isinstance(data, Mapping) else data
+    kind = data.get("kind") if isinstance(data, Mapping) else None
     if not isinstance(kind, str) or kind not in KINDS:
-        raise InputError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+        raise InputError(f"kind: expected one of {', '.join(KINDS)}, got {data!r:.200}")
     _check_fields(kind, data, KINDS[kind], "kind", *_BESIDE[kind])
     return KINDS[kind].of(data)
 

@@ -62,6 +62,8 @@ def main(folder: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _log(f"{job.label}: {state}{f': {text}' if text else ''}")
     job.journal.append("state", state=state, text=text)
+    # Everything is said and flushed. The interpreter's own end takes a second, for which the job's lock would be held.
+    os._exit(0)
 
 
 def _stop(signal_number: int, frame: FrameType | None) -> None:

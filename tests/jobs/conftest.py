@@ -1,37 +1,64 @@
-"""Jobs of one test in a folder of their own, and a way to wait for them."""
+"""A folder of jobs for each test, ways to wait for real workers, and a small set to merge."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dcmerge import jobs
-from dcmerge.jobs.record import FOLDER_VARIABLE
+from dcmerge.jobs import locks
+from dcmerge.jobs.queue import RUNNER_LOCK
+from tests.builders import random_tensors, write
 
-#: Far beyond what any of these jobs takes: a test that waits so long has failed.
-PATIENCE = 240
-#: A comparison of seconds on the demo.
-QUICK = {"kind": "compare", "set": "demo", "limit": 4, "val_limit": 2, "methods": ["ties"]}
+SHAPES = {"layer.weight": (24, 16), "layer.bias": (24,)}
+#: Generous: a worker imports torch on a machine that others use too.
+PATIENCE = 240.0
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.05)
+
+
+def wait_for_end(job: jobs.Job) -> jobs.Job:
+    wait_until(lambda: job.state not in jobs.ACTIVE, f"{job.id} ends, which is {job.state}: {job.log_tail()}")
+    return job
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "jobs"))
-    return tmp_path / "jobs"
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of this test's jobs. No worker outlives the test."""
+    found = tmp_path / "jobs"
+    found.mkdir()
+    monkeypatch.setenv("DCMERGE_JOBS", str(found))
+    yield found
+    for job in jobs.all_jobs():
+        if job.state in jobs.ACTIVE:
+            jobs.cancel(job.id)
+    wait_until(lambda: not locks.held(found / RUNNER_LOCK), "the runner ends")
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for it; fails where it never comes."""
-    for _ in range(10 * PATIENCE):
-        if condition():
-            return
-        time.sleep(0.1)
-    pytest.fail("it never came")
+@pytest.fixture
+def no_runner(folder: Path) -> Iterator[None]:
+    """Jobs stay in the queue: this test is what holds the runner's lock."""
+    with locks.locked(folder / RUNNER_LOCK) as mine:
+        assert mine is not None
+        yield
 
 
-def ended(id: str) -> jobs.Job:
-    until(lambda: jobs.job(id).state not in jobs.ACTIVE)
-    return jobs.job(id)
+@pytest.fixture
+def small_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a set of a base and two experts."""
+    root = tmp_path / "root"
+    base = random_tensors(0, SHAPES)
+    write(root / "small" / "base.safetensors", base)
+    for seed, task in enumerate(("cats", "dogs"), start=1):
+        delta = random_tensors(seed, SHAPES, scale=0.1)
+        write(root / "small" / f"{task}.safetensors", {name: value + delta[name] for name, value in base.items()})
+    monkeypatch.setenv("DCMERGE_ROOTS", str(root))
+    return "folder:small"

@@ -1,128 +1,129 @@
-"""Real jobs on the demo: queued, run once, cancelled, killed and resumed."""
+"""The queue and the jobs in it: cancel, resume, dead workers, and what may not be."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from dcmerge import InputError, jobs
-from dcmerge.checkpoints import open_checkpoint
-from dcmerge.jobs import State
-from tests.jobs.conftest import QUICK, ended, until
+from dcmerge.comparison import Row
+from dcmerge.jobs import locks
+from dcmerge.jobs.queue import discard_parts, queued
+from dcmerge.jobs.runner import _watch
 
-LONG = {**QUICK, "limit": None, "val_limit": None, "methods": ["ties", "tsv_m", "iso_c", "dc_merge"]}
-
-
-def finished_steps(found: jobs.Job) -> Counter:
-    return Counter(event["name"] for event in found.journal.events("step"))
+SPEC = {"kind": "compare", "set": "demo", "methods": ["ties"], "limit": 1}
 
 
-def worker_of(found: jobs.Job) -> int:
-    """The process id of a job's worker."""
-    return found.journal.events("worker")[-1]["pid"]
-
-
-def started(found: jobs.Job, step: str = "") -> None:
-    """Wait until it runs, or has finished a step."""
-    until(lambda: found.state is not State.QUEUED and (not step or step in finished_steps(found)))
-
-
-def test_a_comparison_runs_once_to_its_end() -> None:
-    found = ended(jobs.submit(QUICK).id)
-    assert (found.state, found.progress.share, found.error) == (State.DONE, 1.0, "")
-    assert finished_steps(found) == {"zero-shot": 1, "average": 1, "ties": 1, "experts": 1}
-    assert [row.name for row in found.comparison().rows] == ["zero-shot", "average", "ties", "experts"]
-    assert found.comparison().row("ties").difference is not None
-    assert not found.resumable and any("TIES" in line for line in found.log_tail())
-
-
-def test_jobs_run_one_after_the_other_in_the_order_they_came() -> None:
-    ids = [jobs.submit(QUICK).id for _ in range(3)]
-    for id in ids:
-        assert ended(id).state == State.DONE
-    spans = []
-    for id in ids:
-        states = {event["state"]: event["time"] for event in jobs.job(id).journal.events("state")}
-        spans.append((states["running"], states["done"]))
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
-    assert {one.id for one in jobs.all_jobs()} == set(ids)
-
-
-def test_one_method_that_fails_leaves_the_others() -> None:
-    methods = ["knots", "ties"]  # KnOTS merges adapters alone
-    found = ended(jobs.submit({**QUICK, "methods": methods}).id)
-    assert found.state == State.DONE and found.resumable
-    assert "needs LoRA experts" in found.comparison().row("knots").error
-    assert found.comparison().row("ties").evaluation
-
-
-def test_a_cancelled_job_keeps_what_it_has_finished() -> None:
-    found = jobs.submit(LONG)
-    started(found, "zero-shot")
-    jobs.cancel(found.id)
-    until(lambda: jobs.job(found.id).state == State.CANCELLED)
-    assert "zero-shot" in found.rows()
-    assert not list((found.folder / "steps").glob(".*"))
-
-
-def test_a_job_that_waits_is_cancelled_before_it_begins() -> None:
-    first, second = jobs.submit(LONG), jobs.submit(QUICK)
-    assert jobs.cancel(second.id).state == State.CANCELLED
-    started(first)
-    jobs.cancel(first.id)
-    assert ended(first.id).state == State.CANCELLED
-    assert not finished_steps(second)
-
-
-def test_after_a_kill_it_goes_on_and_repeats_nothing() -> None:
-    found = jobs.submit({**QUICK, "methods": ["ties", "iso_c"]})
-    started(found, "average")
-    os.kill(worker_of(found), signal.SIGKILL)
-    until(lambda: jobs.job(found.id).state == State.INTERRUPTED)
-    jobs.resume(found.id)
-    assert ended(found.id).state == State.DONE
-    assert finished_steps(found) == {"zero-shot": 1, "average": 1, "ties": 1, "iso_c": 1, "experts": 1}
-
-
-def test_a_merge_is_written_whole(tmp_path: Path) -> None:
-    out = tmp_path / "merged.safetensors"
-    found = ended(jobs.submit({"kind": "merge", "set": "demo", "method": "ties", "scale": 0.5, "out": str(out)}).id)
-    assert found.state == State.DONE and open_checkpoint(out).metadata["content"] == "model"
-    assert found.steps()["scale"]["value"] == 0.5 and list(tmp_path.glob(".*")) == []
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"kind": "dance"}, "kind: expected one of compare, merge, got 'dance'"),
-        ({"set": "none"}, "set: expected one of demo"),
-        ({"methods": []}, "methods: expected a list of at least one method"),
-        ({"methods": ["none"]}, "method: expected one of"),
-        ({"methods": [{"slug": "ties", "parameters": {"density": 7}}]}, "density: expected"),
-        ({"limit": 0}, "limit: expected at least 1 image"),
-        ({"split": "train"}, "split: expected one of test, val"),
-        ({"colour": "red"}, "colour"),
-        ({"kind": "merge", "methods": "ties"}, "methods"),
-    ],
-)
-def test_a_bad_specification_is_refused_before_it_is_queued(change: dict, reason: str, folder: Path) -> None:
-    with pytest.raises(InputError, match=reason):
-        jobs.submit({**QUICK, **change})
-    assert not jobs.all_jobs()
-
-
-def test_ids_are_found_by_their_beginning() -> None:
-    found = jobs.submit(QUICK)
-    assert jobs.job(found.id[:-1]).id == found.id
-    for wrong in ("", "nothing", found.id + "x"):
+def test_a_job_is_found_by_the_beginning_of_its_id(no_runner: None) -> None:
+    first, second = jobs.submit(SPEC), jobs.submit(SPEC)
+    assert [job.id for job in jobs.all_jobs()] == [second.id, first.id]
+    only = os.path.commonprefix([first.id, second.id])
+    assert jobs.job(first.id[: len(only) + 1]).specification == first.specification
+    for bad in ("", "2", "nope", "..", "/etc"):
         with pytest.raises(InputError, match="expected the id of a job"):
-            jobs.job(wrong)
-    ended(found.id)
-    with pytest.raises(InputError, match="expected a queued or running one to cancel"):
-        jobs.cancel(found.id)
-    with pytest.raises(InputError, match="to resume, got"):
-        jobs.resume(found.id)
+            jobs.job(bad)
+
+
+def test_folders_that_are_no_jobs_are_passed_over(no_runner: None, folder: Path) -> None:
+    job = jobs.submit(SPEC)
+    for name, text in (("torn", '{"label": '), ("other", '{"specification": {"kind": "adapt"}}'), ("list", "[]")):
+        (folder / name).mkdir()
+        (folder / name / "job.json").write_text(text)
+    assert [found.id for found in jobs.all_jobs()] == [job.id]
+
+
+def test_a_job_whose_worker_died_is_interrupted(no_runner: None) -> None:
+    job = jobs.submit(SPEC)
+    lock = locks.acquire(job.lock)
+    job.journal.append("state", state=jobs.State.RUNNING)
+    command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
+    with subprocess.Popen(command, pass_fds=(lock,), stdout=subprocess.PIPE) as worker:
+        worker.stdout.readline()
+        os.close(lock)
+        assert job.state is jobs.State.RUNNING and not job.resumable
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    assert job.state is jobs.State.INTERRUPTED and job.resumable
+    jobs.resume(job.id)
+    assert job.state is jobs.State.QUEUED
+
+
+def test_the_remaining_time_waits_for_enough_to_judge_by(no_runner: None) -> None:
+    job = jobs.submit(SPEC)
+    with locks.locked(job.lock):
+        job.journal.append("state", state=jobs.State.RUNNING)
+        for share in (0.4, 0.41):
+            job.journal.append("progress", share=share, text="merging")
+        assert job.progress == jobs.Progress(0.41, "merging", None)
+        job.journal.append("progress", share=0.7, text="merging")
+        assert job.progress.remaining is not None and job.progress.remaining >= 0
+        # A later run is judged by its own pace, and the bar does not go back while it begins.
+        job.journal.append("state", state=jobs.State.RUNNING)
+        assert job.progress.share == 0.7 and job.progress.remaining is None
+
+
+def test_the_queue_is_in_order_and_a_resumed_job_goes_to_its_end(no_runner: None, folder: Path) -> None:
+    first, second, third = (jobs.submit(SPEC) for _ in range(3))
+    assert [job.id for job in queued(folder)] == [first.id, second.id, third.id]
+    jobs.cancel(second.id)
+    jobs.cancel(first.id)
+    assert [job.id for job in queued(folder)] == [third.id] and first.state is jobs.State.CANCELLED
+    jobs.resume(first.id)
+    assert [job.id for job in queued(folder)] == [third.id, first.id] and not first.cancel_marker.exists()
+
+
+def test_a_job_that_ended_cannot_be_cancelled(no_runner: None) -> None:
+    job = jobs.submit(SPEC)
+    jobs.cancel(job.id)
+    with pytest.raises(InputError, match="which is cancelled"):
+        jobs.cancel(job.id)
+
+
+def test_only_what_did_not_get_to_its_end_can_be_resumed(no_runner: None) -> None:
+    job = jobs.submit(SPEC)
+    with pytest.raises(InputError, match="which is queued"):
+        jobs.resume(job.id)
+    with locks.locked(job.lock):
+        job.journal.append("state", state=jobs.State.RUNNING)
+        with pytest.raises(InputError, match="which is running"):
+            jobs.resume(job.id)
+    job.journal.append("state", state=jobs.State.DONE)
+    with pytest.raises(InputError, match="which is done"):
+        jobs.resume(job.id)
+    job.finish_step("ties", Row("ties", "TIES", error="no memory"))
+    jobs.resume(job.id)
+    assert job.state is jobs.State.QUEUED
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DCMERGE_JOBS", str(tmp_path / "file" / "jobs"))
+    with pytest.raises(InputError, match="cannot write the job's folder"):
+        jobs.submit(SPEC)
+
+
+def test_what_a_killed_worker_left_is_removed_and_nothing_else(no_runner: None, small_set: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    job = jobs.submit({"kind": "merge", "set": small_set, "method": "ties", "out": str(out / "m[1].safetensors")})
+    (out / ".m[1].safetensors.0123456789abcdef.part").write_bytes(b"half")
+    others = [out / "n.safetensors", out / ".n.safetensors.0123.part"]
+    for path in others:
+        path.write_bytes(b"")
+    discard_parts(job)
+    assert sorted(out.iterdir()) == sorted(others)
+
+
+def test_a_worker_that_does_not_listen_is_killed(no_runner: None) -> None:
+    job = jobs.submit(SPEC)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as worker:
+        worker.stdout.readline()
+        job.cancel_marker.touch()
+        _watch(job, lambda: worker.poll() is None, worker.send_signal)
+    assert worker.returncode == -signal.SIGKILL
