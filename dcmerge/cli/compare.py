@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dcmerge import jobs
 from dcmerge.cli.evaluate import add_zoo, val_limit
 from dcmerge.cli.options import Commands, Parser, add_command, collected, named_zoo, pair
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
@@ -29,6 +30,8 @@ def add_to(commands: Commands, common: Parser) -> None:
                         help="slugs, or all that can merge this zoo (default); averaging always runs")  # fmt: skip
     parser.add_argument("--set", action="append", default=[], type=pair("SLUG.KEY=VALUE"), metavar="SLUG.KEY=VALUE",
                         help="a parameter of one of the methods; once for each parameter")  # fmt: skip
+    parser.add_argument("--background", action="store_true",
+                        help="run as a job, print its id and return: see the command jobs")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
                         help=f"a first look: {QUICK_IMAGES} images a task and split where no limit is given")  # fmt: skip
     parser.add_argument("--diagnose", action="store_true",
@@ -47,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         bench = named_zoo(args.zoo, progress).bench
         skipped = fitting_methods(bench.vectors, bench)[1] if args.methods == ALL else {}
         slugs = [slug for slug in slugs if slug not in skipped]
+        if args.background:
+            return _submit(args, slugs, parameters)
         found = compare(bench, slugs, parameters, limit=args.limit, val_limit=val_limit(args), diagnosed=args.diagnose,
                         progress=progress)  # fmt: skip
     if export(args, found):
@@ -73,6 +78,8 @@ def check_exports(args: argparse.Namespace) -> None:
     """Files that cannot be written are refused before the work, and so are two documents for one stdout."""
     if [args.csv, args.markdown].count(STDOUT) + args.json > 1:
         raise InputError("expected at most one of --json, --csv - and --markdown - to print, got several")
+    if args.background and (args.csv or args.markdown):
+        raise InputError("expected --csv and --markdown without --background, which has no table yet, got both")
     for path in (args.csv, args.markdown):
         if path not in (None, STDOUT):
             check_target(Path(path))
@@ -88,6 +95,15 @@ def export(args: argparse.Namespace, found: Comparison) -> bool:
         elif path is not None:
             write_text(Path(path), form(found))
     return printed
+
+
+def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, dict[str, Any]]) -> int:
+    """The same comparison as a job; it goes on when this command has ended."""
+    chosen = [{"slug": slug, "parameters": parameters.get(slug, {})} for slug in dict.fromkeys(slugs)]
+    job = jobs.submit({"kind": "compare", "set": args.zoo, "methods": chosen, "limit": args.limit,
+                       "val_limit": val_limit(args), "diagnosed": args.diagnose})  # fmt: skip
+    print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
+    return 0
 
 
 def chosen_methods(text: str) -> list[str]:

@@ -8,11 +8,11 @@
 """
 
 from dcmerge.jobs.queue import cancel, ensure_runner, resume, submit
-from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, Progress, State, all_jobs, job, state_folder
+from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, Progress, State, all_jobs, duration, job, state_folder
 from dcmerge.jobs.rows import from_plain, to_plain
-from dcmerge.jobs.specification import Compare, Merge, MethodChoice, Specification, specification
+from dcmerge.jobs.specification import Compare, Merge, MethodChoice, Specification, specification, to_data
 
 __all__ = [
     "ACTIVE", "RESUMABLE", "Compare", "Job", "Merge", "MethodChoice", "Progress", "Specification", "State", "all_jobs", "cancel",
-    "ensure_runner", "from_plain", "job", "resume", "specification", "state_folder", "submit", "to_plain",
+    "duration", "ensure_runner", "from_plain", "job", "resume", "specification", "state_folder", "submit", "to_data", "to_plain",
 ]  # fmt: skip

@@ -174,6 +174,16 @@ def _remaining(events: tuple[Mapping[str, Any], ...]) -> float | None:
     return max(0.0, pace * (1 - run[-1]["share"]) - (time.time() - run[-1]["time"]))
 
 
+def duration(seconds: float | None) -> str | None:
+    """"40 s", "2:05 min" or "1:02 h"; None of None."""
+    if seconds is None:
+        return None
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60}:{whole % 60:02} min" if whole < 3600 else f"{whole // 3600}:{whole % 3600 // 60:02} h"
+
+
 def state_folder() -> Path:
     """The folder of ``DCMERGE_JOBS``, else ``dcmerge/jobs`` in the user's folder for programs' states."""
     folder = os.environ.get(FOLDER_VARIABLE, "")

@@ -16,6 +16,7 @@ from dcmerge.methods import method
 from dcmerge.model_sets import ModelSet, available, open_set_by_name, roots, stamp
 from dcmerge.naming import place_of
 from dcmerge.ui.controls import parameter_control
+from dcmerge.ui.jobs_panel import jobs_panel
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import arrive, remembered
 
@@ -59,6 +60,10 @@ def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
     st.title(title)
     st.markdown(about)
     with st.sidebar:
+        # Drawn before the set is opened, which may end the page, and below the controls, which it must not move.
+        controls = st.container()
+        jobs_panel()
+    with controls:
         sets = available(roots())
         name = remembered(
             st.selectbox, "Model set", key=SET, default=next(iter(sets)), options=list(sets), format_func=lambda n: sets[n],
@@ -67,7 +72,7 @@ def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
         )  # fmt: skip
     with readable_errors():
         models = opened(name)
-        with st.sidebar:
+        with controls:
             return Page(models, _layer_control(models) if with_layer else "", _smoothing_controls())
     st.stop()
 

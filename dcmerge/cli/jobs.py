@@ -1,0 +1,119 @@
+"""``dcmerge jobs``: the work that runs in the background, the same as on the dashboard's panel."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from datetime import datetime
+from typing import Any
+
+from dcmerge import jobs
+from dcmerge.cli.options import Commands, Parser, add_command, parameters_text
+from dcmerge.cli.output import paragraph, percent, print_json, printable, table
+from dcmerge.errors import InputError
+
+ACTIONS = ("list", "show", "cancel", "resume")
+#: A running job ends within two seconds of its cancel; so long the command waits to tell how.
+_CANCEL_SECONDS, _LOOK_EVERY = 2.5, 0.1
+
+
+def add_to(commands: Commands, common: Parser) -> None:
+    about = "list, show, cancel or resume background jobs (compare --background starts one)"
+    parser = add_command(commands, common, "jobs", about, run)
+    parser.add_argument("action", nargs="?", choices=ACTIONS, default="list", help="default: list")
+    parser.add_argument("id", nargs="?", metavar="ID", help="a job's id, or the beginning of only one")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.action == "list":
+        if args.id is not None:
+            raise InputError(f"expected no id after jobs list, got {args.id!r}; jobs show ID shows one job")
+        found = jobs.all_jobs()
+        document = {"folder": str(jobs.state_folder()), "jobs": [summary(job) for job in found]}
+        print_json(document) if args.json else print(list_text(found))
+        return 0
+    if args.id is None:
+        raise InputError(f"expected the id of a job: jobs {args.action} ID")
+    job = {"show": jobs.job, "cancel": _cancel, "resume": jobs.resume}[args.action](args.id)
+    if args.action == "show":
+        print_json(details(job)) if args.json else print(show_text(job))
+    else:
+        print_json(summary(job)) if args.json else print(f"{job.id} is {job.state}")
+    return 0
+
+
+def _cancel(name: str) -> jobs.Job:
+    """Cancel, and wait until the job has stopped."""
+    job = jobs.cancel(name)
+    deadline = time.monotonic() + _CANCEL_SECONDS
+    while job.state in jobs.ACTIVE and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY)
+    return job
+
+
+def summary(job: jobs.Job) -> dict[str, Any]:
+    """A job in one line of facts; the share is 1 where all is done."""
+    progress = job.progress
+    return {
+        "id": job.id, "label": job.label, "state": job.state, "created": job.created, "share": progress.share,
+        "text": progress.text, "remaining_seconds": progress.remaining, "error": job.error or None,
+    }  # fmt: skip
+
+
+def details(job: jobs.Job) -> dict[str, Any]:
+    """Everything that is known of a job."""
+    found = job.comparison()
+    return {
+        **summary(job), "folder": str(job.folder), "specification": jobs.to_data(job.specification),
+        "finished_steps": list(job.steps()), "steps": job.specification.steps,
+        "comparison": found.to_dict() if found else None, "log": job.log_tail(),
+    }  # fmt: skip
+
+
+def list_text(found: list[jobs.Job]) -> str:
+    """One line a job, the newest first."""
+    if not found:
+        return f"no jobs in {jobs.state_folder()}"
+    rows = [[job.id, job.state, f"{job.progress.share:.0%}", left(job), job.label] for job in found]
+    return table(["id", "state", "done", "left", "what"], rows, left=(0, 1, 4))
+
+
+def show_text(job: jobs.Job) -> str:
+    """State, progress, specification, finished steps, the end of the log."""
+    progress, finished = job.progress, job.steps()
+    remaining = f", about {left(job)} left" if progress.remaining is not None else ""
+    created = datetime.fromtimestamp(job.created).strftime("%Y-%m-%d %H:%M:%S")
+    return "\n".join([
+        paragraph(f"{job.id}: {job.label}"),
+        paragraph(f"{job.state}{f': {job.error}' if job.error else ''}", indent=2),
+        paragraph(f"{progress.share:.0%} done{f', {progress.text}' if progress.text else ''}{remaining}", indent=2),
+        f"  submitted {created}, kept in {printable(job.folder)}",
+        *(paragraph(line, indent=2) for line in _specification_lines(job)),
+        f"  {len(finished)} of {len(job.specification.steps)} steps finished",
+        *(paragraph(f"{name}{_outcome(job, name)}", indent=4) for name in finished),
+        *(["  the end of its log:", *(paragraph(line, indent=4) for line in job.log_tail(10))] if job.log_tail() else ()),
+    ])  # fmt: skip
+
+
+def left(job: jobs.Job) -> str | None:
+    """The remaining time as "2:05 min"; None where it is not known."""
+    return jobs.duration(job.progress.remaining)
+
+
+def _specification_lines(job: jobs.Job) -> list[str]:
+    spec = job.specification
+    if isinstance(spec, jobs.Compare):
+        limits = [f"{name} {value}" for name, value in (("limit", spec.limit), ("val-limit", spec.val_limit)) if value]
+        choices, about = spec.methods, [f"{spec.split} split", *limits]
+    else:
+        scale = "chosen by the job" if spec.scale is None else f"{spec.scale:g}"
+        choices, about = (spec.method,), [f"α {scale}", f"into {spec.out}", *(["delta only"] if spec.delta_only else [])]
+    settings = [f"{c.slug}{f' ({parameters_text(c.parameters)})' if c.parameters else ''}" for c in choices]
+    return [f"{spec.kind} on {spec.set}: {', '.join(about)}", f"methods: {', '.join(settings)}"]
+
+
+def _outcome(job: jobs.Job, name: str) -> str:
+    row = job.rows().get(name)
+    if row is None:
+        return ""
+    return f" failed: {row.error}" if row.error else f" {percent(row.evaluation.mean)} % on average"
