@@ -48,12 +48,12 @@ def run(args: argparse.Namespace) -> int:
     if args.quick:
         args.limit = QUICK_IMAGES if args.limit is None else args.limit
         parameters = {slug: {**method(slug).quick, **parameters.get(slug, {})} for slug in (AVERAGE, *slugs)}
-    if args.background:
-        return in_background(args, slugs, parameters)
     with Progress() as progress:
         bench = named_zoo(args.zoo, progress).bench
         skipped = fitting_methods(bench.vectors, bench)[1] if args.methods == ALL else {}
         slugs = [slug for slug in slugs if slug not in skipped]
+        if args.background:
+            return _submit(args, slugs, parameters)
         found = compare(bench, slugs, parameters, limit=args.limit, val_limit=val_limit(args), diagnosed=args.diagnose,
                         progress=progress)  # fmt: skip
     if export(args, found):
@@ -62,22 +62,6 @@ def run(args: argparse.Namespace) -> int:
         print_json({"zoo": args.zoo, **found.to_dict(), "skipped": skipped})
     else:
         print("\n".join([as_text(args.zoo, found), *(f"{slug} was left out: it {reason}." for slug, reason in skipped.items())]))
-    return 0
-
-
-def in_background(args: argparse.Namespace, slugs: list[str], parameters: dict[str, dict[str, Any]]) -> int:
-    """Queue the same comparison and say under which id."""
-    if args.csv or args.markdown:
-        raise InputError("expected --csv and --markdown without --background: the job's rows are not there yet")
-    with Progress() as progress:
-        bench = named_zoo(args.zoo, progress).bench
-    skipped = fitting_methods(bench.vectors, bench)[1] if args.methods == ALL else {}
-    job = jobs.submit({
-        "kind": "compare", "set": args.zoo, "limit": args.limit, "val_limit": val_limit(args), "diagnosed": args.diagnose,
-        "methods": [{"slug": slug, "parameters": parameters.get(slug, {})} for slug in slugs if slug not in skipped],
-    })  # fmt: skip
-    about = {"id": job.id, "label": job.label, "folder": str(job.folder), "skipped": skipped}
-    print_json(about) if args.json else print(job.id)
     return 0
 
 
@@ -96,6 +80,8 @@ def check_exports(args: argparse.Namespace) -> None:
     """Files that cannot be written are refused before the work, and so are two documents for one stdout."""
     if [args.csv, args.markdown].count(STDOUT) + args.json > 1:
         raise InputError("expected at most one of --json, --csv - and --markdown - to print, got several")
+    if args.background and (args.csv or args.markdown):
+        raise InputError("expected --csv and --markdown without --background, which has no table yet, got both")
     for path in (args.csv, args.markdown):
         if path not in (None, STDOUT):
             check_target(Path(path))
@@ -111,6 +97,15 @@ def export(args: argparse.Namespace, found: Comparison) -> bool:
         elif path is not None:
             write_text(Path(path), form(found))
     return printed
+
+
+def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, dict[str, Any]]) -> int:
+    """The same comparison as a job; it goes on when this command has ended."""
+    chosen = [{"slug": slug, "parameters": parameters.get(slug, {})} for slug in dict.fromkeys(slugs)]
+    job = jobs.submit({"kind": "compare", "set": args.zoo, "methods": chosen, "limit": args.limit,
+                       "val_limit": val_limit(args), "diagnosed": args.diagnose})  # fmt: skip
+    print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
+    return 0
 
 
 def chosen_methods(text: str) -> list[str]:

@@ -18,7 +18,7 @@ def test_every_method_is_shown_with_its_formula_and_parameters(folder: Path, ope
     assert not app.exception and not app.error
     overview = app.dataframe[0].value
     assert list(overview["method"]) == [m.title for m in methods().values()]
-    assert [e.label for e in app.expander] == list(overview["method"])
+    assert [e.label for e in app.main.expander] == list(overview["method"])
     assert [f.value.strip("$\n ") for f in app.latex] == [m.formula for m in methods().values()]
     shown = {name.replace("\\", "") for table in app.table for name in table.value["name"]}
     assert shown == {name for m in methods().values() for name in m.parameters}
