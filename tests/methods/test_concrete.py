@@ -17,9 +17,9 @@ from dcmerge.methods.concrete import learned_mask, rescaled, sampled_mask
 from tests.builders import relative_error, tiny_bench
 from tests.methods.builders import entropy_gradients, first_step, merged_on
 
-#: One step on all 15 validation images.
+#: One step on 5 of the 15 validation images, so that its two batches share none.
 TRAINING = {
-    "temperature": 0.5, "final": "continuous", "iterations": 1, "learning_rate": 0.3, "inner_rate": 0.05, "batch": 15,
+    "temperature": 0.5, "final": "continuous", "iterations": 1, "learning_rate": 0.3, "inner_rate": 0.05, "batch": 5,
     "images": "val", "seed": 4,
 }  # fmt: skip
 MATRIX = "visual.transformer.resblocks.1.mlp.c_fc.weight"
@@ -151,14 +151,14 @@ def assert_masks(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 
 
 def test_a_step_with_fixed_coefficients_is_adams_through_the_mask(bench: Bench, stacks: dict) -> None:
-    images = list(zip(range(2), Calibration(bench).batches(15, seed=4), strict=False))[1][1]
+    images = list(zip(range(2), Calibration(bench).batches(5, seed=4), strict=False))[1][1]
     found = learned_mask(Calibration(bench), stacks, 0.3, by_coefficients=False, **TRAINING)
     assert_masks(found, one_step_by_hand(bench, stacks, torch.full((len(stacks), 2), 0.3), images))
 
 
 def test_a_step_with_moving_coefficients_sees_them_as_constants(bench: Bench, stacks: dict) -> None:
     """First the coefficients move by the inner rate against the sign of their gradient, the mask held; then the mask does."""
-    inner, outer = (images for _, images in zip(range(2), Calibration(bench).batches(15, seed=4), strict=False))
+    inner, outer = (images for _, images in zip(range(2), Calibration(bench).batches(5, seed=4), strict=False))
     masks = samples(stacks, {name: torch.zeros(D.shape[1:]) for name, D in stacks.items()}, seeded(4))
     own = {name: m / m.mean() * stacks[name] for name, m in masks.items()}
     G = entropy_gradients(bench, {name: 0.3 * D.sum(dim=0) for name, D in own.items()}, inner)
@@ -186,7 +186,7 @@ def test_learned_masks_make_the_merge_surer_than_those_at_the_start(bench: Bench
 
 
 def test_afterwards_every_task_has_a_coefficient_of_its_own_on_the_mask(bench: Bench, stacks: dict) -> None:
-    how = {"start": 0.3, "stage": "adamerging", "iterations": 3, "batch": 15, "seed": 4, "learning_rate": 0.3, "inner_rate": 0.05}
+    how = {"start": 0.3, "stage": "adamerging", "iterations": 3, "batch": 5, "seed": 4, "learning_rate": 0.3, "inner_rate": 0.05}
     found = merged_on(bench, "concrete", how)
     masks = learned_mask(Calibration(bench), stacks, 0.3, by_coefficients=True, **TRAINING | {"iterations": 3})
     parts = (masks[MATRIX] * stacks[MATRIX]).flatten(1).double()
