@@ -77,12 +77,10 @@ def _alpha_control(chosen: Method) -> float:
     key, found = f"{chosen.slug}.alpha", st.session_state.setdefault(_FOUND, {}).pop(chosen.slug, None)
     if found is not None:
         choose(key, found)
-    if chosen.fixed_scale:
-        st.caption(f"α = {chosen.usual_scale:g}: {chosen.fixed_scale}.")
-        return chosen.usual_scale
     highest = max(5.0, found or 0.0, st.session_state.get(key, 0.0))
     return remembered(st.slider, "Scale α", key=key, default=chosen.usual_scale, min_value=0.0, max_value=highest, step=0.05,
-                      help="How far to go along the merged task vector: 0 is the base.")  # fmt: skip
+                      help="How far to go along the merged task vector: 0 is the base."
+                      + (f" Comparisons keep it at {chosen.usual_scale:g}: {chosen.fixed_scale}." if chosen.fixed_scale else ""))
 
 
 def _variant(page: Page, chosen: Method) -> str:

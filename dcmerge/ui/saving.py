@@ -22,28 +22,40 @@ def save_card(page: Page, choice: Choice) -> None:
         size = sum(info.nbytes for info in page.models.vectors.base.infos.values()) if page.models.vectors.base else 0
         st.markdown("The merged model in the base's own names and dtypes, with its recipe (inputs and their hashes, method, "
                     "parameters, α and where it came from) in the file's metadata.")  # fmt: skip
+        task = _task(page, choice)
         if size and size <= _DOWNLOAD_LIMIT:
-            name = f"{choice.method.slug}-alpha-{choice.scale.value:g}.safetensors"
-            st.download_button("Save merged model", data=lambda: _file(page, choice), file_name=name, icon=":material/download:",
-                               mime="application/octet-stream", on_click="ignore",
+            whose = f"-{task}" if task else ""
+            name = f"{choice.method.slug}{whose}-alpha-{choice.scale.value:g}.safetensors"
+            st.download_button("Save merged model", data=lambda: _file(page, choice, task), file_name=name,
+                               icon=":material/download:", mime="application/octet-stream", on_click="ignore",
                                help=f"safetensors, about {size / 1e6:.0f} MB")  # fmt: skip
         else:
             st.info("Too large for a browser download: run the command below.", icon=":material/info:")
         st.caption("The same merge on the command line:")
-        st.code(_command(page, choice), language="bash", wrap_lines=True)
+        st.code(_command(page, choice, task), language="bash", wrap_lines=True)
 
 
-def _file(page: Page, choice: Choice) -> bytes:
+def _task(page: Page, choice: Choice) -> str | None:
+    """Whose model is saved, where the method makes one for each task."""
+    if not choice.method.modules:
+        return None
+    titles = page.models.task_titles
+    return st.selectbox("Whose model", list(titles), key="save.task", format_func=titles.get,
+                        help="This method makes a model for each task; a file holds one of them.")  # fmt: skip
+
+
+def _file(page: Page, choice: Choice, task: str | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "merged.safetensors"
         merged = merged_once(page.models, choice.method.slug, choice.parameters)
-        merged.save(path, scale=choice.scale.value, scale_origin=choice.scale.origin)
+        merged.save(path, scale=choice.scale.value, scale_origin=choice.scale.origin, task=task)
         return path.read_bytes()
 
 
-def _command(page: Page, choice: Choice) -> str:
+def _command(page: Page, choice: Choice, task: str | None) -> str:
     defaults = choice.method.defaults()
     changed = [f"--set {n}={value_text(v)}" for n, v in choice.parameters.items() if v != defaults[n]]
     source = f"--zoo {page.models.name}" if page.models.bench else "--base … --expert NAME=…"
+    changed += [f"--task {task}"] if task else []
     return " ".join(["python -m dcmerge merge", source, f"--method {choice.method.slug}", *changed,
                      f"--scale {choice.scale.value:g}", "--out merged.safetensors"])  # fmt: skip

@@ -130,7 +130,7 @@ def test_the_alignment_page_shows_another_task_side_and_method(folder: Path, ope
     assert not app.exception and any("at least one method" in text for text in texts(app))
 
 
-@pytest.mark.parametrize("slug", [s for s, m in methods().items() if "lora" not in m.needs and m.experts is None])
+@pytest.mark.parametrize("slug", [s for s, m in methods().items() if not {"lora", "images"} & set(m.needs) and not m.experts])
 def test_every_method_brings_its_own_controls(folder: Path, open_page: Open, slug: str) -> None:
     app = open_page(MERGE, set=f"folder:{folder.name}", method=slug)
     assert not app.exception and not app.error
@@ -138,7 +138,7 @@ def test_every_method_brings_its_own_controls(folder: Path, open_page: Open, slu
         widget.key for kind in ("slider", "selectbox", "number_input", "toggle") for widget in getattr(app.main, kind)
     }
     own = {f"{slug}.{name}" for name in methods()[slug].parameters if name not in ("smoothing", "rho")}
-    assert drawn == {"method", f"{slug}.alpha"} | own
+    assert drawn == {"method", f"{slug}.alpha"} | own | ({"save.task"} if methods()[slug].modules else set())
     assert any(methods()[slug].idea in text for text in texts(app))
     assert any(f"--method {slug}" in code.value for code in app.code)
     assert app.get("download_button")
