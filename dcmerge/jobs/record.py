@@ -94,8 +94,10 @@ class Job:
     def state(self) -> State:
         if self.told_state is not State.RUNNING or held(self.lock):
             return self.told_state
-        # It may have ended between the two looks.
-        return State.INTERRUPTED if self.told_state is State.RUNNING else self.told_state
+        if self.told_state is not State.RUNNING:  # it ended between the two looks
+            return self.told_state
+        # Whoever was asked to stop and is gone has stopped, though nobody has written it down yet.
+        return State.CANCELLED if self.cancel_marker.exists() else State.INTERRUPTED
 
     @property
     def queued_at(self) -> float:
