@@ -65,7 +65,7 @@ def adamerging(
     plus_plus: Annotated[
         bool, Flag("AdaMerging++", "Of every task vector only the largest 20 % of entries that agree on a sign, as in TIES.")
     ] = False,
-    start: Annotated[float | None, START] = 0.3,
+    start: Annotated[float | None, START] = 0.2,
     clamp: Annotated[bool, Flag("Keep in [0, 1]", "Coefficients stay between 0 and 1, as in the authors' code.")] = True,
     iterations: Annotated[int, STEPS] = 100,
     learning_rate: Annotated[float, RATE] = 1e-2,
@@ -73,5 +73,9 @@ def adamerging(
     images: Annotated[str, SPLIT] = "val",
     seed: Annotated[int, SEED] = 0,
 ) -> Tensor:  # fmt: skip
-    """Σ_t λ_t^l D_t. The authors take 500 steps at a rate of 0.001 from 0.3, on the test images."""
+    """Σ_t λ_t^l D_t. The authors take 500 steps at a rate of 0.001 from 0.3, on the test images.
+
+    The start decides much in few steps: on the demo's validation images 100 of them end at 61.4 % from 0.1, 64.0 % from 0.2 and
+    58.6 % from 0.3, where Task Arithmetic has 61.5, 60.1 and 54.6 %.
+    """
     return prepared[layer.name].to(layer.dtype)

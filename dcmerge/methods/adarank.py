@@ -20,8 +20,9 @@ from dcmerge.methods.registry import merging_method
 
 #: Logits of components that are kept or dropped at the start, and what they are divided by before the sigmoid.
 _KEPT, _DROPPED, TEMPERATURE = 0.1, -0.1, 10.0
-#: Coefficients at the start, and CART's share of kept components, as published for eight tasks; TSV-M's own α is 1.
-_STARTS, _CART_SHARE = {"task_arithmetic": 0.3, "cart": 2.3, "tsv_m": 1.0}, 0.16
+#: Coefficients at the start: CART's, with its share of kept components, as published for eight tasks; TSV-M's own α is 1; the
+#: sum's as AdaMerging's here.
+_STARTS, _CART_SHARE = {"task_arithmetic": 0.2, "cart": 2.3, "tsv_m": 1.0}, 0.16
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +156,7 @@ def adarank(
     ] = "task_arithmetic",
     start: Annotated[
         float | None, Number("Start", "Coefficients at the beginning.", 0, 100, 0.05, soft_high=3,
-                             auto="task_arithmetic: 0.3, cart: 2.3, tsv_m: 1")
+                             auto="task_arithmetic: 0.2 (the paper: 0.3), cart: 2.3, tsv_m: 1")
     ] = None,
     share: Annotated[
         float | None, Number("Kept at the start", "Share of each task's components.", 0, 1, 0.01, auto="cart: 0.16; else all")
