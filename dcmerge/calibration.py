@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,8 +70,8 @@ class Calibration:
     def picks(self, size: int, split: str = "val", seed: int = 0) -> Iterator[dict[str, Tensor]]:
         """Without end: places of one batch of every task, in a new random order of its images every time round."""
         streams = {
-            task: _stream(len(self._all_images(task, split)), size, torch.Generator().manual_seed(seed + place))
-            for place, task in enumerate(self.bench.vectors.tasks)
+            task: _stream(len(self._all_images(task, split)), size, generator_of(task, seed))
+            for task in self.bench.vectors.tasks
         }
         while True:
             yield {task: next(stream) for task, stream in streams.items()}
@@ -124,6 +125,11 @@ class Calibration:
                 key, lambda task=task: layer_inputs(self.encoder, weights(task), self.images(task, count, split, seed))
             )
         return found
+
+
+def generator_of(task: str, seed: int) -> torch.Generator:
+    """Random numbers of one task, the same whichever other tasks there are."""
+    return torch.Generator().manual_seed(seed + zlib.crc32(task.encode()))
 
 
 def _stream(count: int, size: int, draw: torch.Generator) -> Iterator[Tensor]:

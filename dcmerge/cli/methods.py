@@ -7,7 +7,7 @@ from typing import Any
 
 from dcmerge.cli.options import Commands, Parser, add_command
 from dcmerge.cli.output import paragraph, print_json
-from dcmerge.methods import Method, methods
+from dcmerge.methods import NEEDS, Method, methods
 from dcmerge.methods.declare import Choice, Declared, Number, value_text
 
 
@@ -51,7 +51,8 @@ def as_text(method: Method) -> str:
     lines = [
         f"{method.slug}: {method.title}",
         paragraph(method.idea, indent=2, hanging=0),
-        f"  needs {', '.join(method.needs)}; returns {method.returns}; usual α {method.usual_scale:g}",
+        paragraph(f"needs {', '.join(NEEDS[need] for need in method.needs)}; returns {method.returns}; usual α "
+                  f"{method.usual_scale:g}", indent=2),
         paragraph(f"source: {method.source}", indent=2),
         paragraph(f"formula: {method.formula}", indent=2),
     ]

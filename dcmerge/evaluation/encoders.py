@@ -91,6 +91,8 @@ class ImageEncoder:
         Differentiable in the weights and in ``edits``, which change the outputs of submodules by their names in ``visual``.
         """
         own = {name.removeprefix("visual."): weights[name].float() for name in self.shapes}
+        # Running statistics of batch norms are used, not learned.
+        own |= {name: own[name].detach() for name, _ in self.visual.named_buffers() if name in own}
         with self.turn(), self._edited(edits or {}):
             return functional_call(self.visual, own, (self.pixels(images),))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dcmerge.calibration import Calibration
+from dcmerge.errors import InputError
 from dcmerge.evaluation import TaskModule
 from dcmerge.layers import Layer
 from dcmerge.methods.adaptation import BATCH, RATE, STEPS, adapt
@@ -88,6 +89,8 @@ def _trained(
     channels: int, iterations: int, learning_rate: float, batch: int, images: str, seed: int,
 ) -> Repaired:  # fmt: skip
     bench, tasks, visual = calibration.bench, layers[0].tasks, calibration.encoder.visual
+    if not hasattr(visual, "transformer"):
+        raise InputError("intervmerge intervenes in transformer blocks, expected an image tower with such, got one without")
     deltas = scaled_merge(layers, calibration, origin, scale)
     weights = bench.merged_weights(deltas, 1.0)
     teachers = {task: calibration.embeddings_of_expert(task, images) for task in tasks}

@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
+from dcmerge.calibration import Calibration, generator_of
 from dcmerge.evaluation import TaskModule
 from dcmerge.layers import Layer
 from dcmerge.methods.adaptation import BATCH, RATE, adapt
@@ -40,8 +40,7 @@ def _trained(
     weights = bench.merged_weights(deltas, 1.0)
     students = {task: calibration.embeddings(weights, task, images) for task in tasks}
     teachers = {task: calibration.embeddings_of_expert(task, images) for task in tasks}
-    draw = torch.Generator().manual_seed(seed)
-    adapters = {task: first_adapter(students[task].shape[1], rank, draw) for task in tasks}
+    adapters = {task: first_adapter(students[task].shape[1], rank, generator_of(task, seed)) for task in tasks}
 
     def loss(picks: dict[str, Tensor]) -> Tensor:
         return distance_to_teachers(lambda task, pick: operated(students[task][pick], *adapters[task]), teachers, picks)
