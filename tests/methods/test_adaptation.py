@@ -248,7 +248,8 @@ def test_single_precision_trains_as_double_does(bench: Bench, slug: str, paramet
 
 @every_case
 def test_the_loss_falls_on_the_images_it_adapts_to(bench: Bench, slug: str, parameters: dict) -> None:
-    plan = planned(bench.vectors, slug, with_steps(slug, parameters, 12, batch=15), bench=bench)
+    faster = {"learning_rate": 0.5} if slug == "concrete" else {}  # more than the noise of its masks
+    plan = planned(bench.vectors, slug, with_steps(slug, parameters, 12, batch=15, **faster), bench=bench)
     first = plan.curve[:12]
     assert sum(first[-3:]) < sum(first[:3])
 
