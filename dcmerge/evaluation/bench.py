@@ -166,6 +166,7 @@ def choose_scale(
     bench: Bench,
     merged: Mapping[str, Delta],
     *,
+    modules: Mapping[str, TaskModule] | None = None,
     step: float = 0.1,
     last: float = 3.0,
     furthest: float = 10.0,
@@ -179,6 +180,7 @@ def choose_scale(
     Every ``coarse``-th value is tried first, then every value between the best one's neighbours: with one maximum this
     finds the grid's best at a third of the cost; ``coarse`` 1 tries them all. While the best is the last value the grid
     goes on, up to ``furthest``. Ties go to the smaller α, as in the authors' code. Test images are never looked at.
+    ``modules``: what each task adds, where a method makes such parts.
     """
     tried: dict[int, float] = {}
 
@@ -187,8 +189,9 @@ def choose_scale(
         for done, point in enumerate(new):
             if progress:
                 progress(done / len(new), f"α = {point * step:g} on validation")
-            weights = bench.merged_weights(merged, point * step)
-            found = bench.evaluate(weights, "merged", split="val", limit=limit, cancelled=cancelled)
+            alpha = point * step
+            model = bench.model(merged, alpha, modules) if modules else bench.merged_weights(merged, alpha)
+            found = bench.evaluate(model, "merged", split="val", limit=limit, cancelled=cancelled)
             tried[point] = found.mean if found.mean_normalised is None else found.mean_normalised
         return max(sorted(tried), key=tried.__getitem__)
 

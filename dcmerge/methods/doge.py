@@ -64,7 +64,7 @@ def _scales(D: Tensor, eta: float) -> Tensor:
 
 @merging_method(
     "doge",
-    title="DOGE-TA",
+    title="DOGE",
     idea="Give every task vector one length, and add to all of them a shared correction that makes their sum answer each task's "
     "own rows as that task's vector does, without touching the directions that the tasks share.",
     formula=r"\tau=\sum_t\lambda_t(\tau_t+\Delta)\circ m_t,\quad\lambda_t=\frac{\eta}{\|\tau_t\|},"

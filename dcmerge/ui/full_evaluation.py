@@ -50,7 +50,8 @@ def full_evaluation_card(page: Page, choice: Choice) -> None:
 def _start_scale(page: Page, choice: Choice) -> None:
     def find(progress: work.Progress, cancelled: Any) -> tuple[Choice, Scale]:
         merged = merged_once(page.models, choice.method.slug, choice.parameters)
-        return choice, choose_scale(page.models.bench, merged.deltas, progress=progress, cancelled=cancelled)
+        return choice, choose_scale(page.models.bench, merged.deltas, modules=merged.modules, progress=progress,
+                                    cancelled=cancelled)  # fmt: skip
 
     work.start(_WORK, f"Choosing α for {choice.method.title}", find)
 

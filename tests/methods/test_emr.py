@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dcmerge import InputError, merge, merge_to_file
 from dcmerge.checkpoints import dense
-from dcmerge.evaluation import Bench
+from dcmerge.evaluation import Bench, choose_scale
 from dcmerge.methods.emr import elected_vector
 from dcmerge.recipe import Merged
 from tests.builders import SHAPES, full_set, lora_set, random_deltas, random_factors, random_tensors, relative_error, tiny_bench
@@ -100,6 +100,14 @@ def test_every_task_is_evaluated_with_its_own_weights(bench: Bench) -> None:
         assert found.tasks[task].expert == alone.tasks[task].expert
     other = bench.evaluate(bench.merged_weights(own_deltas(merged, "task0"), 1.0), "alone")
     assert not torch.equal(found.tasks["task1"].hits, other.tasks["task1"].hits)
+
+
+def test_a_scale_is_chosen_for_the_tasks_own_models(bench: Bench) -> None:
+    merged = merge(bench.vectors, "emr")
+    found = choose_scale(bench, merged.deltas, modules=merged.modules, step=0.5, last=1.5, furthest=1.5, coarse=1)
+    for alpha, accuracy in found.curve:
+        measured = bench.evaluate(merged.model(bench, alpha), "emr", split="val")
+        assert accuracy == (measured.mean if measured.mean_normalised is None else measured.mean_normalised)
 
 
 def test_of_one_expert_every_accuracy_is_the_experts(tmp_path: Path) -> None:
