@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python -m benchmarks [CASE ...]``, cases full layer lora memory growth svd browser (default: all).
+"""Run the benchmarks: ``python -m benchmarks [CASE ...]`` (default: all of full layer lora memory growth svd stopping browser).
 
 Each case replaces its own section of benchmarks/RESULTS.md, so that a long one can be run alone.
 """
@@ -18,6 +18,7 @@ import torch
 from benchmarks.browser import browser
 from benchmarks.cases import CASES
 from benchmarks.measuring import Row, machine
+from benchmarks.stopping import stopping
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 HEAD = """# Benchmarks
@@ -54,7 +55,7 @@ def replace_section(text: str, name: str, body: str) -> str:
 
 def main() -> None:
     """Run the chosen cases and write their sections."""
-    cases = {**CASES, "browser": browser}
+    cases = {**CASES, "stopping": stopping, "browser": browser}
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure against a plain implementation.")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(cases)} (default: all)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each candidate, in turn (default 3)")
