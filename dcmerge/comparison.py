@@ -54,7 +54,7 @@ class Row:
     """One method, or a reference ("zero-shot", "experts"). A method that failed has an ``error`` and no figures.
 
     ``peak_bytes``: how much the process grew at most while merging (see ``PeakMemory``). ``dirsim`` and ``drift`` only where
-    they were asked for.
+    they were asked for. ``curve``: the loss of every step, of methods that train.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Row:
     peak_bytes: int | None = None
     dirsim: DirSim | None = None
     drift: Drift | None = None
+    curve: tuple[float, ...] = ()
 
     @property
     def is_reference(self) -> bool:
@@ -85,6 +86,7 @@ class Row:
             "difference_to_average": asdict(self.difference) if self.difference else None,
             "seconds": asdict(self.seconds) if self.seconds else None, "peak_bytes": self.peak_bytes,
             "dirsim": asdict(self.dirsim) if self.dirsim else None, "drift": self.drift.to_dict() if self.drift else None,
+            "curve": list(self.curve),
         }  # fmt: skip
 
 
@@ -148,7 +150,7 @@ def measure(
     )
     durations = Seconds(merged_at - started, scaled_at - merged_at, time.perf_counter() - scaled_at)
     why = diagnose(bench, merged.deltas, model, split=split, limit=limit, cancelled=cancelled) if diagnosed else (None, None)
-    return Row(slug, chosen.title, values, found, evaluation, durations, None, None, peak.growth, *why)
+    return Row(slug, chosen.title, values, found, evaluation, durations, None, None, peak.growth, *why, merged.curve)
 
 
 def fixed_scale(slug: str) -> Scale | None:

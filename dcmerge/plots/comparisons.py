@@ -143,6 +143,21 @@ def drift_lines(comparison: Comparison, *, relative: bool = True) -> go.Figure:
     return figure.update_layout(legend={"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"})
 
 
+def loss_lines(comparison: Comparison) -> go.Figure:
+    """The loss of every training step, a line a method that trains; each is divided by its first one, as losses differ."""
+    figure = go.Figure()
+    for place, row in enumerate(row for row in comparison.rows if row.curve):
+        first = abs(row.curve[0]) or 1.0
+        figure.add_scatter(
+            x=list(range(1, len(row.curve) + 1)), y=[loss / first for loss in row.curve], mode="lines", name=row.title,
+            customdata=list(row.curve), hovertemplate="step %{x}: %{y:.2f} of the first, loss %{customdata:.3g}",
+            line={"color": PALETTE[place % len(PALETTE)], "width": 1.5, "dash": _DASHES[place // len(PALETTE) % len(_DASHES)]},
+        )  # fmt: skip
+    figure.update_xaxes(type="log")
+    title = "What the methods that train minimise, step by step"
+    return titled(figure, title, "step (log scale)", "loss over the first loss", 380)
+
+
 def _column_means(table: Sequence[Sequence[float]]) -> list[float]:
     return [sum(column) / len(column) for column in zip(*table, strict=True)]
 

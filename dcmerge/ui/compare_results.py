@@ -164,6 +164,12 @@ def _figures(page: Page, found: Comparison) -> None:
              "up is better, left is cheaper; points whose whiskers (95 %) overlap widely may be equally good. Methods share the "
              "experts' singular vectors, so one that needs them is far to the right only if it came first. Dotted lines are the "
              "base and the experts, the floor and the ceiling of a merge.", key="compare.cost")  # fmt: skip
+    if any(row.curve for row in measured):
+        with st.container(border=True):
+            show(plots.loss_lines(found),
+                 "a line that has become flat has learned what it can; one that still falls would go on with more steps. Losses "
+                 "are of different kinds (entropy, distance to the experts, cross-entropy, missed reward), so each starts at 1; they "
+                 "say nothing about which method is better.", key="compare.loss")  # fmt: skip
     if not any(row.drift for row in measured):
         return
     with st.container(border=True):

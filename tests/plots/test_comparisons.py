@@ -7,7 +7,7 @@ from dataclasses import replace
 import plotly.graph_objects as go
 import pytest
 
-from dcmerge.plots import accuracy_against_cost, dirsim_bars, drift_lines, normalised_map
+from dcmerge.plots import accuracy_against_cost, dirsim_bars, drift_lines, loss_lines, normalised_map
 from tests.plots.builders import TITLES, comparison
 
 
@@ -77,6 +77,14 @@ def test_more_methods_than_colours_differ_by_dash() -> None:
     many = replace(found, rows=found.rows[:2] + tuple(replace(found.rows[1], title=f"m{i}") for i in range(12)))
     looks = {(line.line.color, line.line.dash) for line in drift_lines(many).data}
     assert len(looks) == len(drift_lines(many).data)
+
+
+def test_losses_start_at_one_and_keep_their_values() -> None:
+    found = comparison()
+    rows = (found.rows[0], replace(found.rows[1], curve=(4.0, 2.0, 1.0)), *found.rows[2:])
+    (line,) = loss_lines(replace(found, rows=rows)).data
+    assert (line.name, list(line.x), list(line.y)) == ("Weight averaging", [1, 2, 3], [1.0, 0.5, 0.25])
+    assert list(line.customdata) == [4.0, 2.0, 1.0] and not loss_lines(found).data
 
 
 def test_without_a_diagnosis_the_figures_are_empty() -> None:
