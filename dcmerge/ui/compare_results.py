@@ -168,8 +168,8 @@ def _figures(page: Page, found: Comparison) -> None:
         with st.container(border=True):
             show(plots.loss_lines(found),
                  "a line that has become flat has learned what it can; one that still falls would go on with more steps. Losses "
-                 "are of different kinds (entropy, distance to the experts, cross-entropy, missed reward), so each starts at 1; they "
-                 "say nothing about which method is better.", key="compare.loss")  # fmt: skip
+                 "are of different kinds (entropy, distance to the experts, cross-entropy, missed reward), so each starts at 1; "
+                 "they say nothing about which method is better.", key="compare.loss")  # fmt: skip
     if not any(row.drift for row in measured):
         return
     with st.container(border=True):
