@@ -28,6 +28,8 @@ _ORTHONORMAL_TOLERANCE = 1e-8
 #: From this size on, a few leading vectors are worth the float32 start (``eigen.leading_eigenpairs``), even where a picture asks
 #: for the whole spectrum later: at 512 it takes half the time, at 288 three quarters, and the spectrum one half.
 _LARGE_GRAM = 512
+#: Directions whose eigenvalue is below this share of the largest are not inverted: nothing reaches them.
+_UNSEEN = 1e-10
 #: From this many columns on, a polar factor is tried in float32 first, which takes half the time. It is taken where the
 #: smallest eigenvalue of the Gram matrix is above this share of the largest, and the columns come out as orthonormal as this.
 _LARGE, _SINGLE_POLAR_TOLERANCE, _SINGLE_ORTHONORMAL = 100, 0.05, 1e-5
@@ -269,3 +271,13 @@ def frobenius_norm(delta: Tensor | LowRank) -> float:
         left, right = delta.left.double(), delta.right.double()
         return ((left.T @ left) * (right @ right.T)).sum().clamp_min(0).sqrt().item()
     return torch.linalg.vector_norm(delta.double()).item()
+
+
+def answered(B: Tensor, G: Tensor, cutoff: float = _UNSEEN) -> Tensor:
+    """B G⁺ (m, d) of a symmetric positive semidefinite G (d, d): the least X with X G = B, where the inputs reach.
+
+    The pseudo-inverse by eigendecomposition; eigenvalues up to ``cutoff`` times the largest count as zero.
+    """
+    eigenvalues, Q = torch.linalg.eigh(G)
+    seen = eigenvalues > cutoff * eigenvalues[-1].clamp_min(torch.finfo(G.dtype).tiny)
+    return (B @ Q[:, seen] / eigenvalues[seen]) @ Q[:, seen].T

@@ -1,8 +1,6 @@
 """Methods: the catalogue, with what each method needs, does and scores."""
 
-import streamlit as st
-
-from dcmerge.ui.catalogue import method_card, overview_card
+from dcmerge.ui.catalogue import catalogue_cards
 from dcmerge.ui.shell import start_page
 
 page = start_page(
@@ -13,8 +11,4 @@ page = start_page(
     with_layer=False,
 )
 
-shown = overview_card(page)
-if shown:
-    st.header("One by one")
-for method in shown:
-    method_card(page, method)
+catalogue_cards(page)

@@ -69,7 +69,7 @@ def feature_drift(
         return tuple(_task_drift(bench, of, task, split, limit, cancelled) for task in bench.tasks)
 
     base = bench.memo.get(("base drift", split, limit), lambda: rows(Model(bench.base_weights())))
-    places = (*(f"block {block}" for block in range(1, bench.encoder.depth + 1)), "features")
+    places = (*(f"block {block}" for block in range(1, bench.encoder.layers + 1)), "features")
     return Drift(tuple(bench.tasks), places, rows(model), base, limit)
 
 

@@ -136,11 +136,6 @@ class ImageEncoder:
             features.append(repair(found) if repair else found)
         return nn.functional.normalize(torch.cat(features), dim=-1)
 
-    @property
-    def depth(self) -> int:
-        """Number of transformer blocks."""
-        return len(self.visual.transformer.resblocks)
-
     @torch.inference_mode()
     def block_features(
         self,
@@ -152,7 +147,7 @@ class ImageEncoder:
     ) -> list[Tensor]:
         """The residual stream after every block, (N, tokens, width) each, and last the features that ``encode`` returns."""
         self.check(weights)
-        kept: list[list[Tensor]] = [[] for _ in range(self.depth + 1)]
+        kept: list[list[Tensor]] = [[] for _ in range(self.layers + 1)]
         heard = dict(edits or {})
         for block, own in enumerate(kept[:-1]):
             name = f"transformer.resblocks.{block}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from dcmerge.calibration import Calibration, LayerInputs
@@ -15,9 +14,6 @@ SPLIT = Choice("Images", "val: the validation images. test: the unlabeled test i
                "use; α and everything else is still chosen on validation.", ("val", "test"))  # fmt: skip
 EXEMPLARS = Number("Exemplars", "Unlabeled images a task, drawn at random.", 1, 100000, 1, integer=True, soft_high=300)
 SEED = Number("Seed", "Which images are drawn, and in which order.", 0, 2**31 - 1, 1, integer=True, soft_high=100)
-
-#: Directions in which the inputs have less than this share of the largest second moment are taken as not seen.
-CUTOFF = 1e-10
 
 Inputs = Mapping[str, LayerInputs]
 
@@ -44,13 +40,3 @@ def as_linear(name: str, D: Tensor) -> Tensor:
 def from_linear(name: str, merged: Tensor, shape: tuple[int, ...]) -> Tensor:
     """``as_linear`` undone for one matrix."""
     return (merged.T if is_transposed(name) else merged).reshape(shape)
-
-
-def answered(B: Tensor, G: Tensor, cutoff: float = CUTOFF) -> Tensor:
-    """B G⁺ (m, d) of a symmetric positive semidefinite G (d, d): the least X with X G = B, where the inputs reach.
-
-    The pseudo-inverse by eigendecomposition; eigenvalues up to ``cutoff`` times the largest count as zero.
-    """
-    eigenvalues, Q = torch.linalg.eigh(G)
-    seen = eigenvalues > cutoff * eigenvalues[-1].clamp_min(torch.finfo(G.dtype).tiny)
-    return (B @ Q[:, seen] / eigenvalues[seen]) @ Q[:, seen].T

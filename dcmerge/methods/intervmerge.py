@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from dcmerge.calibration import Calibration
-from dcmerge.errors import InputError
 from dcmerge.evaluation import TaskModule
 from dcmerge.layers import Layer
 from dcmerge.methods.adaptation import BATCH, RATE, STEPS, adapt
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.from_images import SEED, SPLIT
 from dcmerge.methods.registry import merging_method
-from dcmerge.methods.repaired import ORIGIN, SCALE, Repaired, modules_of, scaled_merge
+from dcmerge.methods.repaired import ORIGIN, SCALE, Repaired, distance_to_teachers, modules_of, scaled_merge
 
 #: The output of a block's attention, before it is added to the stream: open_clip calls it so.
 _PLACE = "transformer.resblocks.{}.ls_1"
@@ -88,21 +87,19 @@ def _trained(
     layers: Sequence[Layer], *, calibration: Calibration, origin: str, scale: float | None, variant: str, rank: int,
     channels: int, iterations: int, learning_rate: float, batch: int, images: str, seed: int,
 ) -> Repaired:  # fmt: skip
-    bench, tasks, visual = calibration.bench, layers[0].tasks, calibration.encoder.visual
-    if not hasattr(visual, "transformer"):
-        raise InputError("intervmerge intervenes in transformer blocks, expected an image tower with such, got one without")
+    bench, tasks, encoder = calibration.bench, layers[0].tasks, calibration.encoder
+    count = encoder.layers  # first: it raises for encoders without blocks
     deltas = scaled_merge(layers, calibration, origin, scale)
     weights = bench.merged_weights(deltas, 1.0)
     teachers = {task: calibration.embeddings_of_expert(task, images) for task in tasks}
-    count, width = len(visual.transformer.resblocks), visual.class_embedding.shape[0]
+    width = encoder.visual.class_embedding.shape[0]
     blocks = _created(variant, count, len(tasks), width, rank, channels, torch.Generator().manual_seed(seed))
     edits = {_PLACE.format(b): partial(_all_tasks, block, len(tasks)) for b, block in enumerate(blocks)}
 
     def loss(picks: dict[str, Tensor]) -> Tensor:
         pictures = torch.cat([bench.split(task, images, None).images[pick] for task, pick in picks.items()])
-        wanted = torch.stack([teachers[task][pick] for task, pick in picks.items()])
-        z = calibration.encoder.forward(weights, pictures, edits).unflatten(0, (len(tasks), -1))
-        return (z - wanted).abs().mean(dim=(1, 2)).sum()
+        z = dict(zip(picks, encoder.forward(weights, pictures, edits).chunk(len(picks)), strict=True))
+        return distance_to_teachers(lambda task, pick: z[task], teachers, picks)
 
     adapt(calibration, [part for block in blocks for part in block.parts], loss, calibration.picks(batch, images, seed),
           iterations=iterations, learning_rate=learning_rate, what="learning interventions")  # fmt: skip

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dcmerge.layers import Layer
-from dcmerge.methods.from_images import EXEMPLARS, SEED, SPLIT, Inputs, answered, as_linear, from_linear, inputs_of_experts
+from dcmerge.linalg import answered
+from dcmerge.methods.from_images import EXEMPLARS, SEED, SPLIT, Inputs, as_linear, from_linear, inputs_of_experts
 from dcmerge.methods.registry import merging_method
 from dcmerge.task_vectors import Delta
 

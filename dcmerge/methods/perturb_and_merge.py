@@ -14,6 +14,7 @@ from dcmerge.errors import InputError
 from dcmerge.evaluation import LOGIT_SCALE, Split
 from dcmerge.layers import Layer
 from dcmerge.methods.declare import Choice, Number
+from dcmerge.methods.opcm import arrival
 from dcmerge.methods.registry import merging_method
 
 #: Share of a task's progress that its training takes; the rest is its Fisher information.
@@ -152,10 +153,7 @@ def _sequence(
     epsilon: float, probability: float, **training: float,
 ) -> dict[str, Tensor]:  # fmt: skip
     """θ̂_T as deltas of the trained projections."""
-    tasks, bench = list(layers[0].tasks), calibration.bench
-    if order == "random":
-        draw = torch.Generator().manual_seed(seed)
-        tasks = [tasks[place] for place in torch.randperm(len(tasks), generator=draw)]
+    tasks, bench = arrival(layers[0].tasks, seed if order == "random" else None), calibration.bench
     rows = KeyValueRows(bench.base_weights(), _projections(layers))
     theta, curvature = torch.zeros(rows.size), Curvature(torch.zeros(rows.size), torch.zeros(rows.size))
     for done, task in enumerate(tasks):

@@ -25,8 +25,8 @@ _METHODS: dict[str, Method] = {}
 
 #: What a method can ask for, in words. "task": the task of an image must be known at inference.
 NEEDS = {
-    "weights": "weights", "base": "the base's weights", "lora": "LoRA factors", "images": "unlabeled images",
-    "labels": "labels", "training": "training", "task": "the task at inference",
+    "weights": "the experts' weights", "base": "the base's own weights", "lora": "LoRA adapters as experts",
+    "images": "unlabeled images", "labels": "labels", "training": "time to train", "task": "the task of every image",
 }  # fmt: skip
 #: Optional extras of the package, with the modules that each brings.
 EXTRAS = {"rl": ("gymnasium", "stable_baselines3")}

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from dcmerge.layers import Layer
+from dcmerge.linalg import answered
 from dcmerge.methods.adam import ITERATIONS, descended
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
-
-#: Directions whose eigenvalue is below this share of the largest are not inverted.
-_CUTOFF = 1e-10
 
 
 @merging_method(
@@ -40,7 +38,7 @@ def wudi(
     D = layer.dense_deltas()
     A, B = _quadratic(D)
     if solver == "exact":
-        return _minimum(A, B).to(D.dtype)
+        return answered(B, A).to(D.dtype)  # τ* = (ΣD_tA_t)(ΣA_t)⁺
     A, B = A.to(D.dtype), B.to(D.dtype)
     return descended(D.sum(dim=0), lambda tau: 2 * (tau @ A - B), iterations, learning_rate)
 
@@ -56,10 +54,3 @@ def _quadratic(D: Tensor) -> tuple[Tensor, Tensor]:
             A += own
             B += delta @ own
     return A, B
-
-
-def _minimum(A: Tensor, B: Tensor) -> Tensor:
-    """τ* = (ΣD_tA_t)(ΣA_t)⁺ by a symmetric eigendecomposition."""
-    eigenvalues, Q = torch.linalg.eigh(A)
-    present = eigenvalues > _CUTOFF * eigenvalues[-1].clamp_min(1e-300)
-    return (B @ Q[:, present] / eigenvalues[present]) @ Q[:, present].T

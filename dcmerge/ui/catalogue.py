@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from dcmerge.methods import Method, fitting_methods, methods
+from dcmerge.methods import NEEDS, Method, fitting_methods, methods
 from dcmerge.methods.declare import Declared, value_text
 from dcmerge.methods.reported import FAMILIES, Reported, reported
 from dcmerge.ui.shell import Page
@@ -16,22 +16,23 @@ from dcmerge.ui.text import hundredfold, percent, plain
 from dcmerge.ui.view import remembered
 from dcmerge.zoo.results import COMMAND, DemoResults, demo_results
 
-#: What a method may need, in words.
-NEEDS = {
-    "weights": "the experts' weights",
-    "base": "the base's own weights",
-    "lora": "LoRA adapters as experts",
-    "images": "unlabeled images",
-    "training": "time to train",
-    "task": "the task of every image",
-}
 _MODEL = "ViT-B/32"
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 
 
-def overview_card(page: Page) -> list[Method]:
+def catalogue_cards(page: Page) -> None:
+    """The overview, then every method that it shows."""
+    ours = demo_results()  # read once: every card below has numbers of it
+    shown = overview_card(page, ours)
+    if shown:
+        st.header("One by one")
+    for method in shown:
+        method_card(page, method, ours)
+
+
+def overview_card(page: Page, ours: DemoResults | None) -> list[Method]:
     """The filter and one row a method; returns the methods that are shown."""
-    known, (fitting, obstacles), ours = methods(), fitting_methods(page.models.vectors, page.models.bench), _ours()
+    known, (fitting, obstacles) = methods(), fitting_methods(page.models.vectors, page.models.bench)
     with st.container(border=True):
         left, right = st.columns([2, 1], vertical_alignment="bottom")
         with left:
@@ -54,13 +55,9 @@ def _needs_filter(known: Mapping[str, Method]) -> set[str]:
     other = sorted({need for method in known.values() for need in method.needs} - {"weights"})
     have = remembered(
         st.multiselect, "Besides the experts' weights I have", key="needs", default=other, options=other,
-        format_func=lambda need: NEEDS.get(need, need), help="Methods that need anything else are left out.",
+        format_func=NEEDS.get, help="Methods that need anything else are left out.",
     )  # fmt: skip
     return {"weights", *have}
-
-
-def _ours() -> DemoResults | None:
-    return demo_results()
 
 
 def _overview_row(method: Method, obstacles: Mapping[str, str], ours: DemoResults | None) -> dict[str, Any]:
@@ -98,7 +95,7 @@ def _reading(ours: DemoResults | None) -> str:
             "of the methods, not the numbers. Click a column's name to sort.")  # fmt: skip
 
 
-def method_card(page: Page, method: Method) -> None:
+def method_card(page: Page, method: Method, ours: DemoResults | None) -> None:
     """One method: idea, formula, needs, parameters, source, and numbers."""
     with st.expander(method.title):
         left, right = st.columns([3, 2])
@@ -106,12 +103,12 @@ def method_card(page: Page, method: Method) -> None:
         left.latex(method.formula)
         _facts(right, page, method)
         _parameters(method)
-        _numbers(method)
+        _numbers(method, ours)
 
 
 def _facts(place: Any, page: Page, method: Method) -> None:
     link, obstacle = _link(method), method.obstacle(page.models.vectors, page.models.bench)
-    place.markdown(f"**Needs** {', '.join(NEEDS.get(need, need) for need in method.needs)}; **returns** {method.returns}")
+    place.markdown(f"**Needs** {', '.join(NEEDS[need] for need in method.needs)}; **returns** {method.returns}")
     place.markdown(f"**Source** {f'[{plain(method.source)}]({link})' if link else plain(method.source)}")
     place.markdown(f"**Slug** `{method.slug}`; usual α = {method.usual_scale:g}")
     if obstacle:
@@ -156,9 +153,9 @@ def _parameter_row(declared: Declared) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _numbers(method: Method) -> None:
+def _numbers(method: Method, ours: DemoResults | None) -> None:
     st.markdown("**Numbers**: mean top-1 accuracy over the tasks")
-    _demo_numbers(method)
+    _demo_numbers(method, ours)
     rows = [_reported_row(entry) for entry in reported(method.slug)]
     if not rows:
         st.caption("No reported number on CLIP's 8, 14 or 20 tasks is confirmed by a primary source.")
@@ -176,8 +173,7 @@ def _numbers(method: Method) -> None:
     st.caption("**Checkpoints** (compare only rows of one family): " + "; ".join(f"{f}: {FAMILIES[f]}" for f in families) + ".")
 
 
-def _demo_numbers(method: Method) -> None:
-    ours = _ours()
+def _demo_numbers(method: Method, ours: DemoResults | None) -> None:
     measured = ours.rows.get(method.slug) if ours else None
     if measured is None:
         st.caption(f"On the demo: not measured. Make the numbers with `{COMMAND}`.")

@@ -9,9 +9,8 @@ import streamlit as st
 
 from dcmerge import exports, plots
 from dcmerge.comparison import Comparison
-from dcmerge.methods import methods
+from dcmerge.methods import NEEDS, methods
 from dcmerge.ui import comparing
-from dcmerge.ui.catalogue import NEEDS
 from dcmerge.ui.charts import show
 from dcmerge.ui.compare_setup import SHOWN
 from dcmerge.ui.shell import Page
@@ -84,7 +83,7 @@ def _filtered(found: Comparison | None) -> Comparison | None:
     if not other:
         return found
     allowed = remembered(st.multiselect, "Data needed besides the experts' weights", key="allowed", default=other, options=other,
-                         format_func=lambda need: NEEDS.get(need, need),
+                         format_func=NEEDS.get,
                          help="Methods that need anything else are hidden.")  # fmt: skip
     rows = [row for row in found.rows if needs.get(row.name, set()) <= {"weights", *allowed}]
     return replace(found, rows=tuple(rows))
