@@ -17,8 +17,8 @@ from dcmerge.cache import Memo, Store
 from dcmerge.checkpoints import dense
 from dcmerge.layers import Layer, layer_of
 from dcmerge.linalg import truncated_svd
+from dcmerge.merging import merge
 from dcmerge.methods.dc_merge import dc_merge
-from dcmerge.recipe import merge
 from dcmerge.task_vectors import TaskVectors
 
 TASKS = 8

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measuring import peak_resident_bytes
-from dcmerge.recipe import merge_to_file
+from dcmerge.merging import merge_to_file
 from dcmerge.task_vectors import TaskVectors, predicted_peak_bytes
 
 

@@ -7,8 +7,9 @@
 """
 
 from dcmerge.errors import Cancelled, IncompatibleSet, InputError
+from dcmerge.merging import Merged, merge, merge_to_file
 from dcmerge.methods import methods
-from dcmerge.recipe import Merged, Recipe, merge, merge_to_file
+from dcmerge.recipe import Recipe
 from dcmerge.task_vectors import TaskVectors
 
 __all__ = ["Cancelled", "IncompatibleSet", "InputError", "Merged", "Recipe", "TaskVectors", "merge", "merge_to_file", "methods"]

@@ -21,9 +21,10 @@ from dcmerge.evaluation import (
     choose_scale,
     paired_difference,
 )
+from dcmerge.merging import merge
 from dcmerge.methods import method
 from dcmerge.peak import PeakMemory
-from dcmerge.recipe import check_scale, merge
+from dcmerge.recipe import check_scale
 
 Progress = Callable[[float, str], None]
 IsCancelled = Callable[[], bool]

@@ -17,7 +17,8 @@ from torch import Tensor
 
 import dcmerge
 from dcmerge import Cancelled, InputError, TaskVectors, merge, merge_to_file
-from dcmerge.recipe import METADATA_KEY, Merged, Recipe, check_scale
+from dcmerge.merging import Merged
+from dcmerge.recipe import METADATA_KEY, Recipe, check_scale
 from tests.builders import SHAPES, full_set, lora_set, random_deltas, random_factors, random_tensors, write
 
 BASE = random_tensors(0)

@@ -21,9 +21,10 @@ from dcmerge.cli.options import (
 )
 from dcmerge.cli.output import Progress, paragraph, print_json, seconds, size
 from dcmerge.errors import InputError
+from dcmerge.merging import merge_to_file
 from dcmerge.methods import method
 from dcmerge.methods.declare import Number
-from dcmerge.recipe import check_scale, merge_to_file
+from dcmerge.recipe import check_scale
 from dcmerge.task_vectors import TaskVectors
 
 SUFFIX = ".safetensors"

@@ -18,9 +18,9 @@ from dcmerge.jobs.journal import Journal
 from dcmerge.jobs.record import Job, State, read_job
 from dcmerge.jobs.rows import from_plain
 from dcmerge.jobs.specification import Compare, Merge, checked_target
+from dcmerge.merging import Merged, merge, merge_to_file
 from dcmerge.methods import method
 from dcmerge.model_sets import ModelSet, open_set_by_name
-from dcmerge.recipe import Merged, merge, merge_to_file
 
 #: Seconds between two notes of progress: the first, and the last one of a long job, whose journal shall stay small.
 _OFTEN, _SELDOM = 0.5, 5.0

@@ -18,7 +18,7 @@ from dcmerge.cache import Store, content_key, default_store
 from dcmerge.checkpoints import LowRank
 from dcmerge.errors import InputError
 from dcmerge.layers import layer_of
-from dcmerge.recipe import merge
+from dcmerge.merging import merge
 from dcmerge.task_vectors import TaskVectors
 from tests.builders import full_set, lora_set, random_deltas
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from dcmerge import jobs
+from dcmerge.merging import merge_to_file
 from dcmerge.model_sets import open_set_by_name, roots
-from dcmerge.recipe import merge_to_file
 from tests.jobs.conftest import wait_for_end, wait_until
 
 QUICK = {"limit": 2, "val_limit": 2}

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from dcmerge import Cancelled, InputError, merge, merge_to_file
 from dcmerge.comparison import measure
 from dcmerge.evaluation import Bench, ImageEncoder
+from dcmerge.merging import Merged, check_depth
 from dcmerge.methods import method
 from dcmerge.methods.registry import EXTRAS
 from dcmerge.methods.rmm.agent import Training, sampled_chains
 from dcmerge.methods.rmm.game import FAILED, LONGEST, AveragedReward, BlockGame, Chain, gymnasium_environment
 from dcmerge.methods.rmm.network import MERGED, Blocks, mean_accuracy, merged_candidates
-from dcmerge.recipe import Merged, check_depth
 from tests.builders import relative_error
 
 QUICK = {"episodes": 4, "samples": 2, "epochs": 2, "data_scale": 0.25}

@@ -1,0 +1,144 @@
+"""From task vectors and a method to a merged model, held in memory or written as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dcmerge.errors import InputError
+from dcmerge.evaluation import Assembly, Bench, Model, TaskModule
+from dcmerge.methods import deltas_of, method, planned
+from dcmerge.output import write_merged
+from dcmerge.recipe import Recipe, check_scale, recipe_of
+from dcmerge.task_vectors import Delta, TaskVectors
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """A merged task vector before α: base + α · ``deltas`` is the merged model.
+
+    ``modules`` holds what each task adds at inference, for methods with such parts. ``curve`` is the loss of every step,
+    for methods that train. ``assembly`` is the merged model where it was put together from whole blocks; α is 1 then, and the
+    deltas tell the same where the base has as many.
+    """
+
+    vectors: TaskVectors
+    method: str
+    parameters: Mapping[str, Any]
+    deltas: Mapping[str, Delta] = field(repr=False)
+    modules: Mapping[str, TaskModule] = field(default_factory=dict, repr=False)
+    curve: tuple[float, ...] = field(default=(), repr=False)
+    assembly: Assembly | None = field(default=None, repr=False)
+
+    def model(self, bench: Bench, scale: float) -> Model:
+        """What is evaluated: base + α · merged, with each task's part. Raises InputError for a scale that has no meaning."""
+        if self.assembly:
+            check_whole_blocks(self.method, scale)
+            return Model(self.assembly.weights, encoder=self.assembly.encoder)
+        return bench.model(self.deltas, scale, self.modules)
+
+    def recipe(self, scale: float | None = None, scale_origin: str | None = None, dtype: str | None = None) -> Recipe:
+        """The recipe of this merge; hashes all inputs, which reads them once."""
+        return recipe_of(self.vectors, self.method, self.parameters, scale, scale_origin, dtype)
+
+    def save(
+        self, path: str | Path, *, scale: float = 1.0, scale_origin: str = "given", delta_only: bool = False,
+        task: str | None = None,
+    ) -> None:  # fmt: skip
+        """Write base + α · merged in the base's own names and dtypes, or with ``delta_only`` α · merged in float32.
+
+        Where every task has a model of its own, ``task`` says whose. The recipe goes into the metadata. Written to a temporary
+        file, then renamed: a failure leaves nothing behind. Raises InputError without a base (unless ``delta_only``), for a
+        scale that is not a finite number, where a task is missing or the tasks' parts are not weights, and for a network of
+        another depth than the base's.
+        """
+        check_depth(self.method, self.assembly, check_scale(scale))
+        own = own_delta(self.method, self.modules, task)
+        deltas = ((name, own(name, delta)) for name, delta in self.deltas.items())
+        write_merged(self.vectors, deltas, path, check_scale(scale), delta_only,
+               lambda dtype: self.recipe(scale, scale_origin, dtype))  # fmt: skip
+
+
+def merge(
+    vectors: TaskVectors,
+    slug: str,
+    *,
+    bench: Bench | None = None,
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    dtype: torch.dtype = torch.float32,
+    **parameters: Any,
+) -> Merged:
+    """Merge with a registered method: ``merge(vectors, "dc_merge", smoothing="linear", rho=5.0)``.
+
+    ``bench`` brings the images of the tasks, for methods that need them. Raises InputError for an unknown method or parameter
+    and Cancelled when ``cancelled()`` turns true.
+    """
+    plan = planned(vectors, slug, parameters, bench=bench, progress=progress, cancelled=cancelled, dtype=dtype)
+    deltas = dict(deltas_of(plan, progress=progress, cancelled=cancelled))
+    return Merged(vectors, slug, plan.values, deltas, plan.modules(), plan.curve, plan.assembly())
+
+
+def merge_to_file(
+    vectors: TaskVectors,
+    slug: str,
+    path: str | Path,
+    *,
+    scale: float = 1.0,
+    scale_origin: str = "given",
+    delta_only: bool = False,
+    task: str | None = None,
+    bench: Bench | None = None,
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    **parameters: Any,
+) -> None:
+    """``merge(...).save(...)`` one parameter at a time: each is written as it is merged, and not held.
+
+    Only a method that surveys the whole model first may hold more. The file is the same, byte for byte. Raises as both do;
+    whatever goes wrong, nothing is left behind.
+    """
+    scale, values = check_scale(scale), method(slug).check(parameters)
+    plan = planned(vectors, slug, values, bench=bench, progress=progress, cancelled=cancelled)
+    check_depth(slug, plan.assembly(), scale)
+    own = own_delta(slug, plan.modules(), task)
+    stream = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress, cancelled=cancelled))
+    write_merged(vectors, stream, path, scale, delta_only,
+           lambda dtype: recipe_of(vectors, slug, values, scale, scale_origin, dtype))  # fmt: skip
+
+
+def own_delta(slug: str, modules: Mapping[str, TaskModule], task: str | None) -> Callable[[str, Delta], Delta]:
+    """What one task's model has instead of a merged delta; unchanged where there is one model for all tasks.
+
+    Raises InputError where ``task`` is missing, unknown or of no use, and where a task's part is more than weights.
+    """
+    if not modules:
+        if task is not None:
+            raise InputError(f"task: {slug} makes one model for all tasks, expected no task, got {task!r}")
+        return lambda name, merged: merged
+    if any(module.edits or module.repair for module in modules.values()):
+        raise InputError(f"{slug} adds parts to the encoder that no file of weights can hold: expected another method, or "
+                         "evaluate and compare, where it runs")  # fmt: skip
+    if task not in modules:
+        raise InputError(f"task: {slug} makes a model for each task, expected one of {', '.join(modules)}, got {task!r}")
+    return modules[task].delta or (lambda name, merged: merged)
+
+
+def check_whole_blocks(slug: str, scale: float) -> None:
+    """Raises InputError for any α but 1 of a network that was put together from whole blocks."""
+    if scale != 1:
+        raise InputError(f"scale: {slug} chooses whole blocks, expected α = 1, got {scale:g}")
+
+
+def check_depth(slug: str, assembly: Assembly | None, scale: float) -> None:
+    """Raises InputError where a result cannot be written in the base's names: another depth, or whole blocks scaled."""
+    if assembly is None:
+        return
+    check_whole_blocks(slug, scale)
+    if len(assembly.blocks) != assembly.depth:
+        raise InputError(f"{slug} chose {len(assembly.blocks)} blocks where the base has {assembly.depth}, which no file in the "
+                         "base's names can hold: expected another seed, or evaluate and compare, where it runs")  # fmt: skip
