@@ -75,7 +75,7 @@ class Roots:
         return self._names(_checkpoint_paths(self._walk()), limit)
 
     def _candidates(self, text: str) -> tuple[Path, ...]:
-        expected = _what_text_lacks(text)
+        expected = what_text_lacks(text)
         if expected:
             raise InputError(f"Expected {expected}, got {shown(text) or 'nothing'}.")
         path = PurePosixPath(text)
@@ -116,7 +116,7 @@ class Roots:
                     if count > ENTRY_LIMIT:
                         return
                     path = Path(folder, name)
-                    if name.startswith(".") or _what_text_lacks(path.relative_to(root).as_posix()):
+                    if name.startswith(".") or what_text_lacks(path.relative_to(root).as_posix()):
                         continue
                     if path.is_file() and self._holds(Path(os.path.realpath(path))):
                         yield path
@@ -133,7 +133,7 @@ class Roots:
         return ", ".join(shown(folder) for folder in self.folders) or "any root (none was given)"
 
 
-def _what_text_lacks(text: str) -> str:
+def what_text_lacks(text: str) -> str:
     """What was expected of a path instead of ``text``, or nothing where the text itself is harmless."""
     if not isinstance(text, str) or not text.strip():
         return "the path of a checkpoint"

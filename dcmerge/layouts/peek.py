@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 _PROBES, _PROBE_BYTES = 16, 1 << 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Peek:
     """Names and shapes as the checkpoint gives them, or the reason why it cannot be opened.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dcmerge.checkpoints import Roots
 from dcmerge.checkpoints.paths import checked_path, reason, shown
+from dcmerge.checkpoints.roots import what_text_lacks
 from dcmerge.errors import InputError
 from dcmerge.layouts.found import Skipped
 
@@ -96,6 +97,8 @@ class Tree:
     def _refused(self, entry: os.DirEntry[str], depth: int) -> str:
         """Why an entry is left out; nothing where it is not."""
         is_folder = _holds(entry.is_dir)
+        if self.roots is not None and (expected := what_text_lacks(entry.name)):
+            return f"has a name that cannot be asked for here (expected {expected})"
         if entry.is_symlink() and (refused := self._refused_link(entry.path, is_folder)):
             return refused
         if is_folder and depth + 1 > DEPTH_LIMIT:

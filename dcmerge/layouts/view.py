@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from dcmerge.checkpoints import align
 from dcmerge.checkpoints.paths import shown
 from dcmerge.layouts.found import FoundSet, Skipped
-from dcmerge.layouts.peek import Shape
+from dcmerge.layouts.peek import Peek, peek
 from dcmerge.layouts.tree import Folder, Tree
-from dcmerge.layouts.units import Unit, head_of
+from dcmerge.layouts.units import WEIGHTS, Unit, head_of
 
 #: What a base is called, in this order.
 BASE_NAMES = ("base", "zeroshot", "pretrained")
@@ -44,6 +45,14 @@ class View:
             for name in BASE_NAMES:
                 if found := [unit for unit in self.beside(place) if unit.lower == name]:
                     return found[0]
+        return self._base_above() if container == self.tree.path else None
+
+    def _base_above(self) -> Unit | None:
+        """The base beside the folder that is searched, which is not listed itself."""
+        above = self.tree.path.parent
+        for path in (above / f"{name}{suffix}" for name in BASE_NAMES for suffix in ("", *WEIGHTS)):
+            if _exists(path) and self.tree.allows(path) and peek(path).kind not in ("", "lora"):
+                return Unit(path, path.stem, above)
         return None
 
     def path_named(self, text: object, container: Path) -> Path | None:
@@ -57,7 +66,7 @@ class View:
         places = [container, self.tree.path] if self.tree.roots else [container, self.tree.path, Path.cwd()]
         for place in places:
             path = Path(os.path.normpath(place / text))
-            if _is_model(path) and self.tree.allows(path):
+            if _exists(path) and self.tree.allows(path) and peek(path).kind not in ("", "lora"):
                 return path
         return None
 
@@ -77,9 +86,9 @@ class View:
         return chosen, (note,) if doubtful else ()
 
 
-def _is_model(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
-        return path.is_dir() or (path.is_file() and path.suffix in (".safetensors", ".pt", ".pth", ".bin"))
+        return path.exists()
     except (OSError, ValueError):
         return False
 
@@ -109,9 +118,11 @@ def by_task(named: Iterable[tuple[str, Unit]]) -> dict[str, Path]:
     return dict(sorted((unit.name if names.count(task) > 1 else task, unit.path) for task, unit in pairs))
 
 
-def overlap(expert: Mapping[str, Shape], base: Mapping[str, Shape]) -> int:
-    """How many parameters of an expert the base has, with one prefix more or less."""
-    return sum(base.get(new) == expert[name] for name, new in align(expert, base).items())
+@lru_cache(maxsize=4096)
+def overlap(expert: Peek, base: Peek) -> int:
+    """How many parameters of an expert the base has, with one prefix more or less. Remembered as long as the headers are."""
+    names = align(expert.shapes, base.shapes)
+    return sum(base.shapes.get(new) == expert.shapes[name] for name, new in names.items())
 
 
 def unreadable(units: Iterable[Unit]) -> tuple[str, ...]:
@@ -128,7 +139,7 @@ def strangers(units: Iterable[Unit], base: Unit | None) -> tuple[list[Unit], tup
     """Units that share parameters with the base, and the others, which are no experts of it. An unreadable one stays."""
     kept, skipped = [], []
     for unit in units:
-        known = base is None or base.peek.error or unit.peek.error or overlap(unit.peek.shapes, base.peek.shapes)
+        known = base is None or base.peek.error or unit.peek.error or overlap(unit.peek, base.peek)
         if known:
             kept.append(unit)
         else:
