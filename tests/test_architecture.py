@@ -21,7 +21,7 @@ FACADE = "__init__"  # dcmerge/__init__.py: the names for users of the library
 # what it brings along keeps to the order and no circle arises.
 ORDER = [
     "naming", "checkpoints", "cache", "compatibility", "task_vectors", "eigen", "linalg", "spectra", "alignment",
-    "layers", "evaluation", "calibration", "methods", "inspection", "recipe", "output", "merging", "zoo",
+    "layers", "evaluation", "datasets", "benches", "calibration", "methods", "inspection", "recipe", "output", "merging", "zoo",
     "model_sets", "comparison", "continual", "jobs", "plots", "ui",
 ]  # fmt: skip
 SIDE_BY_SIDE = ("cli", "ui")  # both at the end, and neither knows the other

@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
+from dcmerge.benches import BenchSpecification, open_bench
+from dcmerge.datasets import SPLIT_RULES
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.methods import method
@@ -107,6 +109,41 @@ def add_model_set(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--zoo", metavar="NAME", help="an embedded zoo instead: demo or demo-lora")
 
 
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """``--encoder``, ``--data`` and what else says how models that are no zoo are evaluated; see ``BenchSpecification``."""
+    group = parser.add_argument_group("images and heads, for models that are no zoo")
+    group.add_argument("--encoder", metavar="NAME", help="open_clip's name (ViT-B-32-quickgelu for OpenAI's weights) or a *.json")
+    group.add_argument("--data", metavar="FOLDER", help="where the data sets lie, as torchvision has them or as class folders")
+    group.add_argument("--dataset", action="append", default=[], type=pair("TASK=NAME"), metavar="TASK=NAME",
+                       help="the data set of a task: a name of the literature, a folder, or none")  # fmt: skip
+    group.add_argument("--heads", metavar="FOLDER", help="head files (default: computed by the text tower)")
+    group.add_argument("--weights", metavar="FILE|TAG",
+                       help="what the base lacks of text tower and projection: a file, or open_clip's tag")  # fmt: skip
+    group.add_argument("--split-rule", choices=tuple(SPLIT_RULES), default="task_arithmetic",
+                       help="; ".join(f"{name}: {text}" for name, text in SPLIT_RULES.items()).replace("%", "%%"))  # fmt: skip
+    group.add_argument("--download", action="store_true", help="fetch data sets and weights that are not on this machine")
+
+
+def bench_specification(args: argparse.Namespace) -> BenchSpecification | None:
+    """What those options say; None where none was given. Raises InputError where they are no whole."""
+    given = [f"--{name}" for name in ("encoder", "data", "dataset", "heads", "weights", "download") if getattr(args, name, None)]
+    if not given:
+        return None
+    if args.zoo:
+        raise InputError(f"expected {given[0]} without --zoo, which brings its images, got both")
+    if not args.encoder:
+        raise InputError(f"expected --encoder NAME with {given[0]}, got none")
+    limit = getattr(args, "limit", None)
+    val_limit = limit if getattr(args, "val_limit", None) is None else args.val_limit
+    return BenchSpecification(args.encoder, args.data, args.heads, args.weights, collected(args.dataset, "--dataset"),
+                              args.split_rule, limit, val_limit, args.download)  # fmt: skip
+
+
+def set_title(args: argparse.Namespace) -> str:
+    """"the zoo demo", or the models in a few words."""
+    return f"the zoo {args.zoo}" if args.zoo else f"{len(args.expert)} experts of {args.base or 'no base'}"
+
+
 def expert_paths(args: argparse.Namespace) -> dict[str, str]:
     """Task to path of ``--expert``; raises InputError where neither a zoo nor experts are named, or both are."""
     if args.zoo and (args.base or args.expert):
@@ -127,7 +164,17 @@ def open_models(args: argparse.Namespace, progress: Progress | None) -> tuple[Ta
     if args.zoo:
         zoo = named_zoo(args.zoo, progress)
         return zoo.vectors, zoo.bench
-    return TaskVectors.open(args.base, experts, progress=progress), None
+    specification = bench_specification(args)
+    vectors = TaskVectors.open(args.base, experts, progress=progress)
+    return vectors, open_bench(vectors, specification, progress=progress) if specification else None
+
+
+def opened_bench(args: argparse.Namespace, progress: Progress | None) -> Bench:
+    """The bench of the models; raises InputError where they come without images."""
+    bench = open_models(args, progress)[1]
+    if bench is None:
+        raise InputError("expected images to evaluate on: --zoo NAME, or --encoder NAME and --data FOLDER, got neither")
+    return bench
 
 
 def named_zoo(name: str, progress: Progress | None) -> Zoo:
