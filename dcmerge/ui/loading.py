@@ -116,8 +116,8 @@ def found_set(folder: Path) -> FoundSet | None:
 
 def _titles(found: Search) -> list[str]:
     """What tells the sets of a folder apart."""
-    bases = [one.base.name if one.base else "no base" for one in found.sets]
-    return [f"{one.folder.name}: {one.title}, {len(one.experts)} experts, {base}" for one, base in zip(found.sets, bases, strict=True)]
+    return [f"{one.folder.name}: {one.title}, {len(one.experts)} experts, {one.base.name if one.base else 'no base'}"
+            for one in found.sets]  # fmt: skip
 
 
 def _skipped_table(skipped: Sequence[Any]) -> None:
@@ -178,7 +178,8 @@ def examined(draft: Draft) -> None:
         counts = report.counts()
         numbers = sum(p.numel for p in report.parameters if p.mergeable) / 1e6
         others = counts["vector"] + counts["convolution"]
-        st.success(f"Names, shapes and dtypes fit: {counts['matrix']} matrices and {others} other tensors, {numbers:.1f} million numbers.", icon=":material/check_circle:")  # fmt: skip
+        st.success(f"Names, shapes and dtypes fit: {counts['matrix']} matrices and {others} other tensors, "
+                   f"{numbers:.1f} million numbers.", icon=":material/check_circle:")  # fmt: skip
     findings_table(report)
     if not report.errors:
         _costs(draft, report)
