@@ -40,6 +40,7 @@ def open_zoo(name: str, *, data: Path = DATA, progress: Callable[[float, str], N
     tasks = load_tasks(data)
     experts = {t: data / "lora" / t if name == "demo-lora" else data / "experts" / f"{t}.safetensors" for t in tasks}
     vectors = TaskVectors.open(data / "base.safetensors", experts, progress=progress)
+    vectors.zoo = name
     return Zoo(name, ZOOS[name], vectors, Bench(ImageEncoder(config), tasks, vectors))
 
 
