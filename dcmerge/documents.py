@@ -85,7 +85,7 @@ def _parsed(text: str) -> Any:
             return json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant)
         except json.JSONDecodeError:
             pass  # YAML has braces of its own
-    return yaml.load(text, _Loader)  # noqa: S506  (derived from SafeLoader)
+    return yaml.load(text, _Loader)
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -39,9 +39,9 @@ class Recipe:
     """Everything that decides a merged model, as plain data.
 
     ``inputs`` maps "base" and each task, in the order of merging, to {"file", "sha256"}: a path in a recipe on its own, relative
-    to that recipe's folder, and a name alone in the metadata of a merged file. The hash is a checkpoint's ``fingerprint``. ``zoo``
-    names an embedded zoo whose models these are. ``content`` is "model" or "delta"; ``task`` whose model it is, where a method
-    makes one for each task; ``arithmetic`` the dtype that was merged in, ``dtype`` those that were written.
+    to that recipe's folder, and a name alone in the metadata of a merged file. The hash is a checkpoint's ``fingerprint``.
+    ``zoo`` names an embedded zoo whose models these are. ``content`` is "model" or "delta"; ``task`` whose model it is, where a
+    method makes one for each task; ``arithmetic`` the dtype that was merged in, ``dtype`` those that were written.
     """
 
     inputs: Mapping[str, Mapping[str, str]]
@@ -99,12 +99,18 @@ class Recipe:
         """For people, without what is not set; ``from_text`` reads the same again."""
         return dumped_document({name: value for name, value in asdict(self).items() if value is not None})
 
+    def text_for(self, path: str | Path) -> str:
+        """What a file of that name holds: JSON where it ends so, else YAML."""
+        return json.dumps(asdict(self), indent=2) + "\n" if Path(path).suffix == ".json" else self.to_yaml()
+
     def embedded(self) -> Self:
         """The same with the names of the files alone, as a merged file holds it: equal wherever the inputs lie."""
         return self._with_files(lambda file: Path(file).name)
 
     def beside(self, folder: str | Path) -> Self:
-        """The same with paths relative to ``folder`` where they lie below it, and absolute elsewhere."""
+        """The same with paths relative to ``folder`` where they lie below it, and absolute elsewhere. Of a zoo: unchanged."""
+        if self.zoo:
+            return self
         root = Path(folder).absolute()
 
         def from_there(file: str) -> str:
@@ -127,12 +133,17 @@ def recipe_of(
     **more: Any,
 ) -> Recipe:  # fmt: skip
     """The recipe of a merge of these inputs, whose content it hashes; ``more`` are further fields."""
+    return Recipe(inputs_of(vectors), slug, dict(parameters), scale, origin, dtype, tolerance=vectors.tolerance, zoo=vectors.zoo,
+                  versions=package_versions(), **more)  # fmt: skip
+
+
+def inputs_of(vectors: TaskVectors) -> dict[str, dict[str, str]]:
+    """Path and content hash of the base and every expert; of a zoo, which is found by its own name, the names of the files."""
     if vectors.base and BASE in vectors.experts:
         raise InputError(f"task: expected another name than {BASE!r}, which is the base model's")
     sources = {**({BASE: vectors.base} if vectors.base else {}), **vectors.experts}
-    inputs = {name: {"file": str(c.path), "sha256": c.fingerprint} for name, c in sources.items()}
-    return Recipe(inputs, slug, dict(parameters), scale, origin, dtype, tolerance=vectors.tolerance, zoo=vectors.zoo,
-                  versions=package_versions(), **more)  # fmt: skip
+    files = {name: one.path.name if vectors.zoo else str(one.path) for name, one in sources.items()}
+    return {name: {"file": files[name], "sha256": one.fingerprint} for name, one in sources.items()}
 
 
 def check_scale(scale: Any) -> float:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dcmerge.checkpoints import Checkpoint, Roots, open_checkpoint
 from dcmerge.checkpoints.paths import shown
+from dcmerge.documents import read_document
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.mergekit import METHOD_KEY, from_mergekit
 from dcmerge.merging import follow
 from dcmerge.output import written_dtypes
 from dcmerge.recipe import BASE, CONTENTS, QKV, Recipe
-from dcmerge.documents import read_document
 from dcmerge.task_vectors import TaskVectors
 from dcmerge.zoo import open_zoo
 
@@ -43,7 +44,7 @@ class Ready:
     notes: tuple[str, ...] = ()
 
     def run(self, path: str | Path, *, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> None:
-        """Write the merged file: the one that the recipe was made with, byte for byte, where the package versions are the same."""
+        """Write the merged file: byte for byte the one that the recipe comes from, where the package versions are the same."""
         follow(self.recipe, self.vectors, path, bench=self.bench, progress=progress, cancelled=cancelled)
 
 
@@ -82,11 +83,10 @@ def prepare(
         ready = _of_zoo(recipe, progress)
     else:
         opened = _opened(source, given or {}, search, progress)
+        _check_hashes(recipe, opened)
         experts = {name: one for name, one in opened.items() if name != BASE}
         # A zoo's recipe whose files were named by hand is no longer the zoo's.
         ready = Ready(replace(recipe, zoo=None), TaskVectors.open(opened.get(BASE), experts, progress=progress))
-    for name, one in _checkpoints(ready.vectors):
-        _check_hash(name, one, recipe.inputs.get(name, {}).get("sha256"))
     if unhashed := [name for name, one in recipe.inputs.items() if "sha256" not in one]:
         notes.append(f"no hash in the recipe for {', '.join(map(shown, unhashed))}: taken as found")
     ready.vectors.tolerance = recipe.tolerance
@@ -98,7 +98,10 @@ def _of_zoo(recipe: Recipe, progress: Progress | None) -> Ready:
     zoo = open_zoo(recipe.zoo, progress=progress)
     tasks = [name for name in recipe.inputs if name != BASE]
     same = not tasks or tuple(tasks) == zoo.vectors.tasks
-    return Ready(recipe, zoo.vectors if same else zoo.vectors.select(tasks), zoo.bench)
+    vectors = zoo.vectors if same else zoo.vectors.select(tasks)
+    bench = zoo.bench if same else Bench(zoo.bench.encoder, {task: zoo.bench.tasks[task] for task in tasks}, vectors)
+    _check_hashes(recipe, {**({BASE: vectors.base} if vectors.base else {}), **vectors.experts})
+    return Ready(recipe, vectors, bench)
 
 
 def _opened(
@@ -115,7 +118,7 @@ def _opened(
         if entry.get("sha256") not in by_hash:
             where = "below the folders that were searched" if search else f"in {shown(source.folders[0])}"
             raise InputError(f"{shown(name)}: there is no {shown(entry['file'])} {where} (nothing is downloaded): name it with "
-                             f"--input {shown(name)}=PATH, or a folder to find it in by its hash with --search FOLDER")  # fmt: skip
+                             f"--input {shown(name)}=PATH, or a folder to find it in by its hash with --search")  # fmt: skip
         opened[name] = by_hash[entry["sha256"]]
     return {name: opened[name] for name in inputs}
 
@@ -125,7 +128,7 @@ def _path(source: Source, name: str, given: Mapping[str, str]) -> Path | None:
     if name in given:
         return Path(given[name])
     candidates = [folder / source.recipe.inputs[name]["file"] for folder in source.folders]
-    return next((path for path in candidates if path.exists()), None)
+    return next((path for path in candidates if os.path.exists(path)), None)
 
 
 def _by_hash(folders: Sequence[str], wanted: set[str], progress: Progress | None) -> dict[str, Checkpoint]:
@@ -155,15 +158,12 @@ def _readable(folder: str, progress: Progress | None) -> Iterator[Checkpoint]:
         yield one
 
 
-def _checkpoints(vectors: TaskVectors) -> Iterator[tuple[str, Checkpoint]]:
-    if vectors.base:
-        yield BASE, vectors.base
-    yield from vectors.experts.items()
-
-
-def _check_hash(name: str, one: Checkpoint, wanted: str | None) -> None:
-    if wanted and one.fingerprint != wanted:
-        raise InputError(f"{shown(name)}: expected the content with sha256 {wanted}, got {shown(one.path)} with {one.fingerprint}")
+def _check_hashes(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> None:
+    for name, one in opened.items():
+        wanted = recipe.inputs.get(name, {}).get("sha256")
+        if wanted and one.fingerprint != wanted:
+            where = f"{shown(one.path)} with {one.fingerprint}"
+            raise InputError(f"{shown(name)}: expected the content with sha256 {wanted}, got {where}")
 
 
 def _check_dtype(recipe: Recipe, vectors: TaskVectors) -> None:

@@ -37,8 +37,8 @@ def dare(
     seed: Annotated[int, SEED] = 0,
     rescale: Annotated[
         str,
-        Choice("Rescaling", "density: survivors are divided by the density (the paper). l1: enlarged until each parameter has its "
-                            "former sum of magnitudes (mergekit). none: left as they are.", ("density", "l1", "none")),
+        Choice("Rescaling", "density: survivors are divided by the density (the paper). l1: enlarged until each parameter has "
+                            "its former sum of magnitudes (mergekit). none: left as they are.", ("density", "l1", "none")),
     ] = "density",
     combine: Annotated[
         str,
