@@ -36,6 +36,19 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Every value written out, also where the same object stands twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    # PyYAML writes some line breaks of Unicode as they are, and then reads spaces; in quotes it escapes them.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)
 # YAML 1.1 takes 1e-3 for text: it asks for a point. People and JSON write it without.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
@@ -76,7 +89,7 @@ def parsed_document(text: str, where: str = "the text") -> dict[str, Any]:
 
 def dumped_document(document: dict[str, Any]) -> str:
     """The mapping as YAML in its own order; ``parsed_document`` reads the same again."""
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _parsed(text: str) -> Any:

@@ -96,8 +96,10 @@ class Recipe:
         return json.dumps(asdict(self))
 
     def to_yaml(self) -> str:
-        """For people, without what is not set; ``from_text`` reads the same again."""
-        return dumped_document({name: value for name, value in asdict(self).items() if value is not None})
+        """For people, without what is not set, the long list of inputs late; ``from_text`` reads the same again."""
+        found = asdict(self)
+        order = sorted(found, key=lambda name: name in ("inputs", "versions"))
+        return dumped_document({name: found[name] for name in order if found[name] is not None})
 
     def text_for(self, path: str | Path) -> str:
         """What a file of that name holds: JSON where it ends so, else YAML."""
@@ -137,13 +139,16 @@ def recipe_of(
                   versions=package_versions(), **more)  # fmt: skip
 
 
-def inputs_of(vectors: TaskVectors) -> dict[str, dict[str, str]]:
-    """Path and content hash of the base and every expert; of a zoo, which is found by its own name, the names of the files."""
+def inputs_of(vectors: TaskVectors, *, hashed: bool = True) -> dict[str, dict[str, str]]:
+    """Path and content hash of the base and every expert; of a zoo, which is found by its own name, the names of the files.
+
+    Hashing reads everything once; without ``hashed`` there are only paths.
+    """
     if vectors.base and BASE in vectors.experts:
         raise InputError(f"task: expected another name than {BASE!r}, which is the base model's")
     sources = {**({BASE: vectors.base} if vectors.base else {}), **vectors.experts}
     files = {name: one.path.name if vectors.zoo else str(one.path) for name, one in sources.items()}
-    return {name: {"file": files[name], "sha256": one.fingerprint} for name, one in sources.items()}
+    return {name: {"file": files[name]} | ({"sha256": one.fingerprint} if hashed else {}) for name, one in sources.items()}
 
 
 def check_scale(scale: Any) -> float:

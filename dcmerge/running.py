@@ -88,7 +88,8 @@ def prepare(
         # A zoo's recipe whose files were named by hand is no longer the zoo's.
         ready = Ready(replace(recipe, zoo=None), TaskVectors.open(opened.get(BASE), experts, progress=progress))
     if unhashed := [name for name, one in recipe.inputs.items() if "sha256" not in one]:
-        notes.append(f"no hash in the recipe for {', '.join(map(shown, unhashed))}: taken as found")
+        whose = "any input" if len(unhashed) == len(recipe.inputs) else ", ".join(map(shown, unhashed))
+        notes.append(f"no hash in the recipe for {whose}: taken as found")
     ready.vectors.tolerance = recipe.tolerance
     _check_dtype(recipe, ready.vectors)
     return replace(ready, notes=tuple(notes))

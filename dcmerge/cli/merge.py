@@ -40,6 +40,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     group = parser.add_argument_group("merging")
     add_method(group, required=True)
     group.add_argument("--scale", type=number, metavar="A", help="α (default: the method's usual one)")
+    group.add_argument("--scale-origin", metavar="TEXT", help="where α comes from, for the recipe (default: given)")
     group.add_argument("--out", required=True, metavar="FILE", help=f"the file to write, *{SUFFIX}")
     group.add_argument("--tolerance", type=number, default=0.0, metavar="E",
                        help="allow a randomised SVD whose relative residual is at most E (default 0: exact)")  # fmt: skip
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     parameters = method_parameters(args)
     usual = method(args.method).usual_scale
-    scale, origin = (usual, USUAL) if args.scale is None else (check_scale(args.scale), GIVEN)
+    scale, origin = (usual, USUAL) if args.scale is None else (check_scale(args.scale), args.scale_origin or GIVEN)
     out = checked_target(args.out, force=args.force)
     if args.recipe is not None:
         check_recipe_target(args.recipe, force=args.force)

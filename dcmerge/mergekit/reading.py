@@ -113,6 +113,8 @@ def _read(document: Mapping[str, Any]) -> tuple[_Config, list[str]]:
     models = [model for model in own if name in _BASE_COUNTS or model != base]
     if name in _BASE_COUNTS and base not in (None, *models):
         models.append(base)  # as mergekit does
+    if name == "slerp":
+        models.sort(key=lambda model: model != base)  # it starts there, wherever the base stands in the list
     return _Config(name, base, tuple(models), shared, own), notes
 
 
