@@ -68,9 +68,9 @@ class Recipe:
         checked = {name: _CHECKS[name](name, data[name]) for name in names if data.get(name) is not None}
         if "method" not in checked:
             raise InputError("method: expected a method's slug, got none")
+        chosen = method(checked["method"])
         if not checked.get("zoo") and not set(checked.get("inputs", ())) - {BASE}:
             raise InputError("inputs: expected at least one expert, or zoo with the name of an embedded one, got neither")
-        chosen = method(checked["method"])
         checked["parameters"] = chosen.check(_spelled_out(chosen.parameters, checked.get("parameters", {})))
         if "scale" not in checked:
             checked |= {"scale": chosen.usual_scale, "scale_origin": USUAL}

@@ -41,7 +41,9 @@ def models(tmp_path: Path) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def config(method: str, experts: str = "abc", base: str | None = "base", own: dict[str, Any] | None = None, **shared: Any) -> dict:
+def config(
+    method: str, experts: str | list[str] = "abc", base: str | None = "base", own: dict[str, Any] | None = None, **shared: Any
+) -> dict[str, Any]:
     """A configuration with the same settings for every model; ``lambda_`` is lambda."""
     settings = {name.rstrip("_"): value for name, value in shared.items()}
     entries = [{"model": name, **({"parameters": dict(own)} if own else {})} for name in experts]
@@ -116,9 +118,12 @@ FORMULAS = {
                         of_deltas(whole, 0.4, 1.2, elect=False, normalize=False)),
     "task_arithmetic, normalised": (config("task_arithmetic", own={"weight": 0.4}, normalize=True, lambda_=0.9),
                                     of_deltas(whole, 0.4, 0.9, elect=False, normalize=True)),
-    "ties": (config("ties", own=OWN, lambda_=0.8), of_deltas(share(0.5), 0.4, 0.8, elect=True, normalize=True)),
-    "ties, not normalised": (config("ties", own=OWN, normalize=False), of_deltas(share(0.5), 0.4, 1, elect=True, normalize=False)),
-    "ties of one entry": (config("ties", own=OWN | {"density": 0.01}), of_deltas(share(0.01), 0.4, 1, elect=True, normalize=True)),
+    "ties": (config("ties", own=OWN, lambda_=0.8),
+             of_deltas(share(0.5), 0.4, 0.8, elect=True, normalize=True)),
+    "ties, not normalised": (config("ties", own=OWN, normalize=False),
+                             of_deltas(share(0.5), 0.4, 1, elect=True, normalize=False)),
+    "ties of one entry": (config("ties", own=OWN | {"density": 0.01}),
+                          of_deltas(share(0.01), 0.4, 1, elect=True, normalize=True)),
     "dare_linear": (config("dare_linear", own=OWN), of_deltas(random_share(0.5, True), 0.4, 1, elect=False, normalize=False)),
     "dare_linear, not rescaled": (config("dare_linear", own=OWN, rescale=False),
                                   of_deltas(random_share(0.5, False), 0.4, 1, elect=False, normalize=False)),
