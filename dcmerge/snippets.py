@@ -73,8 +73,9 @@ def _changed(recipe: Recipe) -> dict[str, Any]:
 
 
 def _exact(value: Any) -> str:
-    """As ``--set`` takes it, with all digits."""
-    return repr(value) if isinstance(value, float) else value_text(value)
+    """As ``--set`` takes it, with all digits that it has."""
+    text = value_text(value)
+    return text if not isinstance(value, float) or float(text) == value else repr(value)
 
 
 def _opening(recipe: Recipe) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -85,7 +84,8 @@ def test_a_zoo_needs_no_paths(
 ) -> None:
     monkeypatch.setattr("dcmerge.running.open_zoo", partial(open_zoo, data=tiny_zoo))
     out = tmp_path / "m.safetensors"
-    assert run("merge", "--zoo", "demo", "--method=fisher", "--set=exemplars=4", "--out", out, "--recipe", tmp_path / "r.yaml").code == 0
+    how = ["--zoo=demo", "--method=fisher", "--set=exemplars=4", "--out", out, "--recipe", tmp_path / "r.yaml"]
+    assert run("merge", *how).code == 0
     assert run("run", out, "--out", tmp_path / "a.safetensors").code == 0 == run("run", tmp_path / "r.yaml").code
     assert (tmp_path / "a.safetensors").read_bytes() == out.read_bytes() == (tmp_path / "r.safetensors").read_bytes()
     assert str(tiny_zoo) not in (tmp_path / "r.yaml").read_text()
@@ -133,19 +133,3 @@ def test_an_input_is_never_replaced(run: Run, saved: Path, tmp_path: Path) -> No
     target = tmp_path / "task1.safetensors"
     done = run("run", saved.parent / "r.yaml", "--out", target, "--force")
     done.assert_refused("another file than those that are merged")
-
-
-def test_a_merge_in_the_background(run: Run, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    submitted: list[dict[str, Any]] = []
-
-    class Job:
-        id, label, folder = "7", "Merge", tmp_path
-
-    monkeypatch.setattr("dcmerge.jobs.submit", lambda spec: submitted.append(spec) or Job)
-    out = tmp_path / "m.safetensors"
-    how = ["--zoo=demo", "--method=dc_merge", "--set=rho=2", "--out", out, "--background"]
-    assert run("merge", *how).out == "7\n"
-    assert (submitted[0]["set"], submitted[0]["scale"], submitted[0]["scale_origin"]) == ("demo", 1.0, "the method's usual α")
-    run("merge", *how, "--force").assert_refused("--background", "--force")
-    run("merge", *models, "--method=average", "--out", out, "--background").assert_refused("--background: expected a zoo")
-    assert len(submitted) == 1
