@@ -98,6 +98,7 @@ class Recipe:
     def to_yaml(self) -> str:
         """For people, without what is not set, the long list of inputs late; ``from_text`` reads the same again."""
         found = asdict(self)
+        found["parameters"] = {name: "auto" if value is None else value for name, value in self.parameters.items()}
         order = sorted(found, key=lambda name: name in ("inputs", "versions"))
         return dumped_document({name: found[name] for name in order if found[name] is not None})
 

@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     parameters = method_parameters(args)
     usual = method(args.method).usual_scale
     scale, origin = (usual, USUAL) if args.scale is None else (check_scale(args.scale), args.scale_origin or GIVEN)
+    if args.scale is None and args.scale_origin is not None:
+        raise InputError("scale-origin: expected it with --scale, whose origin it tells, got it alone")
     out = checked_target(args.out, force=args.force)
     if args.recipe is not None:
         check_recipe_target(args.recipe, force=args.force)

@@ -122,6 +122,8 @@ def test_bad_options_are_one_line(run: Run, saved: Path, models: list[str], tmp_
     run("recipe", tmp_path / "none").assert_refused("no file or folder")
     run("recipe", tmp_path).assert_refused("folder")
     run("recipe", saved, "--mergekit").assert_refused("ties: mergekit cannot express trim model")
+    origin = ["--scale-origin=x", "--out", saved.parent / "x.safetensors"]
+    run("merge", *models, "--method=average", *origin).assert_refused("scale-origin: expected it with --scale")
     merging = ["merge", *models, "--method=average", "--out", saved.parent / "x.safetensors", "--recipe"]
     run(*merging, saved.parent / "r.txt").assert_refused("recipe: expected a file name that ends in .yaml, .yml, .json")
     run(*merging, saved.parent / "r.yaml").assert_refused("r.yaml exists already", "--force")
