@@ -34,7 +34,7 @@ def test_a_set_is_recognised_opened_and_remembered(folder: Path, open_page: Open
     assert not app.exception and not app.error
     one = saved_sets()["my birds"]
     assert tuple(one.experts) == TASKS and one.base == str(folder / "base.safetensors") and not one.bench
-    assert app.query_params["set"] == ["saved:my birds"]
+    assert app.query_params["set"] == "saved:my birds"
     again = open_page("pages/1_Spectra.py", set="saved:my birds")
     assert not again.exception and again.sidebar.selectbox(key="set").value == "saved:my birds"
 
