@@ -3,7 +3,7 @@
 from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorInfo
 from dcmerge.checkpoints.lora import LoraCheckpoint
 from dcmerge.checkpoints.low_rank import LowRank, dense, scaled_sum, total
-from dcmerge.checkpoints.names import align
+from dcmerge.checkpoints.names import align, common_prefix
 from dcmerge.checkpoints.opening import open_checkpoint
 from dcmerge.checkpoints.roots import Roots
 from dcmerge.checkpoints.writing import write_safetensors
@@ -16,6 +16,7 @@ __all__ = [
     "StoredCheckpoint",
     "TensorInfo",
     "align",
+    "common_prefix",
     "dense",
     "open_checkpoint",
     "scaled_sum",

@@ -104,7 +104,9 @@ class LoraCheckpoint(Checkpoint):
         return twin
 
     def rank_of(self, name: str) -> int:
-        """r of one adapted weight, without reading it."""
+        """r of one weight, without reading it; 0 where the adapter has none for it."""
+        if name not in self.adapted:
+            return 0
         return self._file.infos[self.adapted[name].factor_a].shape[0]
 
     def read(self, name: str) -> LowRank:
