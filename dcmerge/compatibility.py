@@ -114,7 +114,7 @@ def examine(
     if lora and base:
         findings += _adapted_weights_in_base(base, parameters)
     if not any(p.mergeable for p in parameters):
-        findings.append(Finding("error", "nothing", f"{'every adapter' if lora else called} has no floating-point parameter: there is nothing to merge"))
+        findings.append(Finding("error", "nothing", f"{called} has no floating-point parameter: there is nothing to merge"))
     skipped = [p for p in parameters if not p.mergeable]
     if skipped:
         findings.append(Finding("note", "integer buffer", f"{len(skipped)} buffers are not merged but kept from the base: "
@@ -158,8 +158,8 @@ def _other_ranks(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, LoraCh
     if differ:
         spans = {task: sorted({min(own.values()), max(own.values())}) for task, own in ranks.items()}
         told = ", ".join(f"{task} {' to '.join(map(str, span))}" for task, span in spans.items())
-        yield Finding("note", "other ranks", f"the adapters differ in rank at {len(differ)} weights ({told}); where a method needs "
-                      "one rank it is the largest at that weight, the others filled up with zeros", None, differ)
+        yield Finding("note", "other ranks", f"the adapters differ in rank at {len(differ)} weights ({told}); where a method "
+                      "needs one rank it is the largest at that weight, the others filled up with zeros", None, differ)
 
 
 def _compare_headers(wanted: Mapping[str, TensorInfo], called: str, experts: Mapping[str, Checkpoint]) -> Iterator[Finding]:

@@ -14,7 +14,6 @@ from dcmerge.checkpoints.dtypes import DTYPES
 from dcmerge.checkpoints.paths import checked_file, reason, shown
 from dcmerge.errors import InputError
 
-
 #: Up to this size a tensor is copied from its place in the file: opening the file again takes longer than that.
 _COPIED = 4 << 20
 

@@ -104,8 +104,8 @@ def trace(
     """All stages of DC-Merge on one matrix; None where not one component a task fits (T > min(m, n)).
 
     Adapters of a smaller rank than the largest at this weight are filled up with components of singular value zero, and smoothed
-    over their own. The kept share counts the entries of the authors' bases: min(m, n) wide for full fine-tuning, whose columns beyond T·r
-    are padding, and T·r wide for adapters.
+    over their own. The kept share counts the entries of the authors' bases: min(m, n) wide for full fine-tuning, whose columns
+    beyond T·r are padding, and T·r wide for adapters.
     """
     r = layer.rank(rank)
     if r == 0:

@@ -40,7 +40,8 @@ def robustmerge(
 ) -> Delta:
     """Σ_t B̃_t diag(S̃_t) Ã_t; with form "factors" (Σ_t B̃_t diag(S̃_t)) (Σ_t Ã_t).
 
-    Adapters of a smaller rank (0 where one does not adapt this weight) are pruned as they are, then filled up with zeros. The published code further clamps S_t from below at its own 80th percentile and multiplies both factors by 2.
+    Adapters of a smaller rank (0 where one does not adapt this weight) are pruned as they are, then filled up with zeros. The
+    published code further clamps S_t from below at its own 80th percentile and multiplies both factors by 2.
     """
     deltas = layer.deltas()
     rank = max(delta.rank for delta in deltas)
