@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from dcmerge.alignment import cosine
+from dcmerge.checkpoints import total
 from dcmerge.layers import Layer
 from dcmerge.methods.registry import merging_method
+from dcmerge.task_vectors import Delta
 
 
 @merging_method(
@@ -18,10 +18,13 @@ from dcmerge.methods.registry import merging_method
     source="Jang et al. 2024, arXiv 2403.19522",
     everywhere=True,
 )
-def model_stock(layer: Layer) -> Tensor:
-    """t · mean(D_t) with cos θ the mean pairwise cosine of the deltas, not below 0 (mergekit averages cosines likewise)."""
-    D = layer.dense_deltas()
+def model_stock(layer: Layer) -> Delta:
+    """t · mean(D_t) with cos θ the mean pairwise cosine of the deltas, not below 0 (mergekit averages cosines likewise).
+
+    Of adapters the cosines come from the factors, and the mean stays factors.
+    """
+    D = layer.deltas()
     K = len(D)
     pairs = [cosine(D[i], D[j]) for i in range(K) for j in range(i)]
     c = max(0.0, sum(pairs) / len(pairs)) if pairs else 1.0
-    return K * c / ((K - 1) * c + 1) * D.mean(dim=0)
+    return (total(D) * (1 / K)) * (K * c / ((K - 1) * c + 1))
