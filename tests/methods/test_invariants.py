@@ -46,7 +46,9 @@ SCALE_MATTERS = {"wudi", "doge", "pcb"}
 MAY_BE_LONG = {"dare", "wudi"}
 
 #: On adapters these never form a dense product (WUDI in closed form).
-KEEP_FACTORS = ("average", "task_arithmetic", "model_stock", "tsv_m", "iso_c", "iso_cts", "dc_merge", "wudi", "knots", "robustmerge")
+KEEP_FACTORS = (
+    "average", "task_arithmetic", "model_stock", "tsv_m", "iso_c", "iso_cts", "dc_merge", "wudi", "knots", "robustmerge",
+)  # fmt: skip
 
 Deltas = Mapping[str, Mapping[str, Tensor]]
 
