@@ -12,7 +12,7 @@ import torch
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Assembly, Bench, Evaluation, Model, TaskModule
 from dcmerge.methods import deltas_of, method, planned
-from dcmerge.output import Target, Written, write_merged
+from dcmerge.output import Target, Written, check_target, write_merged
 from dcmerge.recipe import Recipe, check_scale, recipe_of
 from dcmerge.task_vectors import Delta, TaskVectors
 
@@ -134,7 +134,7 @@ def merge_to(
     whatever goes wrong, nothing is left behind.
     """
     scale, values = check_scale(scale), method(slug).check(parameters)
-    target.check()
+    check_target(vectors, target)
     plan = planned(vectors, slug, values, bench=bench, progress=progress, cancelled=cancelled)
     check_depth(slug, plan.assembly(), scale)
     own = own_delta(slug, plan.modules(), task)
