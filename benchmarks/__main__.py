@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python -m benchmarks [CASE ...]`` (default: all of full layer lora adapters memory growth svd stopping browser).
+"""Run the benchmarks: ``python -m benchmarks [CASE ...]`` (default: all; ``--help`` lists them).
 
 Each case replaces its own section of benchmarks/RESULTS.md, so that a long one can be run alone.
 """

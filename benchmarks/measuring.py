@@ -64,7 +64,7 @@ def peak_resident_bytes() -> int:
 
 
 def command(*words: object) -> tuple[float, int]:
-    """Wall seconds and largest resident bytes of ``python -m dcmerge WORDS``, start and imports included, its cache empty (Linux)."""
+    """Wall seconds and largest resident bytes of ``python -m dcmerge WORDS``, imports included, its cache empty (Linux)."""
     with tempfile.TemporaryDirectory() as cache:
         began = time.perf_counter()
         process = subprocess.Popen([sys.executable, "-m", "dcmerge", *map(str, words)], stdout=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ import math
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo
+from dcmerge.threads import one_thread
 
 #: So many names stand in a finding's text where the rest is told by their number; ``parameters`` has all.
 _NAMED = 8
@@ -123,10 +125,11 @@ def examine(
         return Report(tuple(experts), parameters, tuple(findings))
     values = _Values()
     mergeable = [p for p in parameters if p.mergeable]
-    for done, parameter in enumerate(mergeable):
-        if progress:
-            progress(done / len(mergeable), parameter.name)
-        values.add(parameter.name, None if lora else base.read(parameter.name), experts)
+    with one_thread() if lora else nullcontext():
+        for done, parameter in enumerate(mergeable):
+            if progress:
+                progress(done / len(mergeable), parameter.name)
+            values.add(parameter.name, None if lora else base.read(parameter.name), experts)
     findings += values.findings(tuple(experts))
     norms = {task: math.sqrt(values.delta_square[task]) for task in experts}
     return Report(tuple(experts), parameters, tuple(findings), norms, None if lora else math.sqrt(values.base_square))

@@ -17,6 +17,7 @@ from dcmerge.task_vectors import Delta
     formula=r"\tau=t\,\bar\tau,\quad t=\frac{K\cos\theta}{(K-1)\cos\theta+1}\ \text{per parameter}",
     source="Jang et al. 2024, arXiv 2403.19522",
     everywhere=True,
+    keeps_factors=True,
 )
 def model_stock(layer: Layer) -> Delta:
     """t · mean(D_t) with cos θ the mean pairwise cosine of the deltas, not below 0 (mergekit averages cosines likewise).

@@ -46,9 +46,7 @@ SCALE_MATTERS = {"wudi", "doge", "pcb"}
 MAY_BE_LONG = {"dare", "wudi"}
 
 #: On adapters these never form a dense product (WUDI in closed form).
-KEEP_FACTORS = (
-    "average", "task_arithmetic", "model_stock", "tsv_m", "iso_c", "iso_cts", "dc_merge", "wudi", "knots", "robustmerge",
-)  # fmt: skip
+KEEP_FACTORS = [*(slug for slug, method in methods().items() if method.keeps_factors), "wudi"]
 
 Deltas = Mapping[str, Mapping[str, Tensor]]
 
@@ -299,3 +297,24 @@ def test_methods_that_can_never_form_the_product(tmp_path: Path, slug: str, monk
     for name, delta in merged_deltas(TaskVectors(None, vectors.experts, vectors.parameters, vectors.report), slug, parameters):
         assert isinstance(delta, LowRank) and delta.rank <= 2 * 3
         assert relative_error(delta.left @ delta.right, wanted[name]) < 1e-5
+
+
+@pytest.mark.parametrize("slug", ["dc_merge", "knots"])
+def test_weights_that_are_merged_ahead_come_in_order_and_alike(tmp_path: Path, slug: str) -> None:
+    shapes = {f"layers.{i}.weight": (16 + i, 12) for i in range(9)}
+    vectors = lora_set(tmp_path, {f"task{t}": random_factors(t, shapes=shapes) for t in range(3)})
+    found, threads = {}, torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found[count] = run(TaskVectors(None, vectors.experts, vectors.parameters, vectors.report), slug)
+            assert torch.get_num_threads() == count
+        answers = iter([False, False, False])
+        stopped = merged_deltas(vectors, slug, cancelled=lambda: next(answers, True))
+        with pytest.raises(Cancelled):
+            list(stopped)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert list(found[3]) == list(shapes)
+    assert_close(found[3], found[1], 1e-6)
