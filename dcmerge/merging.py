@@ -61,7 +61,7 @@ class Merged:
         another depth than the base's.
         """
         target = Target(Path(path), "delta" if delta_only else "model", None, card, evaluation, replace)
-        return self._write(target, scale, scale_origin, task)
+        return self.write(target, scale, scale_origin, task)
 
     def save_adapter(
         self, path: str | Path, *, rank: int | None = None, scale: float = 1.0, scale_origin: str = "given",
@@ -73,9 +73,10 @@ class Merged:
         experts' ranks, and ``discarded`` of what is returned says what that leaves out. Raises InputError for full fine-tuning.
         """
         target = Target(Path(path), "adapter", rank, True, evaluation, replace)
-        return self._write(target, scale, scale_origin, task)
+        return self.write(target, scale, scale_origin, task)
 
-    def _write(self, target: Target, scale: float, scale_origin: str, task: str | None) -> Written:
+    def write(self, target: Target, scale: float, scale_origin: str = "given", task: str | None = None) -> Written:
+        """What ``save`` and ``save_adapter`` do, for a target with all its settings."""
         check_depth(self.method, self.assembly, check_scale(scale))
         own = own_delta(self.method, self.modules, task)
         deltas = ((name, own(name, delta)) for name, delta in self.deltas.items())

@@ -21,12 +21,13 @@ from dcmerge.cli.options import (
     parameters_text,
     whole_number,
 )
-from dcmerge.cli.output import Progress, paragraph, print_json, seconds, size
+from dcmerge.cli.output import Progress, paragraph, percent, print_json, seconds, size
 from dcmerge.errors import InputError
-from dcmerge.merging import merge_to
+from dcmerge.evaluation import Bench, Evaluation
+from dcmerge.merging import merge, merge_to
 from dcmerge.methods import method
 from dcmerge.methods.declare import Number
-from dcmerge.output import Target
+from dcmerge.output import Target, Written, check_target
 from dcmerge.recipe import check_scale
 from dcmerge.task_vectors import TaskVectors
 
@@ -56,6 +57,8 @@ def add_to(commands: Commands, common: Parser) -> None:
     group.add_argument("--adapter-rank", type=whole_number(1), metavar="R",
                        help="at most R directions a weight (default: the exact rank, up to the sum of the experts')")  # fmt: skip
     group.add_argument("--card", action="store_true", help="write a model card beside a single file too, NAME.md")
+    group.add_argument("--measure", choices=("val", "test"), metavar="SPLIT",
+                       help="evaluate on that split of the tasks' images (val, test) and write it into the card")  # fmt: skip
     group.add_argument("--task", metavar="NAME", help="whose model, for a method that makes one for each task (emr)")
     group.add_argument("--force", action="store_true", help="replace an existing file, or a folder that a merge wrote")
 
@@ -72,17 +75,36 @@ def run(args: argparse.Namespace) -> int:
         vectors.tolerance = TOLERANCE.check("tolerance", args.tolerance)
         if vectors.base is None and target.content == "model":
             target = replace(target, content="delta")
-        written = merge_to(vectors, args.method, target, scale=scale, scale_origin=origin, task=args.task, bench=bench,
-                           progress=progress, **parameters)  # fmt: skip
+        chosen = {"scale": scale, "scale_origin": origin, "task": args.task}
+        if args.measure:
+            written, measured = measured_and_written(args, vectors, bench, target, chosen, parameters, progress)
+        else:
+            measured = None
+            written = merge_to(vectors, args.method, target, bench=bench, progress=progress, **chosen, **parameters)
     report = {
         "out": str(target.path), "content": written.content, "method": args.method, "parameters": parameters,
         "scale": scale, "scale_origin": origin, "tasks": vectors.tasks, "kind": vectors.kind,
         "tensors": written.tensors, "bytes": written.nbytes, "sha256": open_checkpoint(target.path).fingerprint,
         "files": written.files, "notes": written.notes, "ranks": written.ranks, "discarded_energy": written.discarded,
-        "seconds": time.perf_counter() - started,
+        "accuracies": measured and measured.to_dict(), "seconds": time.perf_counter() - started,
     }  # fmt: skip
     print_json(report) if args.json else print(as_text(report))
     return 0
+
+
+def measured_and_written(
+    args: argparse.Namespace, vectors: TaskVectors, bench: Bench | None, target: Target, chosen: dict, parameters: dict,
+    progress: Progress,
+) -> tuple[Written, Evaluation]:  # fmt: skip
+    """The merge, held, evaluated on one split and written with its accuracies in the card."""
+    if bench is None:
+        raise InputError("measure: expected a set with images of its tasks, got files alone; leave --measure out")
+    if args.task or target.content == "delta" or target.rank:
+        raise InputError("measure: expected the whole merged model, got --task, --delta-only or --adapter-rank with it")
+    check_target(vectors, target)
+    merged = merge(vectors, args.method, bench=bench, progress=progress, **parameters)
+    found = bench.evaluate(merged.model(bench, chosen["scale"]), args.method, split=args.measure, progress=progress)
+    return merged.write(replace(target, evaluation=found), **chosen), found
 
 
 def checked_output(args: argparse.Namespace) -> Target:
@@ -145,6 +167,8 @@ def as_text(report: dict) -> str:
         paragraph(f"{report['method']} of {', '.join(report['tasks'])}{f'; {how}' if how else ''}", indent=2),
         f"  α = {report['scale']:g} ({report['scale_origin']})",
         *(paragraph(note, indent=2) for note in report["notes"]),
+        *([f"  {percent(found['mean'])} % mean accuracy on the {found['split']} split (the card has all tasks)"]
+          if (found := report["accuracies"]) else []),
         f"  {report['tensors']} tensors{files}, {size(report['bytes'])}, {seconds(report['seconds'])} s",
         f"  sha256 {report['sha256']}",
     ])  # fmt: skip
