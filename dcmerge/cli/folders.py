@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def name_of(one: FoundSet, found: Search) -> str:
 
 
 def _relative(path: Path, folder: Path) -> Path:
-    return path.relative_to(folder) if path.is_relative_to(folder) else path
+    if path.is_relative_to(folder.parent):
+        return Path(os.path.relpath(path, folder))
+    return path
 
 
 def sizes(one: FoundSet) -> dict[Path, int]:
