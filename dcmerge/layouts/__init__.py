@@ -2,6 +2,6 @@
 
 from dcmerge.layouts.found import FoundSet, Skipped
 from dcmerge.layouts.peek import Peek, peek
-from dcmerge.layouts.search import Search, find_sets, search
+from dcmerge.layouts.search import Search, by_name, find_sets, search
 
-__all__ = ["FoundSet", "Peek", "Search", "Skipped", "find_sets", "peek", "search"]
+__all__ = ["FoundSet", "Peek", "Search", "Skipped", "by_name", "find_sets", "peek", "search"]

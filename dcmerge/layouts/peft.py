@@ -48,8 +48,9 @@ def _set(view: View, container: Path, family: str, units: list[Unit]) -> FoundSe
     heads, head_notes = view.heads_for(tasks, container, (told or family).removesuffix("-quickgelu"))
     known = family or source
     title = f"LoRA adapters of {shown(known)}" if known else "LoRA adapters"
-    return FoundSet("peft", title, container, base and base.path, tasks, heads, told, (),
-                    (*notes, *head_notes, *unreadable(units), *_partial(units)), pickled(units))  # fmt: skip
+    every = (*notes, *head_notes, *unreadable(units), *_partial(units))
+    return FoundSet("peft", title, container, base and base.path, tasks, heads, told, (), every, pickled(units),
+                    () if base else notes)  # fmt: skip
 
 
 def _base(view: View, container: Path, units: list[Unit]) -> tuple[Unit | None, tuple[str, ...]]:

@@ -67,8 +67,8 @@ def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
         sets = available(roots())
         name = remembered(
             st.selectbox, "Model set", key=SET, default=next(iter(sets)), options=list(sets), format_func=lambda n: sets[n],
-            help="A base and its experts: the embedded demos, and every folder below the allowed roots that holds a "
-            "checkpoint called base beside the experts'.",
+            help="A base and its experts: the embedded demos, and every set that is found below the allowed roots, in any of the "
+            "layouts that the README lists.",
         )  # fmt: skip
     with readable_errors():
         models = opened(name)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import open_clip
 import peft
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
@@ -121,7 +123,10 @@ def fusion_bench(folder: Path, form: str = "{name}", whole: bool = True) -> Path
 def adapter(folder: Path, seed: int, *, safe: bool = True, base: str | None = None) -> Path:
     """A LoRA adapter of a tiny CLIP image tower, as PEFT saves it; without ``safe`` in PEFT 0.3's file."""
     config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"])
-    adapted = peft.get_peft_model(vision_model(0), config)
+    with warnings.catch_warnings():
+        # PEFT asks transformers for a name that transformers is about to remove.
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = peft.get_peft_model(vision_model(0), config)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in adapted.named_parameters():
@@ -129,8 +134,6 @@ def adapter(folder: Path, seed: int, *, safe: bool = True, base: str | None = No
                 value.copy_(torch.randn(value.shape, generator=draw))
     adapted.save_pretrained(folder)
     if not safe:
-        from safetensors.torch import load_file
-
         torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
         (folder / "adapter_model.safetensors").unlink()
     settings = json.loads((folder / "adapter_config.json").read_text())
