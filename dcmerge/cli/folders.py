@@ -10,7 +10,7 @@ from typing import Any
 from dcmerge.checkpoints.paths import shown
 from dcmerge.cli.output import paragraph, size, table
 from dcmerge.errors import InputError
-from dcmerge.layouts import FoundSet, Search, Skipped, by_name, peek, search
+from dcmerge.layouts import FoundSet, Search, Skipped, by_name, glance, search
 
 #: So many skipped files are listed one by one for each reason; of more the number is told.
 _LISTED = 5
@@ -60,7 +60,7 @@ def _relative(path: Path, folder: Path) -> Path:
 
 def sizes(one: FoundSet) -> dict[Path, int]:
     """Bytes on disk of every checkpoint of a set."""
-    return {path: peek(path).size for path in one.checkpoints}
+    return {path: glance(path).size for path in one.checkpoints}
 
 
 def search_as_data(found: Search) -> dict[str, Any]:

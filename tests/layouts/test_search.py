@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
+from datetime import date
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from dcmerge.checkpoints import Roots
 from dcmerge.errors import InputError
-from dcmerge.layouts import FoundSet, find_sets, peek, search, tree
+from dcmerge.layouts import FoundSet, find_sets, glance, peek, search, tree
 from tests.builders import random_tensors, write
 from tests.layouts.builders import LAYOUTS, TASKS, adapters, plain, task_vectors, vision_model
 
@@ -133,6 +137,28 @@ def test_headers_are_read_again_when_a_file_changes(tmp_path: Path) -> None:
     assert list(peek(path).shapes) == ["other"]
     (found,) = find_sets(tmp_path)
     assert list(found.experts) == ["MNIST"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sound"),
+    [
+        ({"w": torch.ones(2), "h": torch.ones(2).half()}, True),
+        (OrderedDict(a=nn.Parameter(torch.ones(2)), name="cos\nsystem\n"), False),  # a text that looks like a name
+        (nn.Linear(2, 2), False),
+        ({"w": torch.ones(2), "when": date(2020, 1, 1)}, False),
+    ],
+)
+def test_a_glance_says_no_more_than_the_reader(tmp_path: Path, content: object, sound: bool) -> None:
+    torch.save(content, tmp_path / "a.pt")
+    found, whole = glance(tmp_path / "a.pt"), peek(tmp_path / "a.pt")
+    assert (found is whole) is not sound  # in doubt the reader decides
+    assert (found.kind, found.size, found.error, found.pickled) == (whole.kind, whole.size, whole.error, whole.pickled)
+
+
+def test_a_damaged_archive_is_left_to_the_reader(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
+    (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:-50])
+    assert "damaged" in glance(tmp_path / "a.pt").error
 
 
 def test_a_file_or_nothing_is_no_folder(tmp_path: Path) -> None:
