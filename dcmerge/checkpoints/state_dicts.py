@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -48,6 +49,13 @@ class StateDictFile:
     def read(self, name: str) -> Tensor:
         """A contiguous copy: tensors of a state dict may share memory, and the caller may change what it gets."""
         return self._tensors[name].detach().clone(memory_format=torch.contiguous_format)
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Every tensor of a small file by name; of a file that is one tensor without a name, "" is its name. Else InputError."""
+    checked = checked_file(path)
+    loaded = _load(checked)
+    return {"": loaded} if isinstance(loaded, Tensor) else _tensors_of(loaded, checked)[0]
 
 
 def _load(path: Path) -> object:

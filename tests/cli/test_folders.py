@@ -158,7 +158,7 @@ def test_evaluate_and_compare_models_of_a_folder_on_a_zoos_tasks(run: Run, tiny_
 
 def test_evaluation_needs_tasks_and_models_of_them(run: Run, tiny_zoo: Path, tmp_path: Path) -> None:
     run("evaluate", "--from", tiny_zoo / "experts", "--method", "average").assert_refused("--zoo")
-    run("evaluate", "--zoo", "demo", "--base", "x", "--method", "average").assert_refused("--from")
+    run("evaluate", "--zoo", "demo", "--base", "x", "--method", "average").assert_refused("got both")
     for name in ("base", "birds"):
         save(tmp_path / f"{name}.pt", clip(0).state_dict())
     run("evaluate", "--zoo", "demo", "--from", tmp_path, "--method", "average").assert_refused("birds", "task0")
