@@ -70,7 +70,7 @@ def _unit(head: Tensor, path: Path) -> Tensor:
     return nn.functional.normalize(head.float(), dim=-1)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def text_heads(
     config: Mapping[str, Any],
     weights: Mapping[str, Tensor],
