@@ -161,10 +161,10 @@ def open_vectors(args: argparse.Namespace, progress: Progress | None) -> TaskVec
 def open_models(args: argparse.Namespace, progress: Progress | None) -> tuple[TaskVectors, Bench | None]:
     """The same with its bench, where it has images to evaluate on."""
     experts = expert_paths(args)
+    specification = bench_specification(args)
     if args.zoo:
         zoo = named_zoo(args.zoo, progress)
         return zoo.vectors, zoo.bench
-    specification = bench_specification(args)
     vectors = TaskVectors.open(args.base, experts, progress=progress)
     return vectors, open_bench(vectors, specification, progress=progress) if specification else None
 

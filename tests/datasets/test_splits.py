@@ -102,6 +102,8 @@ def test_every_known_data_set_has_sentences_of_its_kind() -> None:
     assert all("x y" in text for text in prompts("nothing known", "x y"))
 
 
-@pytest.mark.parametrize(("name", "words"), [("AnnualCrop", "annual crop"), ("SVHN", "SVHN"), ("a_b/c", "a b c"), ("BMW M3", "BMW M3")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("AnnualCrop", "annual crop"), ("SVHN", "SVHN"), ("a_b/c", "a b c"), ("BMW M3", "BMW M3")]
+)
 def test_names_as_words(name: str, words: str) -> None:
     assert spoken(name) == words
