@@ -95,6 +95,14 @@ def kept_entries(D: Tensor, thresholds: Tensor) -> Tensor:
     return D.abs() >= per_task(thresholds, D)
 
 
+def kept_by_rank(delta: Tensor, first: int, count: int) -> Tensor:
+    """The ``count`` entries after the ``first`` largest ones by magnitude, the others zero."""
+    kept = torch.zeros(delta.numel(), dtype=torch.bool)
+    # Stable: of equal magnitudes the first ones count as larger, so the number kept is exact.
+    kept[delta.abs().flatten().argsort(descending=True, stable=True)[first : first + count]] = True
+    return delta * kept.reshape(delta.shape)
+
+
 def keep_thresholds(M: Tensor, count: int) -> Tensor:
     """The magnitude of each task's ``count``-th largest entry, (T,); infinite where none is kept.
 

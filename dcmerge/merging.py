@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from dcmerge.errors import InputError
 from dcmerge.evaluation import Assembly, Bench, Model, TaskModule
 from dcmerge.methods import deltas_of, method, planned
 from dcmerge.output import write_merged
-from dcmerge.recipe import Recipe, check_scale, recipe_of
+from dcmerge.recipe import ARITHMETIC, CONTENTS, Recipe, check_scale, package_versions, recipe_of
 from dcmerge.task_vectors import Delta, TaskVectors
 
 
@@ -23,7 +23,7 @@ class Merged:
 
     ``modules`` holds what each task adds at inference, for methods with such parts. ``curve`` is the loss of every step,
     for methods that train. ``assembly`` is the merged model where it was put together from whole blocks; α is 1 then, and the
-    deltas tell the same where the base has as many.
+    deltas tell the same where the base has as many. ``dtype`` is that of the arithmetic.
     """
 
     vectors: TaskVectors
@@ -33,6 +33,7 @@ class Merged:
     modules: Mapping[str, TaskModule] = field(default_factory=dict, repr=False)
     curve: tuple[float, ...] = field(default=(), repr=False)
     assembly: Assembly | None = field(default=None, repr=False)
+    dtype: torch.dtype = torch.float32
 
     def model(self, bench: Bench, scale: float) -> Model:
         """What is evaluated: base + α · merged, with each task's part. Raises InputError for a scale that has no meaning."""
@@ -41,9 +42,13 @@ class Merged:
             return Model(self.assembly.weights, encoder=self.assembly.encoder)
         return bench.model(self.deltas, scale, self.modules)
 
-    def recipe(self, scale: float | None = None, scale_origin: str | None = None, dtype: str | None = None) -> Recipe:
+    def recipe(
+        self, scale: float | None = None, scale_origin: str | None = None, dtype: str | None = None, *,
+        delta_only: bool = False, task: str | None = None,
+    ) -> Recipe:  # fmt: skip
         """The recipe of this merge; hashes all inputs, which reads them once."""
-        return recipe_of(self.vectors, self.method, self.parameters, scale, scale_origin, dtype)
+        return recipe_of(self.vectors, self.method, self.parameters, scale, scale_origin, dtype,
+                         **_further(delta_only, task, self.dtype))  # fmt: skip
 
     def save(
         self, path: str | Path, *, scale: float = 1.0, scale_origin: str = "given", delta_only: bool = False,
@@ -56,11 +61,12 @@ class Merged:
         scale that is not a finite number, where a task is missing or the tasks' parts are not weights, and for a network of
         another depth than the base's.
         """
-        check_depth(self.method, self.assembly, check_scale(scale))
+        scale = check_scale(scale)
+        check_depth(self.method, self.assembly, scale)
         own = own_delta(self.method, self.modules, task)
         deltas = ((name, own(name, delta)) for name, delta in self.deltas.items())
-        write_merged(self.vectors, deltas, path, check_scale(scale), delta_only,
-               lambda dtype: self.recipe(scale, scale_origin, dtype))  # fmt: skip
+        write_merged(self.vectors, deltas, path, scale, delta_only,
+               lambda dtype: self.recipe(scale, scale_origin, dtype, delta_only=delta_only, task=task))  # fmt: skip
 
 
 def merge(
@@ -80,7 +86,7 @@ def merge(
     """
     plan = planned(vectors, slug, parameters, bench=bench, progress=progress, cancelled=cancelled, dtype=dtype)
     deltas = dict(deltas_of(plan, progress=progress, cancelled=cancelled))
-    return Merged(vectors, slug, plan.values, deltas, plan.modules(), plan.curve, plan.assembly())
+    return Merged(vectors, slug, plan.values, deltas, plan.modules(), plan.curve, plan.assembly(), dtype)
 
 
 def merge_to_file(
@@ -95,6 +101,7 @@ def merge_to_file(
     bench: Bench | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    dtype: torch.dtype = torch.float32,
     **parameters: Any,
 ) -> None:
     """``merge(...).save(...)`` one parameter at a time: each is written as it is merged, and not held.
@@ -102,13 +109,43 @@ def merge_to_file(
     Only a method that surveys the whole model first may hold more. The file is the same, byte for byte. Raises as both do;
     whatever goes wrong, nothing is left behind.
     """
-    scale, values = check_scale(scale), method(slug).check(parameters)
-    plan = planned(vectors, slug, values, bench=bench, progress=progress, cancelled=cancelled)
+    values = method(slug).check(parameters)
+    recipe = Recipe({}, slug, values, check_scale(scale), scale_origin, **_further(delta_only, task, dtype))
+    follow(recipe, vectors, path, bench=bench, progress=progress, cancelled=cancelled)
+
+
+def follow(
+    recipe: Recipe,
+    vectors: TaskVectors,
+    path: str | Path,
+    *,
+    bench: Bench | None = None,
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> None:
+    """Merge these models into a file as a recipe says, by ``merge_to_file``'s way; the file holds that recipe.
+
+    The names of the inputs are the recipe's where it has them, so that the file does not depend on where its inputs lie; hashes,
+    dtypes and versions are those of this merge. Raises InputError and Cancelled as ``merge_to_file`` does.
+    """
+    slug, scale, delta_only = recipe.method, check_scale(recipe.scale), recipe.content == CONTENTS[1]
+    plan = planned(vectors, slug, recipe.parameters, bench=bench, progress=progress, cancelled=cancelled,
+                   dtype=ARITHMETIC[recipe.arithmetic])  # fmt: skip
     check_depth(slug, plan.assembly(), scale)
-    own = own_delta(slug, plan.modules(), task)
+    own = own_delta(slug, plan.modules(), recipe.task)
     stream = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress, cancelled=cancelled))
-    write_merged(vectors, stream, path, scale, delta_only,
-           lambda dtype: recipe_of(vectors, slug, values, scale, scale_origin, dtype))  # fmt: skip
+    write_merged(vectors, stream, path, scale, delta_only, lambda dtype: _as_followed(recipe, vectors, dtype))
+
+
+def _as_followed(recipe: Recipe, vectors: TaskVectors, dtype: str) -> Recipe:
+    found = recipe_of(vectors, recipe.method, recipe.parameters, recipe.scale, recipe.scale_origin, dtype).inputs
+    inputs = {name: found[name] | {"file": recipe.inputs.get(name, found[name])["file"]} for name in found}
+    return replace(recipe, inputs=inputs, dtype=dtype, tolerance=vectors.tolerance, zoo=vectors.zoo, versions=package_versions())
+
+
+def _further(delta_only: bool, task: str | None, dtype: torch.dtype) -> dict[str, Any]:
+    """What a recipe says beyond method, parameters and α."""
+    return {"content": CONTENTS[delta_only], "task": task, "arithmetic": str(dtype).removeprefix("torch.")}
 
 
 def own_delta(slug: str, modules: Mapping[str, TaskModule], task: str | None) -> Callable[[str, Delta], Delta]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dcmerge.checkpoints import TensorInfo, dense, scaled_sum, write_safetensors
 from dcmerge.errors import InputError
-from dcmerge.recipe import METADATA_KEY, Recipe
+from dcmerge.recipe import CONTENTS, METADATA_KEY, Recipe
 from dcmerge.task_vectors import Delta, TaskVectors
 
 
@@ -21,9 +21,17 @@ def write_merged(
     """One file of base + scale · deltas, or of scale · deltas; ``recipe`` is asked with the dtypes that are written."""
     infos = _delta_infos(vectors) if delta_only else _model_infos(vectors)
     tensors = ((name, (scale * dense(d)).float()) for name, d in deltas) if delta_only else _model(vectors, deltas, scale)
-    dtypes = sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})
-    metadata = {METADATA_KEY: recipe("+".join(dtypes)).to_json(), "content": "delta" if delta_only else "model"}
+    metadata = {METADATA_KEY: recipe(_listed_dtypes(infos)).embedded().to_json(), "content": CONTENTS[delta_only]}
     write_safetensors(path, tensors, infos, metadata)
+
+
+def written_dtypes(vectors: TaskVectors, delta_only: bool) -> str:
+    """The dtypes in such a file: "bfloat16+float32"."""
+    return _listed_dtypes(_delta_infos(vectors) if delta_only else _model_infos(vectors))
+
+
+def _listed_dtypes(infos: Mapping[str, TensorInfo]) -> str:
+    return "+".join(sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()}))
 
 
 def _delta_infos(vectors: TaskVectors) -> dict[str, TensorInfo]:

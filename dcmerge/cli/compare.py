@@ -105,6 +105,8 @@ def export(args: argparse.Namespace, found: Comparison) -> bool:
 
 def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, dict[str, Any]]) -> int:
     """The same comparison as a job; it goes on when this command has ended."""
+    if args.folder:
+        raise InputError("expected --background with a zoo alone, got --from")
     chosen = [{"slug": slug, "parameters": parameters.get(slug, {})} for slug in dict.fromkeys(slugs)]
     job = jobs.submit({"kind": "compare", "set": args.zoo, "methods": chosen, "limit": args.limit,
                        "val_limit": val_limit(args), "diagnosed": args.diagnose})  # fmt: skip

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from dcmerge import jobs
 from dcmerge.checkpoints import open_checkpoint
 from dcmerge.cli.options import (
     Commands,
@@ -22,14 +25,14 @@ from dcmerge.cli.options import (
 )
 from dcmerge.cli.output import Progress, paragraph, print_json, seconds, size
 from dcmerge.errors import InputError
+from dcmerge.exports import check_target, write_text
 from dcmerge.merging import merge_to_file
 from dcmerge.methods import method
-from dcmerge.methods.declare import Number
-from dcmerge.recipe import check_scale
+from dcmerge.recipe import GIVEN, TOLERANCE, USUAL, Recipe, check_scale, inputs_of
 from dcmerge.task_vectors import TaskVectors
 
 SUFFIX = ".safetensors"
-TOLERANCE = Number("Tolerance", "Relative residual that a randomised SVD may have; 0 is exact.", 0, 0.1, 1e-4)
+RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def add_to(commands: Commands, common: Parser) -> None:
@@ -39,11 +42,15 @@ def add_to(commands: Commands, common: Parser) -> None:
     group = parser.add_argument_group("merging")
     add_method(group, required=True)
     group.add_argument("--scale", type=number, metavar="A", help="α (default: the method's usual one)")
+    group.add_argument("--scale-origin", metavar="TEXT", help="where α comes from, for the recipe (default: given)")
     group.add_argument("--out", required=True, metavar="FILE", help=f"the file to write, *{SUFFIX}")
     group.add_argument("--tolerance", type=number, default=0.0, metavar="E",
                        help="allow a randomised SVD whose relative residual is at most E (default 0: exact)")  # fmt: skip
     group.add_argument("--delta-only", action="store_true", help="save α · merged task vector alone, in float32")
     group.add_argument("--task", metavar="NAME", help="whose model, for a method that makes one for each task (emr)")
+    group.add_argument("--recipe", metavar="FILE", help="write the recipe as well, *.yaml or *.json; the command run takes it")
+    group.add_argument("--background", action="store_true",
+                       help="merge a zoo as a job that outlives this terminal; prints its id (see the command jobs)")
     group.add_argument("--force", action="store_true", help="replace an existing file")
 
 
@@ -51,8 +58,14 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     parameters = method_parameters(args)
     usual = method(args.method).usual_scale
-    scale, origin = (usual, "the method's usual α") if args.scale is None else (check_scale(args.scale), "given")
+    scale, origin = (usual, USUAL) if args.scale is None else (check_scale(args.scale), args.scale_origin or GIVEN)
+    if args.scale is None and args.scale_origin is not None:
+        raise InputError("scale-origin: expected it with --scale, whose origin it tells, got it alone")
     out = checked_target(args.out, force=args.force)
+    if args.recipe is not None:
+        check_recipe_target(args.recipe, force=args.force)
+    if args.background:
+        return _submit(args, parameters, scale, origin)
     with Progress() as progress:
         vectors, bench = open_models(args, progress)
         refuse_inputs(out, vectors)
@@ -60,15 +73,44 @@ def run(args: argparse.Namespace) -> int:
         delta_only = args.delta_only or vectors.base is None
         merge_to_file(vectors, args.method, out, scale=scale, scale_origin=origin, delta_only=delta_only, task=args.task,
                       bench=bench, progress=progress, **parameters)  # fmt: skip
-    written = open_checkpoint(out)
-    report = {
-        "out": str(out), "content": "delta" if delta_only else "model", "method": args.method, "parameters": parameters,
-        "scale": scale, "scale_origin": origin, "tasks": vectors.tasks, "kind": vectors.kind,
+    if args.recipe is not None:
+        recipe = replace(Recipe.open(out), inputs=inputs_of(vectors)).beside(Path(args.recipe).parent)
+        write_text(Path(args.recipe), recipe.text_for(args.recipe))
+    report = report_of(out, vectors, started) | ({"recipe": args.recipe} if args.recipe else {})
+    print_json(report) if args.json else print(as_text(report))
+    return 0
+
+
+def report_of(out: Path, vectors: TaskVectors, started: float) -> dict[str, Any]:
+    """What was written, by the recipe in the file, and how long it took since ``started``."""
+    written, recipe = open_checkpoint(out), Recipe.open(out)
+    return {
+        "out": str(out), "content": recipe.content, "method": recipe.method, "parameters": recipe.parameters,
+        "scale": recipe.scale, "scale_origin": recipe.scale_origin, "tasks": vectors.tasks, "kind": vectors.kind,
         "tensors": len(written.infos), "bytes": out.stat().st_size, "sha256": written.fingerprint,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
-    print_json(report) if args.json else print(as_text(report))
+
+
+def _submit(args: argparse.Namespace, parameters: dict[str, Any], scale: float, origin: str) -> int:
+    """The same merge as a job; it goes on when this command has ended."""
+    given = {"--base and --expert": args.expert, "--recipe": args.recipe, "--task": args.task, "--tolerance": args.tolerance,
+             "--force": args.force}  # fmt: skip
+    if refused := [option for option, value in given.items() if value]:
+        raise InputError(f"--background: expected a zoo and a new file, got {', '.join(refused)}")
+    job = jobs.submit({"kind": "merge", "set": args.zoo, "method": args.method, "parameters": parameters, "out": str(args.out),
+                       "scale": scale, "scale_origin": origin, "delta_only": args.delta_only})  # fmt: skip
+    print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
     return 0
+
+
+def check_recipe_target(text: str, *, force: bool) -> None:
+    """A recipe's file, refused before any work where it could not be written or is there."""
+    if "\0" in text or Path(text).suffix not in RECIPE_SUFFIXES:
+        raise InputError(f"recipe: expected a file name that ends in {', '.join(RECIPE_SUFFIXES)}, got {text}")
+    check_target(Path(text))
+    if os.path.lexists(text) and not force:
+        raise InputError(f"recipe: {text} exists already; --force replaces it")
 
 
 def checked_target(text: str, *, force: bool) -> Path:
@@ -107,4 +149,5 @@ def as_text(report: dict) -> str:
         f"  α = {report['scale']:g} ({report['scale_origin']})",
         f"  {report['tensors']} tensors, {size(report['bytes'])}, {seconds(report['seconds'])} s",
         f"  sha256 {report['sha256']}",
+        *([paragraph(f"  its recipe is in {report['recipe']}")] if report.get("recipe") else []),
     ])  # fmt: skip

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from dcmerge.benches import BenchSpecification, open_bench
+from dcmerge.cli.folders import set_in
 from dcmerge.datasets import SPLIT_RULES
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
@@ -101,12 +103,19 @@ def collected(pairs: Iterable[tuple[str, str]], option: str) -> dict[str, str]:
 
 
 def add_model_set(parser: argparse.ArgumentParser) -> None:
-    """``--base``, ``--expert`` and ``--zoo``."""
+    """``--from``, ``--base``, ``--expert`` and ``--zoo``."""
     group = parser.add_argument_group("models")
+    add_folder(group)
     group.add_argument("--base", metavar="FILE", help="the pre-trained model; LoRA adapters do without")
     group.add_argument("--expert", action="append", default=[], type=pair("NAME=PATH"), metavar="NAME=PATH",
                        help="task and fine-tuned model, or LoRA adapter folder; once for each expert")  # fmt: skip
     group.add_argument("--zoo", metavar="NAME", help="an embedded zoo instead: demo or demo-lora")
+
+
+def add_folder(group: argparse._ActionsContainer) -> None:
+    """``--from``."""
+    group.add_argument("--from", dest="folder", metavar="FOLDER",
+                       help="find base and experts in a folder (inspect FOLDER shows them); --base names its base")  # fmt: skip
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
@@ -125,32 +134,50 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
 
 
 def bench_specification(args: argparse.Namespace) -> BenchSpecification | None:
-    """What those options say; None where none was given. Raises InputError where they are no whole."""
+    """What those options say; None where none was given. Raises InputError where they are no whole.
+
+    The set of ``--from`` may bring the encoder's name and the folder of heads.
+    """
     given = [f"--{name}" for name in ("encoder", "data", "dataset", "heads", "weights", "download") if getattr(args, name, None)]
     if not given:
         return None
     if args.zoo:
         raise InputError(f"expected {given[0]} without --zoo, which brings its images, got both")
-    if not args.encoder:
+    found = set_in(args.folder, args.base) if args.folder else None
+    encoder = args.encoder or (found and found.encoder)
+    if not encoder:
         raise InputError(f"expected --encoder NAME with {given[0]}, got none")
+    heads = args.heads or (str(next(iter(found.heads.values())).parent) if found and found.heads else None)
     limit = getattr(args, "limit", None)
     val_limit = limit if getattr(args, "val_limit", None) is None else args.val_limit
-    return BenchSpecification(args.encoder, args.data, args.heads, args.weights, collected(args.dataset, "--dataset"),
+    return BenchSpecification(encoder, args.data, heads, args.weights, collected(args.dataset, "--dataset"),
                               args.split_rule, limit, val_limit, args.download)  # fmt: skip
 
 
 def set_title(args: argparse.Namespace) -> str:
     """"the zoo demo", or the models in a few words."""
+    if args.folder:
+        return f"the models in {args.folder}" + (f" on the tasks of the zoo {args.zoo}" if args.zoo else "")
     return f"the zoo {args.zoo}" if args.zoo else f"{len(args.expert)} experts of {args.base or 'no base'}"
 
 
-def expert_paths(args: argparse.Namespace) -> dict[str, str]:
-    """Task to path of ``--expert``; raises InputError where neither a zoo nor experts are named, or both are."""
-    if args.zoo and (args.base or args.expert):
+def named_models(args: argparse.Namespace) -> tuple[str | Path | None, Mapping[str, str | Path]]:
+    """Base, and task to path, of ``--from`` or of ``--base`` and ``--expert``; of a zoo neither.
+
+    Raises InputError where several of them are named or none is, and for a folder without one set that can be opened.
+    """
+    given = {"--zoo": args.zoo, "--from": args.folder, "--expert": args.expert}
+    named = [option for option, value in given.items() if value]
+    if args.zoo and (args.base or len(named) > 1):
         raise InputError("expected a zoo or a base with experts, got both")
-    if not args.zoo and not args.expert:
-        raise InputError("expected --zoo NAME or at least one --expert NAME=PATH, got neither")
-    return collected(args.expert, "--expert")
+    if len(named) > 1:
+        raise InputError("expected --from FOLDER or experts one by one (--expert NAME=PATH), got both")
+    if not named:
+        raise InputError("expected --zoo NAME, --from FOLDER or at least one --expert NAME=PATH, got neither")
+    if args.folder:
+        found = set_in(args.folder, args.base)
+        return found.base, found.experts
+    return args.base, collected(args.expert, "--expert")
 
 
 def open_vectors(args: argparse.Namespace, progress: Progress | None) -> TaskVectors:
@@ -160,29 +187,40 @@ def open_vectors(args: argparse.Namespace, progress: Progress | None) -> TaskVec
 
 def open_models(args: argparse.Namespace, progress: Progress | None) -> tuple[TaskVectors, Bench | None]:
     """The same with its bench, where it has images to evaluate on."""
-    experts = expert_paths(args)
-    specification = bench_specification(args)
+    base, experts = named_models(args)
+    specification = bench_specification(args)  # before a zoo is opened, which takes no such options
     if args.zoo:
         zoo = named_zoo(args.zoo, progress)
         return zoo.vectors, zoo.bench
-    vectors = TaskVectors.open(args.base, experts, progress=progress)
+    vectors = TaskVectors.open(base, experts, progress=progress)
     return vectors, open_bench(vectors, specification, progress=progress) if specification else None
 
 
 def opened_bench(args: argparse.Namespace, progress: Progress | None) -> Bench:
-    """The bench of the models; raises InputError where they come without images."""
-    bench = open_models(args, progress)[1]
+    """The bench of the models: a zoo's own, the models of ``--from`` on a zoo's tasks, or with images of one's own.
+
+    Raises InputError where they come without images.
+    """
+    bench = _on_tasks_of_zoo(args, progress) if args.zoo and args.folder else open_models(args, progress)[1]
     if bench is None:
         raise InputError("expected images to evaluate on: --zoo NAME, or --encoder NAME and --data FOLDER, got neither")
     return bench
 
 
+def _on_tasks_of_zoo(args: argparse.Namespace, progress: Progress | None) -> Bench:
+    """The models of a folder on a zoo's tasks of the same names; raises InputError where one of the experts has none."""
+    bench_specification(args)
+    bench, found = named_zoo(args.zoo, progress).bench, set_in(args.folder, args.base)
+    without = [task for task in found.experts if task not in bench.tasks]
+    if without:
+        raise InputError(f"from: expected experts of the zoo's tasks ({', '.join(bench.tasks)}), got {', '.join(without)}")
+    vectors = TaskVectors.open(found.base, found.experts, progress=progress)
+    return Bench(bench.encoder, {task: bench.tasks[task] for task in vectors.tasks}, vectors)
+
+
 def named_zoo(name: str, progress: Progress | None) -> Zoo:
     """An embedded zoo; raises InputError for an unknown one and where its files are missing."""
-    try:
-        return open_zoo(name, progress=progress)
-    except FileNotFoundError as error:
-        raise InputError(f"the zoo's file {error.filename} is missing: python -m dcmerge.zoo.build makes it") from None
+    return open_zoo(name, progress=progress)
 
 
 def add_method(parser: argparse.ArgumentParser, **method_settings: Any) -> None:

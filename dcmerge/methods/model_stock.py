@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from dcmerge.alignment import cosine
 from dcmerge.layers import Layer
+from dcmerge.methods.declare import Flag
 from dcmerge.methods.registry import merging_method
+
+#: So close to its pole t has no meaning.
+_POLE = 1e-6
 
 
 @merging_method(
@@ -18,10 +24,21 @@ from dcmerge.methods.registry import merging_method
     source="Jang et al. 2024, arXiv 2403.19522",
     everywhere=True,
 )
-def model_stock(layer: Layer) -> Tensor:
-    """t · mean(D_t) with cos θ the mean pairwise cosine of the deltas, not below 0 (mergekit averages cosines likewise)."""
+def model_stock(
+    layer: Layer,
+    *,
+    limit: Annotated[
+        bool, Flag("Not past the base", "Off: where the deltas oppose each other, t may be negative, as in mergekit.")
+    ] = True,
+) -> Tensor:
+    """t · mean(D_t) with cos θ the mean pairwise cosine of the deltas, not below 0 with ``limit``. mergekit averages cosines too.
+
+    Without the limit t is 0 at its pole, (K−1) cos θ = −1.
+    """
     D = layer.dense_deltas()
     K = len(D)
     pairs = [cosine(D[i], D[j]) for i in range(K) for j in range(i)]
-    c = max(0.0, sum(pairs) / len(pairs)) if pairs else 1.0
-    return K * c / ((K - 1) * c + 1) * D.mean(dim=0)
+    c = sum(pairs) / len(pairs) if pairs else 1.0
+    c = max(0.0, c) if limit else c
+    pole = abs((K - 1) * c + 1) < _POLE
+    return (0.0 if pole else K * c / ((K - 1) * c + 1)) * D.mean(dim=0)

@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.alignment import elected, kept_entries
+from dcmerge.alignment import elected, kept_by_rank, kept_entries
 from dcmerge.layers import Layer, magnitudes
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
@@ -28,8 +28,13 @@ def trimmed(deltas: Tensor, thresholds: Tensor) -> Tensor:
     return deltas * kept_entries(deltas, thresholds)
 
 
-def _survey(layers: Sequence[Layer], *, density: float, aggregate: str) -> WholeModel:
-    """Two passes over the model: thresholds (one task's magnitudes in memory at a time), then the majority of signs."""
+def _survey(layers: Sequence[Layer], *, density: float, aggregate: str, trim: str) -> WholeModel | None:
+    """Two passes over the model: thresholds (one task's magnitudes in memory at a time), then the majority of signs.
+
+    None where each parameter is trimmed by itself, which needs no look at the others.
+    """
+    if trim == "parameter":
+        return None
     thresholds = trim_thresholds(layers, density)
     balance = sum(trimmed(layer.dense_deltas(), thresholds).sum(dim=0).sign().sum() for layer in layers)
     return WholeModel(thresholds, torch.sign(balance))
@@ -58,7 +63,7 @@ def kept_threshold(magnitudes: Tensor, density: float) -> Tensor:
 def ties(
     layer: Layer,
     *,
-    prepared: WholeModel,
+    prepared: WholeModel | None,
     density: Annotated[
         float, Number("Density", "Share of each task vector's entries that survives the trim.", 0, 1, 0.01)
     ] = 0.2,
@@ -67,7 +72,20 @@ def ties(
         Choice("Aggregation", "mean: over the tasks that agree with the elected sign (the paper). sum: their "
                               "sum.", ("mean", "sum")),
     ] = "mean",
+    trim: Annotated[
+        str,
+        Choice("Trim over", "model: the largest entries of the whole model (the authors). parameter: those of each parameter "
+                            "(mergekit); there, entries whose signs cancel count as positive.", ("model", "parameter")),
+    ] = "model",
 ) -> Tensor:
     """Disjoint mean or sum of the trimmed deltas that agree with the elected sign; zeros never count."""
+    if prepared is None:
+        D = torch.stack([_largest(delta, density) for delta in layer.dense_deltas()])
+        return elected(D, 1.0, aggregate)
     D = trimmed(layer.dense_deltas(), prepared.thresholds)
     return elected(D, prepared.majority_sign, aggregate)
+
+
+def _largest(delta: Tensor, density: float) -> Tensor:
+    """The share ``density`` of one delta's entries, at least one of them where the share is not 0, as in mergekit."""
+    return kept_by_rank(delta, 0, max(int(density > 0), int(density * delta.numel())))

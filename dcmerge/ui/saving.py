@@ -1,4 +1,4 @@
-"""Taking a merged model along: as a file with its recipe, or as the command that makes it."""
+"""Taking a merged model along: as a file with its recipe, or as a text that makes it again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from dcmerge.methods.declare import value_text
 from dcmerge.ui.choice import Choice
+from dcmerge.ui.copying import copies
 from dcmerge.ui.merging import merged_once
 from dcmerge.ui.shell import Page
 
@@ -16,7 +16,7 @@ _DOWNLOAD_LIMIT = 500 << 20
 
 
 def save_card(page: Page, choice: Choice) -> None:
-    """Download the merged model, or the command that makes it."""
+    """Download the merged model, or copy what makes it again."""
     with st.container(border=True):
         st.subheader("Take it with you")
         size = sum(info.nbytes for info in page.models.vectors.base.infos.values()) if page.models.vectors.base else 0
@@ -31,8 +31,7 @@ def save_card(page: Page, choice: Choice) -> None:
                                help=f"safetensors, about {size / 1e6:.0f} MB")  # fmt: skip
         else:
             st.info("Too large for a browser download: run the command below.", icon=":material/info:")
-        st.caption("The same merge on the command line:")
-        st.code(_command(page, choice, task), language="bash", wrap_lines=True)
+        copies(page, choice, task, small=size <= _DOWNLOAD_LIMIT)
 
 
 def _task(page: Page, choice: Choice) -> str | None:
@@ -50,12 +49,3 @@ def _file(page: Page, choice: Choice, task: str | None) -> bytes:
         merged = merged_once(page.models, choice.method.slug, choice.parameters)
         merged.save(path, scale=choice.scale.value, scale_origin=choice.scale.origin, task=task)
         return path.read_bytes()
-
-
-def _command(page: Page, choice: Choice, task: str | None) -> str:
-    defaults = choice.method.defaults()
-    changed = [f"--set {n}={value_text(v)}" for n, v in choice.parameters.items() if v != defaults[n]]
-    source = f"--zoo {page.models.name}" if page.models.bench else "--base … --expert NAME=…"
-    changed += [f"--task {task}"] if task else []
-    return " ".join(["python -m dcmerge merge", source, f"--method {choice.method.slug}", *changed,
-                     f"--scale {choice.scale.value:g}", "--out merged.safetensors"])  # fmt: skip

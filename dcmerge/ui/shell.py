@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dcmerge.errors import Cancelled, IncompatibleSet, InputError
 from dcmerge.inspection import matrices
 from dcmerge.layers import Layer, layer_of
+from dcmerge.layouts import FoundSet
 from dcmerge.methods import method
-from dcmerge.model_sets import ModelSet, available, open_set_by_name, roots, stamp
+from dcmerge.model_sets import ModelSet, available, folder_sets, open_set_by_name, roots, stamp
 from dcmerge.naming import place_of
 from dcmerge.ui.controls import parameter_control
 from dcmerge.ui.jobs_panel import jobs_panel
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import arrive, remembered
+from dcmerge.zoo import ZOOS
 
 SET, LAYER = "set", "layer"
 #: DC-Merge's parameters that every page shares: what is inspected is what is merged.
@@ -31,6 +34,7 @@ ICON = """<svg viewBox="0 0 16 16" fill="none" stroke="#2b86d9" stroke-width="2.
 ABOUT = "See why a model merge keeps or loses what its experts know, and tune it."
 PAGES = (
     ("app.py", "Home", ":material/home:"),
+    ("pages/0_Load.py", "Load", ":material/folder_open:"),
     ("pages/1_Spectra.py", "Spectra", ":material/equalizer:"),
     ("pages/2_Alignment.py", "Alignment", ":material/grid_on:"),
     ("pages/3_Merge.py", "Merge", ":material/merge:"),
@@ -54,6 +58,23 @@ class Page:
 
 def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
     """Begin a page: head, shared sidebar, and the chosen set opened; a set that cannot be opened ends the page in a box."""
+    controls, name = _frame(title, about)
+    with readable_errors():
+        models = opened(name)
+        with controls:
+            return Page(models, _layer_control(models) if with_layer else "", _smoothing_controls())
+    st.stop()
+
+
+def start_page_without_set(title: str, about: str) -> None:
+    """Begin a page that works whether the chosen set can be opened or not."""
+    controls, _ = _frame(title, about)
+    with controls:
+        _smoothing_controls()
+
+
+def _frame(title: str, about: str) -> tuple[DeltaGenerator, str]:
+    """Head and sidebar; the place for a page's own controls there, and the name of the chosen set."""
     st.set_page_config(page_title=f"{title} · DC-Merge", page_icon=ICON, layout="wide", menu_items={"About": ABOUT})
     arrive(title)
     _navigation()
@@ -64,17 +85,13 @@ def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
         controls = st.container()
         jobs_panel()
     with controls:
-        sets = available(roots())
+        sets = available(roots(), _sets_in_folders())
         name = remembered(
-            st.selectbox, "Model set", key=SET, default=next(iter(sets)), options=list(sets), format_func=lambda n: sets[n],
-            help="A base and its experts: the embedded demos, and every folder below the allowed roots that holds a "
-            "checkpoint called base beside the experts'.",
+            st.selectbox, "Model set", key=SET, default=first_set(), options=list(sets), format_func=lambda n: sets[n],
+            help="A base and its experts: the embedded demos, the sets put together on the Load page, and every set that is "
+            "found below the allowed roots.",
         )  # fmt: skip
-    with readable_errors():
-        models = opened(name)
-        with controls:
-            return Page(models, _layer_control(models) if with_layer else "", _smoothing_controls())
-    st.stop()
+    return controls, name
 
 
 def _navigation() -> None:
@@ -105,9 +122,25 @@ def readable_errors() -> Iterator[None]:
         st.stop()
 
 
+def first_set() -> str:
+    """Name of the set that a visitor sees first."""
+    return next(iter(ZOOS))
+
+
 def opened(name: str) -> ModelSet:
     """The set of that name, opened once as long as its files stay as they are."""
-    return _open(name, stamp(name, roots()))
+    return _open(name, stamp(name, roots(), _sets_in_folders()))
+
+
+def _sets_in_folders() -> dict[str, FoundSet]:
+    """What lies below the roots, looked for again every while, and at once where something was put directly into a root."""
+    folders = [folder for folder in roots().folders if folder.is_dir()]
+    return _search_roots(tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders))
+
+
+@st.cache_resource(max_entries=4, ttl=30, show_spinner=False)
+def _search_roots(state: tuple[tuple[str, int], ...]) -> dict[str, FoundSet]:
+    return folder_sets(roots())
 
 
 @st.cache_resource(max_entries=3, show_spinner="Opening the checkpoints and checking that they fit together …")

@@ -60,6 +60,18 @@ def test_ties_trims_over_the_whole_model(tmp_path: Path) -> None:
     assert found["small"].tolist() == [[0, 0], [0, 4]] and torch.equal(found["large"], large)
 
 
+def test_ties_trims_each_parameter_by_itself_where_asked_to(tmp_path: Path) -> None:
+    """Half of each four entries; 3 and −3 cancel, which counts as positive, whatever the majority."""
+    small, large = matrix([1, 2], [3, 4]), matrix([5, 6], [7, 8])
+    vectors = full_set(tmp_path, {"task": {"small": small, "large": large}})
+    found = merged_dense(vectors, "ties", {"density": 0.5, "trim": "parameter"})
+    assert found["small"].tolist() == [[0, 0], [3, 4]] and found["large"].tolist() == [[0, 0], [7, 8]]
+    assert merged(tmp_path / "one", [small], "ties", density=0.01, trim="parameter").tolist() == [[0, 0], [0, 4]]
+    assert not merged(tmp_path / "none", [small], "ties", density=0, trim="parameter").any()
+    first, second = matrix([3, -1], [-2, 4]), matrix([-3, -1], [-2, -5])
+    assert merged(tmp_path / "two", [first, second], "ties", density=1.0, trim="parameter").tolist() == [[3, -1], [-2, -5]]
+
+
 def tilted() -> tuple[list[Tensor], Tensor]:
     """2 · e1 e1ᵀ and (0.6, 0.8) e2ᵀ, and the whitened left vectors: 45° from the bisector of e1 and (0.6, 0.8)."""
     angle = (math.atan2(0.8, 0.6) - math.pi / 2) / 2
