@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import open_clip
@@ -34,7 +35,34 @@ def test_state_dicts_and_safetensors(tmp_path: Path) -> None:
 
 
 class Head(torch.nn.Linear):
-    """A module of somebody's own: pickling it as a whole needs its class, which could run code."""
+    """A module of somebody's own, as the papers' heads are: opening it as a pickle needs its class, which could run code."""
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_module_is_read_without_being_run(zipped: bool, tmp_path: Path) -> None:
+    module = Head(16, 5)
+    with torch.no_grad():
+        module.weight.copy_(100 * HEAD)
+        module.bias.zero_()
+    torch.save(module, tmp_path / "head_MNISTVal.pt", _use_new_zipfile_serialization=zipped)
+    torch.testing.assert_close(read_head(tmp_path, ["MNIST"])[0], normalize(HEAD, dim=-1))
+
+
+class Harmful:
+    """Unpickled, this would make a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_harmful_head_is_refused_and_does_nothing(tmp_path: Path) -> None:
+    torch.save({"weight": HEAD, "more": Harmful(tmp_path / "made")}, tmp_path / "x_head.pt")
+    with pytest.raises(InputError, match="mkdir"):
+        read_head(tmp_path, ["x"])
+    assert not (tmp_path / "made").exists()
 
 
 def test_what_is_no_head_is_refused(tmp_path: Path) -> None:
@@ -42,7 +70,7 @@ def test_what_is_no_head_is_refused(tmp_path: Path) -> None:
     torch.save(HEAD * torch.nan, tmp_path / "nan.pt")
     torch.save({"weight": HEAD, "bias": torch.ones(5)}, tmp_path / "biased.pt")
     torch.save({"a": HEAD, "b": HEAD}, tmp_path / "two.pt")
-    torch.save(Head(2, 2), tmp_path / "module.pt")
+    torch.save(Head(2, 2), tmp_path / "module.pt")  # with a random bias
     for name in ("flat", "nan", "biased", "two", "module", "missing"):
         with pytest.raises(InputError, match=name):
             read_head(tmp_path, [name])
