@@ -55,7 +55,7 @@ def concatenated(factors: Sequence[SVD], side: str) -> Tensor:
     """
     columns = []
     for svd in factors:
-        present = svd.s > NULL_TOLERANCE * svd.spectrum[:1].clamp_min(torch.finfo(svd.s.dtype).tiny)
+        present = svd.s > NULL_TOLERANCE * max(svd.largest, torch.finfo(svd.s.dtype).tiny)
         vectors = getattr(svd, side)
         columns.append(vectors if present.all() else vectors * present)
     return torch.cat(columns, dim=1)
@@ -203,7 +203,9 @@ def reconstruction_error(factors: SVD, smoothed: Tensor, M: Tensor, basis: Cover
     return (difference.norm() / target.norm().clamp_min(1e-30)).item()
 
 
-def cosine(a: Tensor, b: Tensor) -> float:
-    """⟨a, b⟩ / (‖a‖ ‖b‖) of two dense deltas; 0 where one of them is zero."""
+def cosine(a: Tensor | LowRank, b: Tensor | LowRank) -> float:
+    """⟨a, b⟩ / (‖a‖ ‖b‖) of two deltas, both dense or both factors; 0 where one of them is zero."""
+    if isinstance(a, LowRank):
+        return a.inner(b) / max(math.sqrt(max(0.0, a.inner(a))) * math.sqrt(max(0.0, b.inner(b))), 1e-300)
     a, b = a.double().flatten(), b.double().flatten()
     return (a @ b / (a.norm() * b.norm()).clamp_min(1e-300)).item()

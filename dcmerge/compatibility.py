@@ -6,7 +6,8 @@ import math
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
@@ -14,12 +15,15 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo
+from dcmerge.threads import one_thread
 from dcmerge.towers import tower_of
 
 #: Floating-point buffers that are no parameters: masks (old open_clip: -inf above the diagonal, and -inf minus -inf is NaN),
 #: tables of rotary positions.
 _BUFFERS = re.compile(r"(.*\.)?(attn_mask|causal_mask|masked_bias|position_ids|inv_freq)")
 OUTSIDE_TOWER = "not in the experts, kept from the base"
+#: So many names stand in a finding's text where the rest is told by their number; ``parameters`` has all.
+_NAMED = 8
 
 
 class Kind(StrEnum):
@@ -116,19 +120,21 @@ def examine(
     Without ``values`` only headers are read: quick for any size, but NaN, zero deltas and equal experts are not found.
     """
     lora = all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
-    reference, called = (next(iter(experts.values())), next(iter(experts))) if lora else (base, "the base")
-    parameters = tuple(classify(name, info) for name, info in reference.infos.items())
+    wanted, called = (_of_any(experts), "another adapter") if lora else (base.infos, "the base")
+    parameters = tuple(classify(name, info) for name, info in wanted.items())
     names = [p.name for p in parameters if p.mergeable]
     tower = None if lora else tower_of(names, [expert.infos for expert in experts.values()])
     if tower:
         outside = set(tower.outside)
         parameters = tuple(replace(p, kind=Kind.SKIPPED, reason=OUTSIDE_TOWER) if p.name in outside else p for p in parameters)
     merged = {p.name for p in parameters if p.mergeable}
-    findings = [*_compare_headers(reference, called, experts, merged), *_notes(base, experts)]
+    findings = [*_compare_headers(wanted, called, experts, merged), *_notes(base, experts)]
     if tower:
         text = (f"the experts hold {tower.title} alone, {len(merged)} of the base's {len(names)} parameters: the other "
                 f"{len(tower.outside)} stay as in the base")  # fmt: skip
         findings.append(Finding("note", "tower", text, None, tower.outside))
+    if lora:
+        findings += [*_other_targets(wanted, experts), *_other_ranks(wanted, experts)]
     if lora and base:
         findings += _adapted_weights_in_base(base, parameters)
     if not any(p.mergeable for p in parameters):
@@ -141,28 +147,58 @@ def examine(
         return Report(tuple(experts), parameters, tuple(findings))
     read = _Values()
     mergeable = [p for p in parameters if p.mergeable]
-    for done, parameter in enumerate(mergeable):
-        if progress:
-            progress(done / len(mergeable), parameter.name)
-        read.add(parameter.name, None if lora else base.read(parameter.name), experts)
+    with one_thread() if lora else nullcontext():
+        for done, parameter in enumerate(mergeable):
+            if progress:
+                progress(done / len(mergeable), parameter.name)
+            read.add(parameter.name, None if lora else base.read(parameter.name), experts)
     findings += read.findings(tuple(experts))
     norms = {task: math.sqrt(read.delta_square[task]) for task in experts}
     return Report(tuple(experts), parameters, tuple(findings), norms, None if lora else math.sqrt(read.base_square))
 
 
+def _of_any(adapters: Mapping[str, Checkpoint]) -> dict[str, TensorInfo]:
+    """The union of the adapted weights: one that an adapter lacks counts as unchanged there."""
+    found: dict[str, TensorInfo] = {}
+    for adapter in adapters.values():
+        found |= {name: info for name, info in adapter.infos.items() if name not in found}
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def _other_targets(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, Checkpoint]) -> Iterator[Finding]:
+    for task, adapter in adapters.items():
+        if lacking := tuple(name for name in wanted if name not in adapter.infos):
+            yield Finding("note", "other targets", f"{task} does not adapt {len(lacking)} of the {len(wanted)} weights that are "
+                          f"merged, and counts as unchanged there: {_listed(lacking)}", task, lacking)
+
+
+def _other_ranks(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, LoraCheckpoint]) -> Iterator[Finding]:
+    """One note where adapters give the same weight different ranks."""
+    ranks = {task: {name: adapter.rank_of(name) for name in adapter.infos} for task, adapter in adapters.items()}
+    differ = tuple(name for name in wanted if len({own[name] for own in ranks.values() if name in own}) > 1)
+    if differ:
+        spans = {task: sorted({min(own.values()), max(own.values())}) for task, own in ranks.items()}
+        told = ", ".join(f"{task} {' to '.join(map(str, span))}" for task, span in spans.items())
+        yield Finding("note", "other ranks", f"the adapters differ in rank at {len(differ)} weights ({told}); where a method "
+                      "needs one rank it is the largest at that weight, the others filled up with zeros", None, differ)
+
+
 def _compare_headers(
-    reference: Checkpoint, called: str, experts: Mapping[str, Checkpoint], merged: set[str]
+    wanted: Mapping[str, TensorInfo], called: str, experts: Mapping[str, Checkpoint], merged: set[str]
 ) -> Iterator[Finding]:
-    """Names, shapes and dtypes against the reference; those of what is merged alone, the rest stays the base's."""
-    wanted = reference.infos
+    """Names, shapes and dtypes of what is there; those of what is merged alone, the rest stays the base's."""
     for task, expert in experts.items():
-        got = expert.infos
+        got, lora = expert.infos, isinstance(expert, LoraCheckpoint)
         missing = tuple(name for name in wanted if name in merged and name not in got)
         extra = tuple(name for name in got if name not in wanted)
         common = [name for name in got if name in merged]
         shapes = [name for name in common if got[name].shape != wanted[name].shape]
         dtypes = tuple(name for name in common if got[name].dtype != wanted[name].dtype)
-        if missing:
+        if missing and not lora:
             yield Finding("error", "missing", f"{task} lacks {len(missing)} parameters: {', '.join(missing)}", task, missing)
         if shapes:
             told = ", ".join(f"{n} (expected {list(wanted[n].shape)}, got {list(got[n].shape)})" for n in shapes)
@@ -212,12 +248,17 @@ class _Values:
             self._note_if_not_finite("base", name, base)
             self.base_square += base.double().square().sum().item()
         for task, expert in experts.items():
+            if name not in expert.infos:  # an adapter of other weights
+                continue
             value = expert.read(name)
+            self.digests[task] = zlib.crc32(name.encode(), self.digests[task])
             parts = [value.left.float(), value.right.float()] if isinstance(value, LowRank) else [value.float()]
+            square = LowRank(*parts).square() if base is None else (parts[0] - base).double().square().sum().item()
             for part in parts:
-                self._note_if_not_finite(task, name, part)
+                # A sum of squares is finite only of finite entries; another look tells what overflowed from what is not.
+                if not math.isfinite(square):
+                    self._note_if_not_finite(task, name, part)
                 self.digests[task] = zlib.crc32(part.contiguous().numpy(), self.digests[task])
-            square = _square_of_product(*parts) if base is None else (parts[0] - base).double().square().sum().item()
             self.delta_square[task] += 0.0 if math.isnan(square) else square
             if square == 0:
                 self.unchanged[task].append(name)
@@ -244,9 +285,3 @@ class _Values:
             twins = [other for other in tasks[:place] if self.digests[other] == self.digests[task]]
             if twins:
                 yield Finding("warning", "identical", f"{task} is identical to {twins[0]}, which then counts twice", task)
-
-
-def _square_of_product(left: Tensor, right: Tensor) -> float:
-    """‖L R‖_F² = tr((LᵀL)(RRᵀ))."""
-    left, right = left.double(), right.double()
-    return ((left.T @ left) * (right @ right.T)).sum().clamp_min(0).item()

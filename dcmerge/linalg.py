@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -51,6 +53,11 @@ class SVD:
     def rank(self) -> int:
         return self.s.numel()
 
+    @property
+    def largest(self) -> float:
+        """The largest singular value; 0 of a matrix of rank 0."""
+        return self.spectrum.max().item() if self.spectrum.numel() else 0.0
+
     def truncate(self, rank: int) -> SVD:
         """The leading ``rank`` components (views, nothing is copied)."""
         return SVD(self.U[:, :rank], self.s[:rank], self.V[:, :rank], self.spectrum)
@@ -60,8 +67,7 @@ class SVD:
 
         ``size`` is the norm of what the matrix was computed from; without it, its own largest singular value.
         """
-        if size is None:
-            size = self.spectrum.max().item() if self.spectrum.numel() else 0.0
+        size = self.largest if size is None else size
         return self.truncate(int((self.s > NULL_TOLERANCE * max(size, 1e-30)).sum()))
 
     def dense(self, s: Tensor | None = None) -> Tensor:
@@ -153,6 +159,8 @@ def _svds_of_factors(deltas: Sequence[LowRank]) -> list[SVD]:
     """SVD of every ``left @ right``, (m, n) and r the same for all, from r x r matrices: O((m + n) r²) each."""
     left = torch.stack([delta.left for delta in deltas])
     right = torch.stack([delta.right for delta in deltas])
+    if not left.shape[2]:
+        return [SVD(delta.left, left.new_zeros(0), delta.right.T, left.new_zeros(0)) for delta in deltas]
     (W_left, R_left), (W_right, R_right) = _orthogonaliser(left.double()), _orthogonaliser(right.double().mT)
     U, s, Vt = torch.linalg.svd(R_left @ R_right.mT, full_matrices=False)
     U, s, V = (value.to(_result_dtype(left.dtype)) for value in (W_left(U), s, W_right(Vt.mT)))
@@ -216,6 +224,30 @@ def on_all_threads(function: Callable[[Item], Result], items: Sequence[Item], wo
         torch.set_num_threads(threads)
 
 
+def ahead_on_all_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """``function`` of every item in order, as ``on_all_threads``, but as they are asked for: only a few are computed ahead.
+
+    While one result is used the next ones are in work. Close the iterator where not all are taken.
+    """
+    threads = torch.get_num_threads() if compute_device().type == "cpu" else 1
+    if threads == 1 or len(items) < 2:
+        yield from map(function, items)
+        return
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        waiting = deque(pool.submit(function, item) for item in items[: threads + 1])
+        for item in items[threads + 1 :]:
+            result = waiting.popleft().result()
+            waiting.append(pool.submit(function, item))
+            yield result
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
 def polar_factor(C: Tensor) -> Tensor:
     """The nearest matrix with orthonormal columns, ``argmin ‖Q − C‖_F = C (CᵀC)^(−1/2)``; (m, k) with k <= m.
 
@@ -268,8 +300,7 @@ def _polar_by_svd(X: Tensor) -> tuple[Tensor, Tensor]:
 def frobenius_norm(delta: Tensor | LowRank) -> float:
     """‖D‖_F; of factors by tr((LᵀL)(RRᵀ)), without the dense product."""
     if isinstance(delta, LowRank):
-        left, right = delta.left.double(), delta.right.double()
-        return ((left.T @ left) * (right @ right.T)).sum().clamp_min(0).sqrt().item()
+        return math.sqrt(max(0.0, delta.inner(delta)))
     return torch.linalg.vector_norm(delta.double()).item()
 
 

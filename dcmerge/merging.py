@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from dcmerge.errors import InputError
-from dcmerge.evaluation import Assembly, Bench, Model, TaskModule
+from dcmerge.evaluation import Assembly, Bench, Evaluation, Model, TaskModule
 from dcmerge.methods import deltas_of, method, planned
-from dcmerge.output import write_merged
-from dcmerge.recipe import ARITHMETIC, CONTENTS, Recipe, check_scale, package_versions, recipe_of
+from dcmerge.output import Target, Written, check_target, write_merged
+from dcmerge.recipe import ADAPTER, ARITHMETIC, DELTA, MODEL, Recipe, check_scale, package_versions, recipe_of
 from dcmerge.task_vectors import Delta, TaskVectors
 
 
@@ -44,29 +44,49 @@ class Merged:
 
     def recipe(
         self, scale: float | None = None, scale_origin: str | None = None, dtype: str | None = None, *,
-        delta_only: bool = False, task: str | None = None,
+        content: str = MODEL, adapter_rank: int | None = None, task: str | None = None,
     ) -> Recipe:  # fmt: skip
         """The recipe of this merge; hashes all inputs, which reads them once."""
         return recipe_of(self.vectors, self.method, self.parameters, scale, scale_origin, dtype,
-                         **_further(delta_only, task, self.dtype))  # fmt: skip
+                         **_further(content, adapter_rank, task, self.dtype))  # fmt: skip
 
     def save(
         self, path: str | Path, *, scale: float = 1.0, scale_origin: str = "given", delta_only: bool = False,
-        task: str | None = None,
-    ) -> None:  # fmt: skip
+        task: str | None = None, card: bool = False, evaluation: Evaluation | None = None, replace: bool = False,
+    ) -> Written:  # fmt: skip
         """Write base + α · merged in the base's own names and dtypes, or with ``delta_only`` α · merged in float32.
 
+        A path that does not end in ``.safetensors`` is a folder: it gets the base's shards, settings and vocabulary, and a model
+        card, which ``card`` writes beside a single file too; ``evaluation`` is what it says of accuracies. An existing folder
+        stays unless ``replace``, and then must be one that a merge wrote.
+
         Where every task has a model of its own, ``task`` says whose. The recipe goes into the metadata. Written to a temporary
-        file, then renamed: a failure leaves nothing behind. Raises InputError without a base (unless ``delta_only``), for a
-        scale that is not a finite number, where a task is missing or the tasks' parts are not weights, and for a network of
+        file or folder, then renamed: a failure leaves nothing behind. Raises InputError without a base (unless ``delta_only``),
+        for a scale that is not a finite number, where a task is missing or the tasks' parts are not weights, and for a network of
         another depth than the base's.
         """
+        target = Target(Path(path), DELTA if delta_only else MODEL, None, card, evaluation, replace)
+        return self._write(target, scale, scale_origin, task)
+
+    def save_adapter(
+        self, path: str | Path, *, rank: int | None = None, scale: float = 1.0, scale_origin: str = "given",
+        task: str | None = None, evaluation: Evaluation | None = None, replace: bool = False,
+    ) -> Written:  # fmt: skip
+        """Write α · merged as a PEFT adapter folder that loads where the experts' adapters did.
+
+        Of every weight at most ``rank`` directions; by default the exact rank where the method keeps factors, else the sum of the
+        experts' ranks, and ``discarded`` of what is returned says what that leaves out. Raises InputError for full fine-tuning.
+        """
+        target = Target(Path(path), ADAPTER, rank, True, evaluation, replace)
+        return self._write(target, scale, scale_origin, task)
+
+    def _write(self, target: Target, scale: float, scale_origin: str, task: str | None) -> Written:
         scale = check_scale(scale)
         check_depth(self.method, self.assembly, scale)
         own = own_delta(self.method, self.modules, task)
         deltas = ((name, own(name, delta)) for name, delta in self.deltas.items())
-        write_merged(self.vectors, deltas, path, scale, delta_only,
-               lambda dtype: self.recipe(scale, scale_origin, dtype, delta_only=delta_only, task=task))  # fmt: skip
+        said = {"content": target.content, "adapter_rank": target.rank, "task": task}
+        return write_merged(self.vectors, deltas, target, scale, lambda dtype: self.recipe(scale, scale_origin, dtype, **said))
 
 
 def merge(
@@ -90,51 +110,58 @@ def merge(
 
 
 def merge_to_file(
+    vectors: TaskVectors, slug: str, path: str | Path, *, delta_only: bool = False, **how: Any
+) -> Written:
+    """``merge(...).save(...)`` one parameter at a time; see ``merge_to``."""
+    return merge_to(vectors, slug, Target(Path(path), DELTA if delta_only else MODEL), **how)
+
+
+def merge_to(
     vectors: TaskVectors,
     slug: str,
-    path: str | Path,
+    target: Target,
     *,
     scale: float = 1.0,
     scale_origin: str = "given",
-    delta_only: bool = False,
     task: str | None = None,
     bench: Bench | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     dtype: torch.dtype = torch.float32,
     **parameters: Any,
-) -> None:
-    """``merge(...).save(...)`` one parameter at a time: each is written as it is merged, and not held.
+) -> Written:
+    """``merge(...).save(...)`` or ``.save_adapter(...)`` one parameter at a time: each is written as it is merged, and not held.
 
     Only a method that surveys the whole model first may hold more. The file is the same, byte for byte. Raises as both do;
     whatever goes wrong, nothing is left behind.
     """
     values = method(slug).check(parameters)
-    recipe = Recipe({}, slug, values, check_scale(scale), scale_origin, **_further(delta_only, task, dtype))
-    follow(recipe, vectors, path, bench=bench, progress=progress, cancelled=cancelled)
+    recipe = Recipe({}, slug, values, check_scale(scale), scale_origin, **_further(target.content, target.rank, task, dtype))
+    return follow(recipe, vectors, target, bench=bench, progress=progress, cancelled=cancelled)
 
 
 def follow(
     recipe: Recipe,
     vectors: TaskVectors,
-    path: str | Path,
+    target: Target,
     *,
     bench: Bench | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> None:
-    """Merge these models into a file as a recipe says, by ``merge_to_file``'s way; the file holds that recipe.
+) -> Written:
+    """Merge these models as a recipe says, by ``merge_to``'s way; what is written holds that recipe.
 
     The names of the inputs are the recipe's where it has them, so that the file does not depend on where its inputs lie; hashes,
-    dtypes and versions are those of this merge. Raises InputError and Cancelled as ``merge_to_file`` does.
+    dtypes and versions are those of this merge. Raises InputError and Cancelled as ``merge_to`` does.
     """
-    slug, scale, delta_only = recipe.method, check_scale(recipe.scale), recipe.content == CONTENTS[1]
+    check_target(vectors, target)
+    slug, scale = recipe.method, check_scale(recipe.scale)
     plan = planned(vectors, slug, recipe.parameters, bench=bench, progress=progress, cancelled=cancelled,
                    dtype=ARITHMETIC[recipe.arithmetic])  # fmt: skip
     check_depth(slug, plan.assembly(), scale)
     own = own_delta(slug, plan.modules(), recipe.task)
     stream = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress, cancelled=cancelled))
-    write_merged(vectors, stream, path, scale, delta_only, lambda dtype: _as_followed(recipe, vectors, dtype))
+    return write_merged(vectors, stream, target, scale, lambda dtype: _as_followed(recipe, vectors, dtype))
 
 
 def _as_followed(recipe: Recipe, vectors: TaskVectors, dtype: str) -> Recipe:
@@ -143,9 +170,9 @@ def _as_followed(recipe: Recipe, vectors: TaskVectors, dtype: str) -> Recipe:
     return replace(recipe, inputs=inputs, dtype=dtype, tolerance=vectors.tolerance, zoo=vectors.zoo, versions=package_versions())
 
 
-def _further(delta_only: bool, task: str | None, dtype: torch.dtype) -> dict[str, Any]:
+def _further(content: str, rank: int | None, task: str | None, dtype: torch.dtype) -> dict[str, Any]:
     """What a recipe says beyond method, parameters and α."""
-    return {"content": CONTENTS[delta_only], "task": task, "arithmetic": str(dtype).removeprefix("torch.")}
+    return {"content": content, "adapter_rank": rank, "task": task, "arithmetic": str(dtype).removeprefix("torch.")}
 
 
 def own_delta(slug: str, modules: Mapping[str, TaskModule], task: str | None) -> Callable[[str, Delta], Delta]:

@@ -26,7 +26,7 @@ METADATA_KEY = "dcmerge.recipe"
 MAX_SCALE = 1000.0
 BASE = "base"
 GIVEN, USUAL = "given", "the method's usual α"
-CONTENTS = ("model", "delta")
+CONTENTS = MODEL, DELTA, ADAPTER = "model", "delta", "adapter"
 ARITHMETIC = {"float32": torch.float32, "float64": torch.float64}
 #: How fused and separate attention weights are merged; "stored": as they lie in the files.
 QKV = ("stored", "split", "fused")
@@ -40,8 +40,9 @@ class Recipe:
 
     ``inputs`` maps "base" and each task, in the order of merging, to {"file", "sha256"}: a path in a recipe on its own, relative
     to that recipe's folder, and a name alone in the metadata of a merged file. The hash is a checkpoint's ``fingerprint``.
-    ``zoo`` names an embedded zoo whose models these are. ``content`` is "model" or "delta"; ``task`` whose model it is, where a
-    method makes one for each task; ``arithmetic`` the dtype that was merged in, ``dtype`` those that were written.
+    ``zoo`` names an embedded zoo whose models these are. ``content`` is "model", "delta" or
+    "adapter", of which ``adapter_rank`` bounds the rank; ``task`` whose model it is, where a method makes one for each task;
+    ``arithmetic`` the dtype that was merged in, ``dtype`` those that were written.
     """
 
     inputs: Mapping[str, Mapping[str, str]]
@@ -51,7 +52,8 @@ class Recipe:
     scale_origin: str | None = None
     dtype: str | None = None
     qkv: str = QKV[0]
-    content: str = CONTENTS[0]
+    content: str = MODEL
+    adapter_rank: int | None = None
     task: str | None = None
     arithmetic: str = "float32"
     tolerance: float = 0.0
@@ -161,7 +163,7 @@ def check_scale(scale: Any) -> float:
 
 def package_versions() -> dict[str, str]:
     """Of what decides the numbers."""
-    return {"dcmerge": _version("dcmerge"), "torch": torch.__version__}
+    return {"dcmerge": _version("dcmerge"), "torch": str(torch.__version__)}
 
 
 def _version(package: str) -> str:
@@ -223,12 +225,18 @@ def _one_of(options: tuple[str, ...]) -> Callable[[str, Any], str]:
     return check
 
 
+def _rank(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name}: expected a rank of at least 1, got {value!r:.200}")
+    return value
+
+
 def _versions(name: str, value: Any) -> dict[str, str]:
     return {package: _text(f"{name}.{shown(package)}", text) for package, text in _mapping(name, value).items()}
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "inputs": _inputs, "method": _text, "parameters": _mapping, "scale": lambda name, value: check_scale(value),
-    "scale_origin": _text, "dtype": _text, "qkv": _one_of(QKV), "content": _one_of(CONTENTS), "task": _text,
-    "arithmetic": _one_of(tuple(ARITHMETIC)), "tolerance": TOLERANCE.check, "zoo": _text, "versions": _versions,
+    "scale_origin": _text, "dtype": _text, "qkv": _one_of(QKV), "content": _one_of(CONTENTS), "adapter_rank": _rank,
+    "task": _text, "arithmetic": _one_of(tuple(ARITHMETIC)), "tolerance": TOLERANCE.check, "zoo": _text, "versions": _versions,
 }  # fmt: skip

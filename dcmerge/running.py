@@ -14,8 +14,8 @@ from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.mergekit import METHOD_KEY, from_mergekit
 from dcmerge.merging import follow
-from dcmerge.output import written_dtypes
-from dcmerge.recipe import BASE, CONTENTS, QKV, Recipe
+from dcmerge.output import Target, Written, written_dtypes
+from dcmerge.recipe import BASE, QKV, Recipe
 from dcmerge.task_vectors import TaskVectors
 from dcmerge.zoo import open_zoo
 
@@ -43,9 +43,16 @@ class Ready:
     bench: Bench | None = None
     notes: tuple[str, ...] = ()
 
-    def run(self, path: str | Path, *, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> None:
-        """Write the merged file: byte for byte the one that the recipe comes from, where the package versions are the same."""
-        follow(self.recipe, self.vectors, path, bench=self.bench, progress=progress, cancelled=cancelled)
+    def run(
+        self, path: str | Path, *, replace: bool = False, progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Written:  # fmt: skip
+        """Write the merge: byte for byte what the recipe comes from, where the package versions are the same.
+
+        ``replace`` allows an earlier merge's folder to be replaced.
+        """
+        target = Target(Path(path), self.recipe.content, self.recipe.adapter_rank, replace=replace)
+        return follow(self.recipe, self.vectors, target, bench=self.bench, progress=progress, cancelled=cancelled)
 
 
 def read_source(path: str | Path) -> Source:
@@ -169,7 +176,7 @@ def _check_hashes(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> None:
 
 def _check_dtype(recipe: Recipe, vectors: TaskVectors) -> None:
     """What the recipe says is written, with or without the integers that are copied, must be what will be."""
-    written = written_dtypes(vectors, recipe.content == CONTENTS[1])
+    written = written_dtypes(vectors, recipe.content)
     floats = "+".join(dtype for dtype in written.split("+") if "float" in dtype)
     if recipe.dtype not in (None, written, floats):
         raise InputError(f"dtype: expected {written}, in which this merge is written, got {shown(recipe.dtype)}")

@@ -10,7 +10,7 @@ from dcmerge.checkpoints.paths import shown
 from dcmerge.errors import InputError
 from dcmerge.methods import method
 from dcmerge.methods.declare import value_text
-from dcmerge.recipe import BASE, CONTENTS, GIVEN, USUAL, Recipe
+from dcmerge.recipe import ADAPTER, BASE, DELTA, GIVEN, MODEL, USUAL, Recipe
 
 OUT = "merged.safetensors"
 
@@ -54,8 +54,10 @@ def _options(recipe: Recipe, out: str) -> Iterator[tuple[str, str | None]]:
         yield "scale", _exact(recipe.scale)
         if recipe.scale_origin != GIVEN:
             yield "scale-origin", recipe.scale_origin
-    if recipe.content == CONTENTS[1]:
-        yield "delta-only", None
+    if recipe.content != MODEL:
+        yield "delta-only" if recipe.content == DELTA else "as-adapter", None
+    if recipe.adapter_rank is not None:
+        yield "adapter-rank", str(recipe.adapter_rank)
     yield "out", out
 
 
@@ -98,6 +100,8 @@ def _merging(recipe: Recipe) -> list[str]:
 
 def _saving(recipe: Recipe, out: str) -> list[str]:
     how = [f"scale={recipe.scale!r}", f"scale_origin={recipe.scale_origin!r}"]
-    how += ["delta_only=True"] if recipe.content == CONTENTS[1] else []
+    how += ["delta_only=True"] if recipe.content == DELTA else []
+    how += [f"rank={recipe.adapter_rank!r}"] if recipe.adapter_rank is not None else []
     how += [f"task={recipe.task!r}"] if recipe.task is not None else []
-    return [f"merged.save({', '.join([repr(out), *how])})"]
+    save = "save_adapter" if recipe.content == ADAPTER else "save"
+    return [f"merged.{save}({', '.join([repr(out), *how])})"]

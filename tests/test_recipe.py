@@ -154,7 +154,7 @@ def test_every_method_survives_its_text_form() -> None:
         ({"scale_origin": 1}, "scale_origin: expected a text"),
         ({"dtype": ["float32"]}, "dtype: expected a text"),
         ({"qkv": "joined"}, "qkv: expected one of stored, split, fused, got 'joined'"),
-        ({"content": "all"}, "content: expected one of model, delta, got 'all'"),
+        ({"content": "all"}, "content: expected one of model, delta, adapter, got 'all'"),
         ({"task": 1}, "task: expected a text"),
         ({"arithmetic": "float16"}, "arithmetic: expected one of float32, float64"),
         ({"tolerance": 1}, r"tolerance: expected a number in \[0, 0.1\], got 1"),

@@ -36,17 +36,35 @@ PEFT_PREFIX = "base_model.model."
 FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.(?P<adapter>[^.]+))?\.weight")
 EMBEDDING_FACTOR = re.compile(r"(?P<module>.+)\.lora_embedding_(?P<side>[AB])(\.(?P<adapter>[^.]+))?")
 ATTENTION_OUTPUT = ".base_layer.out_proj"
+COPY = ".base_layer.weight"
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """One adapted weight: its name in the model that PEFT wrapped, its factors' names in the file, and its scale."""
+    """One adapted weight: its name in the model that PEFT wrapped, its factors' names in the file, and its scale.
+
+    ``module`` is what PEFT calls the adapted module (of an attention's output the attention), ``times`` how often PEFT adds the
+    delta, which ``scale`` includes.
+    """
 
     weight: str
     factor_a: str
     factor_b: str
     scale: float
     transposed: bool
+    module: str
+    times: int = 1
+
+    @property
+    def saved_keys(self) -> tuple[str, str]:
+        """The factors' names as PEFT saves them: without the adapter's own name, behind PEFT's prefix."""
+        return _saved_key(self.factor_a), _saved_key(self.factor_b)
+
+
+def _saved_key(key: str) -> str:
+    match = FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key)
+    form = ".lora_{}.weight" if match.re is FACTOR else ".lora_embedding_{}"
+    return PEFT_PREFIX + match["module"].removeprefix(PEFT_PREFIX) + form.format(match["side"])
 
 
 def is_adapter_key(name: str) -> bool:
@@ -85,6 +103,8 @@ class LoraCheckpoint(Checkpoint):
         self.notes = file.notes
         if settings.doubles_attention_output and any(ATTENTION_OUTPUT in one.factor_a for one in self.adapted.values()):
             self.notes += (f"{shown(path.name)}: PEFT adds the out_proj deltas of this adapter twice, and so do we.",)
+        if copies := len(file.infos) - len(factor_keys(file)):
+            self.notes += (f"{shown(path.name)}: {copies} copies of the base's own weights lie in the file and are not read.",)
         if (path / "non_lora_trainables.bin").exists():
             self.notes += ("non_lora_trainables.bin lies beside the adapter and is not read.",)
 
@@ -104,7 +124,9 @@ class LoraCheckpoint(Checkpoint):
         return twin
 
     def rank_of(self, name: str) -> int:
-        """r of one adapted weight, without reading it."""
+        """r of one weight, without reading it; 0 where the adapter has none for it."""
+        if name not in self.adapted:
+            return 0
         return self._file.infos[self.adapted[name].factor_a].shape[0]
 
     def read(self, name: str) -> LowRank:
@@ -116,10 +138,16 @@ class LoraCheckpoint(Checkpoint):
         return LowRank(b * one.scale, a)
 
 
+def factor_keys(file: TensorFile) -> list[str]:
+    """Names of the file without the copies of the base's own weights that PEFT saves beside adapted embeddings and heads."""
+    adapted = {match["module"] for key in file.infos if (match := FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key))}
+    return [key for key in file.infos if not (key.endswith(COPY) and key.removesuffix(COPY) in adapted)]
+
+
 def _adapted(file: TensorFile, settings: AdapterSettings) -> list[Adapted]:
     """Pair the factors of a file and check each pair."""
     pairs: dict[str, dict[str, str]] = {}
-    for key in file.infos:
+    for key in factor_keys(file):
         match = FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key)
         if match is None:
             raise InputError(
@@ -151,7 +179,7 @@ def _one_adapted(file: TensorFile, settings: AdapterSettings, module: str, pairs
     transposed = is_embedding or (settings.fan_in_fan_out and not in_attention)
     _check_factors(file, pair, name, settings.rank_of(owner))
     times = 2 if name != owner and settings.doubles_attention_output else 1
-    return Adapted(weight, pair["A"], pair["B"], times * settings.scale_of(owner), transposed)
+    return Adapted(weight, pair["A"], pair["B"], times * settings.scale_of(owner), transposed, owner, times)
 
 
 def _check_factors(file: TensorFile, pair: dict[str, str], name: str, rank: int) -> None:

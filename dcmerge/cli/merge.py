@@ -22,17 +22,25 @@ from dcmerge.cli.options import (
     number,
     open_models,
     parameters_text,
+    whole_number,
 )
 from dcmerge.cli.output import Progress, paragraph, print_json, seconds, size
 from dcmerge.errors import InputError
 from dcmerge.exports import check_target, write_text
-from dcmerge.merging import merge_to_file
+from dcmerge.merging import merge_to
 from dcmerge.methods import method
-from dcmerge.recipe import GIVEN, TOLERANCE, USUAL, Recipe, check_scale, inputs_of
+from dcmerge.output import Target, Written, written_dtypes
+from dcmerge.recipe import ADAPTER, DELTA, GIVEN, MODEL, TOLERANCE, USUAL, Recipe, check_scale, recipe_of
 from dcmerge.task_vectors import TaskVectors
 
 SUFFIX = ".safetensors"
 RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
+#: Names of files, not of folders.
+OTHER_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".json", ".zip", ".gguf", ".npz")
+CONTENT = {
+    MODEL: "base + α · merged task vector", DELTA: "the delta, α · merged task vector",
+    ADAPTER: "α · merged task vector as a PEFT adapter",
+}  # fmt: skip
 
 
 def add_to(commands: Commands, common: Parser) -> None:
@@ -43,15 +51,21 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_method(group, required=True)
     group.add_argument("--scale", type=number, metavar="A", help="α (default: the method's usual one)")
     group.add_argument("--scale-origin", metavar="TEXT", help="where α comes from, for the recipe (default: given)")
-    group.add_argument("--out", required=True, metavar="FILE", help=f"the file to write, *{SUFFIX}")
+    group.add_argument("--out", required=True, metavar="PATH",
+                       help=f"the file to write, *{SUFFIX}, or a folder: the base's shards and settings, a card")  # fmt: skip
     group.add_argument("--tolerance", type=number, default=0.0, metavar="E",
                        help="allow a randomised SVD whose relative residual is at most E (default 0: exact)")  # fmt: skip
     group.add_argument("--delta-only", action="store_true", help="save α · merged task vector alone, in float32")
+    group.add_argument("--as-adapter", action="store_true",
+                       help="save α · merged task vector of LoRA experts as a PEFT adapter folder")  # fmt: skip
+    group.add_argument("--adapter-rank", type=whole_number(1), metavar="R",
+                       help="at most R directions a weight (default: the exact rank, up to the sum of the experts')")  # fmt: skip
+    group.add_argument("--card", action="store_true", help="write a model card beside a single file too, NAME.md")
     group.add_argument("--task", metavar="NAME", help="whose model, for a method that makes one for each task (emr)")
     group.add_argument("--recipe", metavar="FILE", help="write the recipe as well, *.yaml or *.json; the command run takes it")
     group.add_argument("--background", action="store_true",
                        help="merge a zoo as a job that outlives this terminal; prints its id (see the command jobs)")
-    group.add_argument("--force", action="store_true", help="replace an existing file")
+    group.add_argument("--force", action="store_true", help="replace an existing file, or a folder that a merge wrote")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,33 +75,35 @@ def run(args: argparse.Namespace) -> int:
     scale, origin = (usual, USUAL) if args.scale is None else (check_scale(args.scale), args.scale_origin or GIVEN)
     if args.scale is None and args.scale_origin is not None:
         raise InputError("scale-origin: expected it with --scale, whose origin it tells, got it alone")
-    out = checked_target(args.out, force=args.force)
+    target = checked_output(args)
     if args.recipe is not None:
         check_recipe_target(args.recipe, force=args.force)
     if args.background:
         return _submit(args, parameters, scale, origin)
     with Progress() as progress:
         vectors, bench = open_models(args, progress)
-        refuse_inputs(out, vectors)
+        refuse_inputs(target.path, vectors)
         vectors.tolerance = TOLERANCE.check("tolerance", args.tolerance)
-        delta_only = args.delta_only or vectors.base is None
-        merge_to_file(vectors, args.method, out, scale=scale, scale_origin=origin, delta_only=delta_only, task=args.task,
-                      bench=bench, progress=progress, **parameters)  # fmt: skip
+        if vectors.base is None and target.content == MODEL:
+            target = replace(target, content=DELTA)
+        written = merge_to(vectors, args.method, target, scale=scale, scale_origin=origin, task=args.task, bench=bench,
+                           progress=progress, **parameters)  # fmt: skip
+    recipe = recipe_of(vectors, args.method, parameters, scale, origin, written_dtypes(vectors, target.content),
+                       content=target.content, adapter_rank=target.rank, task=args.task)  # fmt: skip
     if args.recipe is not None:
-        recipe = replace(Recipe.open(out), inputs=inputs_of(vectors)).beside(Path(args.recipe).parent)
-        write_text(Path(args.recipe), recipe.text_for(args.recipe))
-    report = report_of(out, vectors, started) | ({"recipe": args.recipe} if args.recipe else {})
+        write_text(Path(args.recipe), recipe.beside(Path(args.recipe).parent).text_for(args.recipe))
+    report = report_of(written, recipe, vectors, started) | ({"recipe": args.recipe} if args.recipe else {})
     print_json(report) if args.json else print(as_text(report))
     return 0
 
 
-def report_of(out: Path, vectors: TaskVectors, started: float) -> dict[str, Any]:
-    """What was written, by the recipe in the file, and how long it took since ``started``."""
-    written, recipe = open_checkpoint(out), Recipe.open(out)
+def report_of(written: Written, recipe: Recipe, vectors: TaskVectors, started: float) -> dict[str, Any]:
+    """What was written and how, and how long it took since ``started``."""
     return {
-        "out": str(out), "content": recipe.content, "method": recipe.method, "parameters": recipe.parameters,
+        "out": str(written.path), "content": written.content, "method": recipe.method, "parameters": recipe.parameters,
         "scale": recipe.scale, "scale_origin": recipe.scale_origin, "tasks": vectors.tasks, "kind": vectors.kind,
-        "tensors": len(written.infos), "bytes": out.stat().st_size, "sha256": written.fingerprint,
+        "tensors": written.tensors, "bytes": written.nbytes, "sha256": open_checkpoint(written.path).fingerprint,
+        "files": written.files, "notes": written.notes, "ranks": written.ranks, "discarded_energy": written.discarded,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
 
@@ -95,7 +111,8 @@ def report_of(out: Path, vectors: TaskVectors, started: float) -> dict[str, Any]
 def _submit(args: argparse.Namespace, parameters: dict[str, Any], scale: float, origin: str) -> int:
     """The same merge as a job; it goes on when this command has ended."""
     given = {"--base and --expert": args.expert, "--recipe": args.recipe, "--task": args.task, "--tolerance": args.tolerance,
-             "--force": args.force}  # fmt: skip
+             "--force": args.force, "--as-adapter": args.as_adapter, "--card": args.card,
+             "--out": Path(args.out).suffix != SUFFIX and "a folder"}  # fmt: skip
     if refused := [option for option, value in given.items() if value]:
         raise InputError(f"--background: expected a zoo and a new file, got {', '.join(refused)}")
     job = jobs.submit({"kind": "merge", "set": args.zoo, "method": args.method, "parameters": parameters, "out": str(args.out),
@@ -111,6 +128,35 @@ def check_recipe_target(text: str, *, force: bool) -> None:
     check_target(Path(text))
     if os.path.lexists(text) and not force:
         raise InputError(f"recipe: {text} exists already; --force replaces it")
+
+
+def checked_output(args: argparse.Namespace) -> Target:
+    """What the options ask for, refused before any work where writing would fail or lose something."""
+    if args.adapter_rank and not args.as_adapter:
+        raise InputError("adapter-rank: expected --as-adapter with it, got another output")
+    if args.as_adapter and args.delta_only:
+        raise InputError("expected --as-adapter or --delta-only, got both")
+    content = ADAPTER if args.as_adapter else DELTA if args.delta_only else MODEL
+    return target_of(args.out, content, args.adapter_rank, card=args.card, force=args.force)
+
+
+def target_of(out: str, content: str, rank: int | None = None, *, card: bool = False, force: bool = False) -> Target:
+    """A file or a folder, by its name and what goes into it; raises InputError where it could not be written."""
+    # What ends like a file of weights and is not one that we write was meant as a file.
+    file = content != ADAPTER and (Path(out).suffix == SUFFIX or Path(out).suffix.lower() in OTHER_SUFFIXES)
+    path = checked_target(out, force=force) if file else checked_folder(out)
+    target = Target(path, content, rank, card, replace=force)
+    target.check()
+    return target
+
+
+def checked_folder(text: str) -> Path:
+    """The folder to write as a path with a name."""
+    if "\0" in text:
+        raise InputError(f"out: expected a path, got one with a NUL byte: {text}")
+    if Path(text).suffix == SUFFIX:
+        raise InputError(f"out: expected a folder for an adapter, got a file name that ends in {SUFFIX}: {text}")
+    return Path(os.path.abspath(text))
 
 
 def checked_target(text: str, *, force: bool) -> Path:
@@ -133,21 +179,23 @@ def checked_target(text: str, *, force: bool) -> Path:
 
 
 def refuse_inputs(out: Path, vectors: TaskVectors) -> None:
-    """Not even ``--force`` replaces a file that is being merged."""
+    """Not even ``--force`` replaces a file that is being merged, or a folder with one."""
     sources = [*vectors.experts.values(), *([vectors.base] if vectors.base else [])]
-    if out.exists() and any(os.path.samefile(out, file) for source in sources for file in source.files):
-        raise InputError(f"out: expected another file than those that are merged, got {out}")
+    at_risk = list(out.iterdir()) if out.is_dir() else [out] if out.exists() else []
+    if any(os.path.samefile(place, file) for source in sources for file in source.files for place in at_risk):
+        raise InputError(f"out: expected another file or folder than those that are merged, got {out}")
 
 
 def as_text(report: dict) -> str:
-    """What was written, in four lines."""
-    what = "the delta, α · merged task vector" if report["content"] == "delta" else "base + α · merged task vector"
+    """What was written, in a few lines."""
     how = parameters_text(report["parameters"])
+    files = f", {len(report['files'])} files" if len(report["files"]) > 1 else ""
     return "\n".join([
-        paragraph(f"Wrote {report['out']}: {what}"),
+        paragraph(f"Wrote {report['out']}: {CONTENT[report['content']]}"),
         paragraph(f"{report['method']} of {', '.join(report['tasks'])}{f'; {how}' if how else ''}", indent=2),
         f"  α = {report['scale']:g} ({report['scale_origin']})",
-        f"  {report['tensors']} tensors, {size(report['bytes'])}, {seconds(report['seconds'])} s",
+        *(paragraph(note, indent=2) for note in report["notes"]),
+        f"  {report['tensors']} tensors{files}, {size(report['bytes'])}, {seconds(report['seconds'])} s",
         f"  sha256 {report['sha256']}",
         *([paragraph(f"  its recipe is in {report['recipe']}")] if report.get("recipe") else []),
     ])  # fmt: skip

@@ -7,11 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from dcmerge.cli.merge import SUFFIX, as_text, checked_target, refuse_inputs, report_of
+from dcmerge.cli.merge import SUFFIX, as_text, refuse_inputs, report_of, target_of
 from dcmerge.cli.options import Commands, Parser, add_command, collected, pair
 from dcmerge.cli.output import Progress, print_json, printable
 from dcmerge.cli.recipe import show
 from dcmerge.errors import InputError
+from dcmerge.recipe import ADAPTER, Recipe
 from dcmerge.running import prepare, read_source
 
 
@@ -19,7 +20,8 @@ def add_to(commands: Commands, common: Parser) -> None:
     about = "make a merged file from its recipe, or from a mergekit configuration"
     parser = add_command(commands, common, "run", about, run)
     parser.add_argument("recipe", metavar="RECIPE", help="YAML or JSON; a merged .safetensors file, whose recipe it repeats")
-    parser.add_argument("--out", metavar="FILE", help=f"the file to write, *{SUFFIX} (default: beside RECIPE, with its name)")
+    parser.add_argument("--out", metavar="PATH",
+                        help=f"the file to write, *{SUFFIX}, or a folder (default: beside RECIPE, with its name)")  # fmt: skip
     add_inputs(parser)
     parser.add_argument("--show", action="store_true", help="print the recipe as YAML and merge nothing")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
@@ -38,23 +40,23 @@ def run(args: argparse.Namespace) -> int:
     source = read_source(args.recipe)
     if args.show:
         return show(source, as_json=args.json)
-    out = checked_target(_target(args), force=args.force)
+    target = target_of(_target(args, source.recipe), source.recipe.content, source.recipe.adapter_rank, force=args.force)
     given = collected(args.input, "--input")
     with Progress() as progress:
         ready = prepare(source, given, args.search, progress)
-        refuse_inputs(out, ready.vectors)
+        refuse_inputs(target.path, ready.vectors)
         for note in ready.notes:
             print(f"note: {printable(note)}", file=sys.stderr)
-        ready.run(out, progress=progress)
-    report = report_of(out, ready.vectors, started) | {"notes": ready.notes}
+        written = ready.run(target.path, replace=args.force, progress=progress)
+    report = report_of(written, ready.recipe, ready.vectors, started) | {"notes": [*ready.notes, *written.notes]}
     print_json(report) if args.json else print(as_text(report))
     return 0
 
 
-def _target(args: argparse.Namespace) -> str:
+def _target(args: argparse.Namespace, recipe: Recipe) -> str:
     if args.out is not None:
         return args.out
     path = Path(args.recipe)
     if path.suffix == SUFFIX:
         raise InputError(f"out: expected --out FILE, as {path} itself is the merged file, got none")
-    return str(path.with_suffix(SUFFIX))
+    return str(path.with_suffix("" if recipe.content == ADAPTER else SUFFIX))

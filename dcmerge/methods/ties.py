@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcmerge.alignment import elected, kept_by_rank, kept_entries
-from dcmerge.layers import Layer, magnitudes
+from dcmerge.layers import Layer, magnitude_at
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
 
@@ -29,7 +29,7 @@ def trimmed(deltas: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def _survey(layers: Sequence[Layer], *, density: float, aggregate: str, trim: str) -> WholeModel | None:
-    """Two passes over the model: thresholds (one task's magnitudes in memory at a time), then the majority of signs.
+    """Passes over the model, one parameter in memory at a time: thresholds, then the majority of signs.
 
     None where each parameter is trimmed by itself, which needs no look at the others.
     """
@@ -41,13 +41,20 @@ def _survey(layers: Sequence[Layer], *, density: float, aggregate: str, trim: st
 
 
 def trim_thresholds(layers: Sequence[Layer], density: float) -> Tensor:
-    """Each task's threshold over all these parameters together, (T,)."""
-    return torch.stack([kept_threshold(magnitudes(layers, task), density) for task in layers[0].tasks])
+    """Each task's threshold over all these parameters together, (T,); one parameter is in memory at a time."""
+    dropped = dropped_by(sum(layer.parameter.numel for layer in layers), density)
+    none = torch.zeros((), dtype=layers[0].dtype)
+    return torch.stack([magnitude_at(layers, task, dropped) if dropped else none for task in layers[0].tasks])
+
+
+def dropped_by(count: int, density: float) -> int:
+    """k = d − floor(density · d) of d entries: the k-th smallest magnitude is where the authors' trim cuts."""
+    return count - int(density * count)
 
 
 def kept_threshold(magnitudes: Tensor, density: float) -> Tensor:
-    """Where a trim of (d,) magnitudes to ``density`` cuts: the authors' k-th smallest value with k = d − floor(density · d)."""
-    dropped = magnitudes.numel() - int(density * magnitudes.numel())
+    """Where a trim of (d,) magnitudes to ``density`` cuts."""
+    dropped = dropped_by(magnitudes.numel(), density)
     return magnitudes.kthvalue(dropped).values if dropped else magnitudes.new_zeros(())
 
 

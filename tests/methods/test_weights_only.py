@@ -270,10 +270,19 @@ def test_robustmerge_follows_a_common_permutation_of_ranks(tmp_path: Path) -> No
         assert relative_error(found["q.weight"], wanted["q.weight"]) < 1e-5
 
 
-def test_robustmerge_refuses_adapters_of_different_ranks(tmp_path: Path) -> None:
-    vectors = adapter_set(tmp_path, [*adapters(1, 2), *adapters(1, 3)])
-    with pytest.raises(InputError, match="expected adapters of one rank, got 2, 3 in q.weight"):
-        next(merged_deltas(vectors, "robustmerge"))
+def test_robustmerge_fills_smaller_ranks_up_with_zeros_after_pruning(tmp_path: Path) -> None:
+    small, large = *adapters(1, 2), *adapters(1, 3)
+    ((_, found),) = merged_deltas(adapter_set(tmp_path / "found", [small, large]), "robustmerge", {"density": 1.0})
+    # Nothing is pruned: every direction has strength 1, a missing one too, shared by both tasks.
+    assert relative_error(found.dense(), (small.dense() + large.dense()) / 2) < 1e-5
+
+
+def test_model_stock_and_exact_wudi_of_factors_are_those_of_the_dense_deltas(tmp_path: Path) -> None:
+    own = adapters(3)
+    as_factors, as_matrices = adapter_set(tmp_path / "low", own), layer_set(tmp_path / "full", [d.dense() for d in own])
+    for slug, parameters in (("model_stock", {}), ("wudi", {"solver": "exact"})):
+        ((_, found),), ((_, wanted),) = (merged_deltas(v, slug, parameters) for v in (as_factors, as_matrices))
+        assert isinstance(found, LowRank) and relative_error(found.dense(), wanted) < 1e-4
 
 
 # OPCM
