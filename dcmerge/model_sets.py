@@ -100,6 +100,11 @@ def _stamp(paths: Sequence[Path], settings: str = "") -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
+def sets_with_images() -> tuple[str, ...]:
+    """Names of the sets that bring images to evaluate on: the zoos, and remembered sets with a bench."""
+    return (*ZOOS, *(f"{SAVED}{name}" for name, one in saved_sets().items() if one.bench))
+
+
 def open_set_by_name(name: str, allowed: Roots, *, progress: Progress | None = None) -> ModelSet:
     """Open a zoo by name, ``saved:NAME``, or ``folder:PATH`` below the roots; raises InputError for anything else."""
     if name in ZOOS:
