@@ -115,7 +115,7 @@ def add_model_set(parser: argparse.ArgumentParser) -> None:
 def add_folder(group: argparse._ActionsContainer) -> None:
     """``--from``."""
     group.add_argument("--from", dest="folder", metavar="FOLDER",
-                       help="find base and experts in a folder (inspect FOLDER shows them); --base names its base")  # fmt: skip
+                       help="find base and experts in a folder, as dcmerge inspect FOLDER shows them")  # fmt: skip
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
