@@ -19,8 +19,8 @@ import torch
 from dcmerge.cache import MEMO_BYTES
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint
 from dcmerge.compatibility import Kind, Parameter
-from dcmerge.linalg import compute_device, on_all_threads
 from dcmerge.task_vectors import predicted_peak_bytes
+from dcmerge.threads import compute_device, on_all_threads
 
 #: Bytes a second that a disk takes, flushed: a slow solid-state disk's.
 _WRITING = 500e6

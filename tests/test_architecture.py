@@ -20,8 +20,8 @@ FACADE = "__init__"  # dcmerge/__init__.py: the names for users of the library
 # Each room may import the rooms before it. A room that is not named here (errors, say) may stand anywhere, as long as
 # what it brings along keeps to the order and no circle arises.
 ORDER = [
-    "naming", "checkpoints", "documents", "cache", "towers", "compatibility", "task_vectors", "layouts", "eigen", "linalg",
-    "spectra", "prediction", "alignment", "layers", "evaluation", "datasets", "benches", "calibration", "methods", "inspection",
+    "naming", "checkpoints", "documents", "threads", "cache", "towers", "compatibility", "task_vectors", "layouts", "eigen",
+    "linalg", "spectra", "prediction", "alignment", "layers", "evaluation", "datasets", "benches", "calibration", "methods", "inspection",
     "recipe", "mergekit", "output", "merging", "zoo", "running", "snippets", "saved_sets", "model_sets", "comparison",
     "continual", "jobs", "plots", "ui",
 ]  # fmt: skip
