@@ -186,18 +186,66 @@ def is_constant(call: ast.Call, keyword: str, value: object) -> bool:
     return any(k.arg == keyword and isinstance(k.value, ast.Constant) and k.value.value is value for k in call.keywords)
 
 
+UNPICKLERS = re.compile(r"((_?pickle|dill|joblib|cloudpickle)\.)?(_?Unpickler)")
+#: The one reader of pickles: its class finds names in a vocabulary of its own, and never a module.
+RESTRICTED_READER = f"{PACKAGE}/checkpoints/pickles/reading.py"
+
+
+def unpickling(path: Path, place: str) -> Iterator[str]:
+    """What in a file would run code out of a pickle."""
+    for _, dotted in imports(path):
+        if re.fullmatch(r"(_?pickle|dill|joblib|cloudpickle)\.(loads?|_?Unpickler)", dotted):
+            yield f"{place} imports {dotted} by name"
+    for called, call in calls(path):
+        if re.fullmatch(r"(_?pickle|dill|joblib|cloudpickle)\.(loads?|_?Unpickler)", called):
+            yield f"{place}:{call.lineno} calls {called}, which runs code from the file"
+        elif called == "torch.load" and not is_constant(call, "weights_only", True):
+            yield f"{place}:{call.lineno} calls torch.load without weights_only=True"
+        elif called == "torch.load" and package_of(path) != f"{PACKAGE}.checkpoints":
+            yield f"{place}:{call.lineno} calls torch.load: only dcmerge.checkpoints opens files"
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ClassDef) and any(UNPICKLERS.fullmatch(ast.unparse(base)) for base in node.bases):
+            own = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
+            if place != RESTRICTED_READER:
+                yield f"{place}:{node.lineno} derives from a pickle's reader: only {RESTRICTED_READER} may"
+            elif not {"find_class", "persistent_load"} <= set(own):
+                yield f"{place}:{node.lineno} leaves it to pickle to find classes or to load by reference"
+            elif ast.unparse(own["find_class"].body[-1]) != "return self._words.find(module, name)":
+                yield f"{place}:{node.lineno} finds classes elsewhere than in its vocabulary"
+
+
 def test_weights_are_never_unpickled() -> None:
-    wrong = []
-    for path in sources(PACKAGE, "app.py", "pages"):
-        place = path.relative_to(REPOSITORY)
-        for called, call in calls(path):
-            if re.fullmatch(r"(pickle|dill|joblib|cloudpickle)\.(loads?|Unpickler)", called):
-                wrong.append(f"{place}:{call.lineno} calls {called}, which runs code from the file")
-            elif called == "torch.load" and not is_constant(call, "weights_only", True):
-                wrong.append(f"{place}:{call.lineno} calls torch.load without weights_only=True")
-            elif called == "torch.load" and package_of(path) != f"{PACKAGE}.checkpoints":
-                wrong.append(f"{place}:{call.lineno} calls torch.load: only dcmerge.checkpoints opens files")
+    wrong = [text for path in sources(PACKAGE, "app.py", "pages") for text in unpickling(path, str(path.relative_to(REPOSITORY)))]
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_reader_of_pickles_imports_nothing_by_name() -> None:
+    """Neither of the modules that decide what a name in a pickle means can reach a module by its name."""
+    wrong = []
+    for path in sources(f"{PACKAGE}/checkpoints/pickles/reading.py", f"{PACKAGE}/checkpoints/pickles/vocabulary.py"):
+        forbidden = r"(__import__|eval|exec|compile|globals|vars|importlib\..*|super\(\)\.find_class|operator\..*)"
+        wrong += [f"{path.name}:{call.lineno} {called}" for called, call in calls(path) if re.fullmatch(forbidden, called)]
+        names = {dotted.split(".")[0] for _, dotted in imports(path)}
+        wrong += [f"{path.name} imports {name}" for name in names & {"importlib", "builtins", "operator", "os", "sys"}]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle\npickle.loads(b'')",
+        "from pickle import load",
+        "import pickle\nclass A(pickle.Unpickler):\n    def find_class(self, m, n):\n        return None",
+        "from pickle import Unpickler\nclass A(Unpickler): ...",
+        "import torch\ntorch.load('a', weights_only=False)",
+    ],
+)
+def test_every_way_to_unpickle_is_seen(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "REPOSITORY", tmp_path)
+    path = tmp_path / PACKAGE / "elsewhere.py"
+    path.parent.mkdir()
+    path.write_text(source)
+    assert list(unpickling(path, f"{PACKAGE}/elsewhere.py"))
 
 
 def test_no_text_is_shown_as_raw_html() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from dcmerge.errors import InputError
 
 # Training scripts save the weights beside the epoch and the optimizer under one of these names.
 NESTED_UNDER = ("state_dict", "model_state_dict", "model")
-HOW_TO_CONVERT = "torch.save(model.state_dict(), 'weights.pt') or safetensors.torch.save_file(model.state_dict(), ...)"
+# The command reads tensors out of such a file without running it (dcmerge.checkpoints.pickles).
+HOW_TO_CONVERT = "python -m dcmerge convert {} NEW.safetensors"
 
 
 class StateDictFile:
@@ -50,13 +52,18 @@ class StateDictFile:
         return self._tensors[name].detach().clone(memory_format=torch.contiguous_format)
 
 
+def how_to_convert(path: Path) -> str:
+    """The command that makes a safetensors file of a pickle."""
+    return HOW_TO_CONVERT.format(shlex.quote(shown(path)))
+
+
 def _load(path: Path) -> object:
     with open(path, "rb") as file:
         start = file.read(4)
     if not start.startswith(b"PK\x03\x04"):
         raise InputError(
-            f"Expected a PyTorch state dict, got {shown(path)}, which is damaged, not one, or in the format before "
-            f"PyTorch 1.6; in the environment that made it, save it again: {HOW_TO_CONVERT}."
+            f"Expected a PyTorch state dict, got {shown(path)}, which is damaged, not one, or in a format that is not read "
+            f"in place (before PyTorch 1.6, plain pickle); this reads its tensors without running it: {how_to_convert(path)}."
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -69,7 +76,7 @@ def _load_error(error: Exception, path: Path) -> InputError:
     if isinstance(error, pickle.UnpicklingError) and found:
         return InputError(
             f"Expected a state dict of plain tensors, got a pickled object ({found[1]}) in {shown(path)}, which would "
-            f"run code when opened; in the environment that made it, convert it: {HOW_TO_CONVERT}."
+            f"run code when opened; this reads its tensors without running it: {how_to_convert(path)}."
         )
     if "unable to mmap" in str(error):
         return InputError(f"{shown(path)} does not fit this machine's memory: convert it to safetensors.")

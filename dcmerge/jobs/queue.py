@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, State, all_jobs, state_f
 from dcmerge.jobs.record import job as job_of
 from dcmerge.jobs.specification import Specification, specification, to_data
 from dcmerge.model_sets import roots
+from dcmerge.processes import environment, module_command
 
 RUNNER_LOCK = "runner.lock"
 #: How long a lock may be held by somebody who only changes the state or looks at it, and by a worker that ends, in seconds.
@@ -121,12 +121,9 @@ def ensure_runner() -> None:
 
 def start_module(module: str, *arguments: str, log: Any, lock: int, session: bool) -> subprocess.Popen[bytes]:
     """``python -m module`` with the lock's descriptor, printing into ``log``, with this package to be found."""
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-        env=environment, pass_fds=(lock,), start_new_session=session,
+        module_command(module, *arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+        env=environment(), pass_fds=(lock,), start_new_session=session,
     )  # fmt: skip
 
 

@@ -133,7 +133,7 @@ BAD_INPUT = {
         lambda tmp: written(tmp / "a.pt", saved(tmp / "b.pt", tiny_state()).read_bytes()[:999]),
         "damaged",
     ),
-    "pickled module": (lambda tmp: saved(tmp / "a.pt", Tiny()), r"pickled object \(.*Tiny\).*convert it: torch\.save"),
+    "pickled module": (lambda tmp: saved(tmp / "a.pt", Tiny()), r"pickled object \(.*Tiny\).*dcmerge convert .*a\.pt NEW"),
     "pickled settings": (lambda tmp: saved(tmp / "a.pt", {"a": Namespace()}), r"\(argparse\.Namespace\)"),
     "old format": (
         lambda tmp: saved(tmp / "a.pt", tiny_state(), _use_new_zipfile_serialization=False),
