@@ -186,6 +186,13 @@ def _nothing(*_: object) -> None:
     """Settings that transforms hold beside the model (a device, an interpolation): named, and not made."""
 
 
+def _refusing(what: str) -> Callable[..., NoReturn]:
+    def refuse(*_: object) -> NoReturn:
+        raise Refused(what)
+
+    return refuse
+
+
 REBUILDERS = {
     "torch._utils._rebuild_tensor": tensor,
     "torch._utils._rebuild_tensor_v2": tensor,
@@ -198,6 +205,13 @@ _SETTINGS = (
     "torch.device", "torchvision.transforms.functional.InterpolationMode", "PIL.Image.Resampling",
     "pathlib.PosixPath", "pathlib._local.PosixPath", "pathlib.WindowsPath", "pathlib._local.WindowsPath",
 )  # fmt: skip
+#: Tensors of other kinds, by what torch calls to make them.
+_OTHER_TENSORS = {
+    "torch.serialization._get_layout": "a sparse tensor", "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
+    "torch._utils._rebuild_qtensor": "a quantised tensor",
+    "torch._utils._rebuild_meta_tensor_no_storage": "a tensor without data",
+    "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of another device",
+}  # fmt: skip
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **REBUILDERS,
     "torch._tensor._rebuild_from_type": tensor_of_type,
@@ -210,8 +224,12 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{f"{module}.__newobj__": _new_stub for module in ("copyreg", "copy_reg")},
     **{f"{module}.{kind}": _set for module in ("builtins", "__builtin__") for kind in ("set", "frozenset")},
     **dict.fromkeys(_SETTINGS, _nothing),
+    **{name: _refusing(what) for name, what in _OTHER_TENSORS.items()},
 }
-_DTYPES = ("float64", "float32", "float16", "bfloat16", "complex64", "int64", "int32", "int16", "int8", "uint8", "bool")
+_DTYPES = (
+    "float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64",
+    "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool",
+)  # fmt: skip
 _STORAGES = {
     "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
     "ComplexFloat": torch.complex64, "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8,

@@ -156,7 +156,7 @@ MALICIOUS = {
     "eval": (lambda f: Runs(eval, f"open({str(f / 'hacked')!r}, 'w')"), r"builtins?(__)?\.eval"),
     "exec": (lambda f: Runs(exec, "1"), r"builtins?(__)?\.exec"),
     "getattr": (through_getattr, r"getattr|posix\.system"),
-    "getattr alone": (lambda f: Runs(getattr, torch, "load"), "torch|getattr"),
+    "getattr alone": (lambda f: Runs(getattr, BuiltInto, "value"), r"builtins?(__)?\.getattr"),
     "partial": (lambda f: Runs(partial, os.system), r"functools\.partial"),
     "rebuild from type": (from_type, r"posix\.system, which would be called to make a tensor"),
     "a type of tensor": (
@@ -167,10 +167,10 @@ MALICIOUS = {
     "hub": (lambda f: Runs(torch.hub.load, "a/b", "c"), r"torch\.hub\.load"),
     "quantised": (
         lambda f: {"w": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)},
-        r"torch\._utils\._rebuild_qtensor|QInt8Storage",
+        r"a quantised tensor|names no storage",
     ),
-    "sparse": (lambda f: {"w": torch.eye(3).to_sparse()}, r"torch\._utils\._rebuild_sparse_tensor"),
-    "meta": (lambda f: {"w": torch.ones(2, device="meta")}, r"torch\._utils\._rebuild_meta_tensor"),
+    "sparse": (lambda f: {"w": torch.eye(3).to_sparse()}, "a sparse tensor"),
+    "meta": (lambda f: {"w": torch.ones(2, device="meta")}, "a tensor without data"),
     "storages by hand": (lambda f: Runs(torch._utils._rebuild_tensor_v2, 5, 0, (1,), (1,), False, None), "make no sense"),
     "bytes by hand": (lambda f: Runs(torch.storage._load_from_bytes, b"cos\nsystem\n."), r"no storage|make no sense"),
 }
@@ -290,6 +290,7 @@ def test_modules_within_themselves_and_doubled(tmp_path: Path) -> None:
             read(tmp_path / f"{name}.pt")
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
 def test_compressed_records_and_programs_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", pickle.dumps({}))
