@@ -116,7 +116,7 @@ def adapter_layer(folder: Path, width: int, wide: int | None = None) -> Layer:
     experts = {}
     for task, delta in enumerate(models.adapters(width, wide, 16, TASKS)):
         path = folder / f"lora-{width}" / f"task{task}"
-        models.write_adapter(path, "layer", delta)
+        models.write_adapter(path, {"layer": delta}, delta.rank)
         experts[f"task{task}"] = path
     vectors = fresh(TaskVectors.open(None, experts))
     return layer_of(vectors, next(iter(vectors.parameters)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -75,18 +75,46 @@ def opened(folder: Path, shapes: dict[str, tuple[int, ...]], count: int, store: 
 def adapters(width: int, wide: int, rank: int, count: int) -> list[LowRank]:
     """Seeded LoRA deltas of one (wide, width) matrix."""
     draw = torch.Generator().manual_seed(width)
-    return [
-        LowRank(0.02 * torch.randn(wide, rank, generator=draw) * torch.linspace(1, 0.2, rank),
-                0.02 * torch.randn(rank, width, generator=draw)) for _ in range(count)
-    ]  # fmt: skip
+    return [_low_rank(wide, width, rank, draw) for _ in range(count)]
 
 
-def write_adapter(folder: Path, name: str, delta: LowRank) -> None:
-    """One adapted weight as PEFT writes it, with scale 1."""
+def write_adapter(folder: Path, factors: Mapping[str, LowRank] | Iterable[tuple[str, LowRank]], rank: int,
+                  dtype: torch.dtype = torch.float32, shapes: Mapping[str, tuple[int, int]] | None = None) -> None:  # fmt: skip
+    """Adapted weights as PEFT writes them, with scale 1; ``shapes`` where the factors come one by one and are not held."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {"A": delta.right, "B": delta.left}
-    named = {f"base_model.model.{name}.lora_{part}.weight": value.contiguous() for part, value in parts.items()}
-    write_safetensors(folder / "adapter_model.safetensors", named.items(),
-                      {n: TensorInfo(tuple(v.shape), v.dtype) for n, v in named.items()}, durable=False)  # fmt: skip
-    config = {"peft_type": "LORA", "r": delta.rank, "lora_alpha": delta.rank, "target_modules": [name]}
+    if isinstance(factors, Mapping):
+        shapes, factors = {name: delta.shape for name, delta in factors.items()}, factors.items()
+    key = "base_model.model.{}.lora_{}.weight"
+    infos = {key.format(name, part): TensorInfo(shape, dtype) for name, (m, n) in shapes.items()
+             for part, shape in (("A", (rank, n)), ("B", (m, rank)))}  # fmt: skip
+    named = ((key.format(name, part), value.to(dtype).contiguous()) for name, delta in factors
+             for part, value in (("A", delta.right), ("B", delta.left)))  # fmt: skip
+    write_safetensors(folder / "adapter_model.safetensors", named, infos, durable=False)
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": list(shapes)}
     (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+#: The adapted weights of one block of a language model of 7 billion parameters (LLaMA's names), by (out, in).
+BLOCK_OF_7B = {
+    **{f"self_attn.{name}_proj": (4096, 4096) for name in "qkvo"},
+    "mlp.gate_proj": (11008, 4096), "mlp.up_proj": (11008, 4096), "mlp.down_proj": (4096, 11008),
+}  # fmt: skip
+
+
+def write_adapters_of_7b(folder: Path, count: int, blocks: int = 32, rank: int = 16, dtype: torch.dtype = torch.float32) -> None:
+    """``count`` seeded adapters of all seven targets of every block, ``task0`` .. in ``folder``; what is there is kept."""
+    shapes = {f"model.layers.{i}.{name}": shape for i in range(blocks) for name, shape in BLOCK_OF_7B.items()}
+    for task in range(count):
+        if not (folder / f"task{task}" / "adapter_config.json").exists():
+            write_adapter(folder / f"task{task}", _factors(shapes, rank, task), rank, dtype, shapes)
+
+
+def _factors(shapes: Mapping[str, tuple[int, int]], rank: int, seed: int) -> Iterator[tuple[str, LowRank]]:
+    draw = torch.Generator().manual_seed(seed)
+    for name, (m, n) in shapes.items():
+        yield name, _low_rank(m, n, rank, draw)
+
+
+def _low_rank(m: int, n: int, rank: int, draw: torch.Generator) -> LowRank:
+    return LowRank(0.02 * torch.randn(m, rank, generator=draw) * torch.linspace(1, 0.2, rank),
+                   0.02 * torch.randn(rank, n, generator=draw))  # fmt: skip

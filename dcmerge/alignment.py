@@ -55,7 +55,7 @@ def concatenated(factors: Sequence[SVD], side: str) -> Tensor:
     """
     columns = []
     for svd in factors:
-        present = svd.s > NULL_TOLERANCE * svd.spectrum[:1].clamp_min(torch.finfo(svd.s.dtype).tiny)
+        present = svd.s > NULL_TOLERANCE * max(svd.largest, torch.finfo(svd.s.dtype).tiny)
         vectors = getattr(svd, side)
         columns.append(vectors if present.all() else vectors * present)
     return torch.cat(columns, dim=1)

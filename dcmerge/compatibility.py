@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo
+
+#: So many names stand in a finding's text where the rest is told by their number; ``parameters`` has all.
+_NAMED = 8
 
 
 class Kind(StrEnum):
@@ -103,9 +106,11 @@ def examine(
 ) -> Report:
     """Compare names, shapes and dtypes, then, if those fit, stream every value once. Never raises for a set that differs."""
     lora = all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
-    reference, called = (next(iter(experts.values())), next(iter(experts))) if lora else (base, "the base")
-    parameters = tuple(classify(name, info) for name, info in reference.infos.items())
-    findings = [*_compare_headers(reference, called, experts), *_notes(base, experts)]
+    wanted, called = (_of_any(experts), "another adapter") if lora else (base.infos, "the base")
+    parameters = tuple(classify(name, info) for name, info in wanted.items())
+    findings = [*_compare_headers(wanted, called, experts), *_notes(base, experts)]
+    if lora:
+        findings += [*_other_targets(wanted, experts), *_other_ranks(wanted, experts)]
     if lora and base:
         findings += _adapted_weights_in_base(base, parameters)
     if not any(p.mergeable for p in parameters):
@@ -127,17 +132,46 @@ def examine(
     return Report(tuple(experts), parameters, tuple(findings), norms, None if lora else math.sqrt(values.base_square))
 
 
-def _compare_headers(reference: Checkpoint, called: str, experts: Mapping[str, Checkpoint]) -> Iterator[Finding]:
-    """Names, shapes and dtypes against the reference; shapes of what is merged alone, buffers stay the base's."""
-    wanted = reference.infos
+def _of_any(adapters: Mapping[str, Checkpoint]) -> dict[str, TensorInfo]:
+    """The union of the adapted weights: one that an adapter lacks counts as unchanged there."""
+    found: dict[str, TensorInfo] = {}
+    for adapter in adapters.values():
+        found |= {name: info for name, info in adapter.infos.items() if name not in found}
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def _other_targets(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, Checkpoint]) -> Iterator[Finding]:
+    for task, adapter in adapters.items():
+        if lacking := tuple(name for name in wanted if name not in adapter.infos):
+            yield Finding("note", "other targets", f"{task} does not adapt {len(lacking)} of the {len(wanted)} weights that are "
+                          f"merged, and counts as unchanged there: {_listed(lacking)}", task, lacking)
+
+
+def _other_ranks(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, LoraCheckpoint]) -> Iterator[Finding]:
+    """One note where adapters give the same weight different ranks."""
+    ranks = {task: {name: adapter.rank_of(name) for name in adapter.infos} for task, adapter in adapters.items()}
+    differ = tuple(name for name in wanted if len({own[name] for own in ranks.values() if name in own}) > 1)
+    if differ:
+        spans = {task: sorted({min(own.values()), max(own.values())}) for task, own in ranks.items()}
+        told = ", ".join(f"{task} {' to '.join(map(str, span))}" for task, span in spans.items())
+        yield Finding("note", "other ranks", f"the adapters differ in rank at {len(differ)} weights ({told}); where a method "
+                      "needs one rank it is the largest at that weight, the others filled up with zeros", None, differ)
+
+
+def _compare_headers(wanted: Mapping[str, TensorInfo], called: str, experts: Mapping[str, Checkpoint]) -> Iterator[Finding]:
+    """Names, shapes and dtypes of what is there; shapes of what is merged alone, buffers stay the base's."""
     for task, expert in experts.items():
-        got = expert.infos
+        got, lora = expert.infos, isinstance(expert, LoraCheckpoint)
         missing = tuple(name for name, info in wanted.items() if name not in got and info.dtype.is_floating_point)
         extra = tuple(name for name in got if name not in wanted)
         common = [name for name in got if name in wanted and wanted[name].dtype.is_floating_point]
         shapes = [name for name in common if got[name].shape != wanted[name].shape]
         dtypes = tuple(name for name in common if got[name].dtype != wanted[name].dtype)
-        if missing:
+        if missing and not lora:
             yield Finding("error", "missing", f"{task} lacks {len(missing)} parameters: {', '.join(missing)}", task, missing)
         if shapes:
             told = ", ".join(f"{n} (expected {list(wanted[n].shape)}, got {list(got[n].shape)})" for n in shapes)
@@ -187,12 +221,17 @@ class _Values:
             self._note_if_not_finite("base", name, base)
             self.base_square += base.double().square().sum().item()
         for task, expert in experts.items():
+            if name not in expert.infos:  # an adapter of other weights
+                continue
             value = expert.read(name)
+            self.digests[task] = zlib.crc32(name.encode(), self.digests[task])
             parts = [value.left.float(), value.right.float()] if isinstance(value, LowRank) else [value.float()]
+            square = LowRank(*parts).square() if base is None else (parts[0] - base).double().square().sum().item()
             for part in parts:
-                self._note_if_not_finite(task, name, part)
+                # A sum of squares is finite only of finite entries; another look tells what overflowed from what is not.
+                if not math.isfinite(square):
+                    self._note_if_not_finite(task, name, part)
                 self.digests[task] = zlib.crc32(part.contiguous().numpy(), self.digests[task])
-            square = _square_of_product(*parts) if base is None else (parts[0] - base).double().square().sum().item()
             self.delta_square[task] += 0.0 if math.isnan(square) else square
             if square == 0:
                 self.unchanged[task].append(name)
@@ -219,9 +258,3 @@ class _Values:
             twins = [other for other in tasks[:place] if self.digests[other] == self.digests[task]]
             if twins:
                 yield Finding("warning", "identical", f"{task} is identical to {twins[0]}, which then counts twice", task)
-
-
-def _square_of_product(left: Tensor, right: Tensor) -> float:
-    """‖L R‖_F² = tr((LᵀL)(RRᵀ))."""
-    left, right = left.double(), right.double()
-    return ((left.T @ left) * (right @ right.T)).sum().clamp_min(0).item()

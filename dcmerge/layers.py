@@ -69,7 +69,7 @@ class Layer:
         return dense(self.vectors.delta(self.name, task).to(self.dtype))
 
     def default_rank(self) -> int:
-        """floor(min(m, n) / T) for full fine-tuning; for adapters their rank, where T of that fit into min(m, n)."""
+        """floor(min(m, n) / T) for full fine-tuning; for adapters their largest rank here, where T of that fit into min(m, n)."""
         share = min(self.shape) // len(self.tasks)
         if self.vectors.kind == "full":
             return share
@@ -77,6 +77,10 @@ class Layer:
 
     def _adapter_ranks(self) -> tuple[int, ...]:
         return tuple(expert.rank_of(self.name) for expert in self.vectors.experts.values())
+
+    def own_ranks(self, rank: int) -> tuple[int, ...]:
+        """How many of ``rank`` components each delta can have: all, of adapters at most as many as their own rank."""
+        return (rank,) * len(self.tasks) if self.vectors.kind == "full" else tuple(min(rank, r) for r in self._adapter_ranks())
 
     def rank(self, wanted: int | None) -> int:
         """The rank in use: ``wanted``, or the default, at most floor(min(m, n) / T) so that one basis covers all tasks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,11 @@ class SVD:
     def rank(self) -> int:
         return self.s.numel()
 
+    @property
+    def largest(self) -> float:
+        """The largest singular value; 0 of a matrix of rank 0."""
+        return self.spectrum.max().item() if self.spectrum.numel() else 0.0
+
     def truncate(self, rank: int) -> SVD:
         """The leading ``rank`` components (views, nothing is copied)."""
         return SVD(self.U[:, :rank], self.s[:rank], self.V[:, :rank], self.spectrum)
@@ -60,8 +66,7 @@ class SVD:
 
         ``size`` is the norm of what the matrix was computed from; without it, its own largest singular value.
         """
-        if size is None:
-            size = self.spectrum.max().item() if self.spectrum.numel() else 0.0
+        size = self.largest if size is None else size
         return self.truncate(int((self.s > NULL_TOLERANCE * max(size, 1e-30)).sum()))
 
     def dense(self, s: Tensor | None = None) -> Tensor:
@@ -153,6 +158,8 @@ def _svds_of_factors(deltas: Sequence[LowRank]) -> list[SVD]:
     """SVD of every ``left @ right``, (m, n) and r the same for all, from r x r matrices: O((m + n) r²) each."""
     left = torch.stack([delta.left for delta in deltas])
     right = torch.stack([delta.right for delta in deltas])
+    if not left.shape[2]:
+        return [SVD(delta.left, left.new_zeros(0), delta.right.T, left.new_zeros(0)) for delta in deltas]
     (W_left, R_left), (W_right, R_right) = _orthogonaliser(left.double()), _orthogonaliser(right.double().mT)
     U, s, Vt = torch.linalg.svd(R_left @ R_right.mT, full_matrices=False)
     U, s, V = (value.to(_result_dtype(left.dtype)) for value in (W_left(U), s, W_right(Vt.mT)))
@@ -268,8 +275,7 @@ def _polar_by_svd(X: Tensor) -> tuple[Tensor, Tensor]:
 def frobenius_norm(delta: Tensor | LowRank) -> float:
     """‖D‖_F; of factors by tr((LᵀL)(RRᵀ)), without the dense product."""
     if isinstance(delta, LowRank):
-        left, right = delta.left.double(), delta.right.double()
-        return ((left.T @ left) * (right @ right.T)).sum().clamp_min(0).sqrt().item()
+        return math.sqrt(max(0.0, delta.inner(delta)))
     return torch.linalg.vector_norm(delta.double()).item()
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from dcmerge.errors import InputError
-from dcmerge.evaluation import Assembly, Bench, Model, TaskModule
+from dcmerge.evaluation import Assembly, Bench, Evaluation, Model, TaskModule
 from dcmerge.methods import deltas_of, method, planned
-from dcmerge.output import write_merged
+from dcmerge.output import Target, Written, write_merged
 from dcmerge.recipe import Recipe, check_scale, recipe_of
 from dcmerge.task_vectors import Delta, TaskVectors
 
@@ -47,20 +47,40 @@ class Merged:
 
     def save(
         self, path: str | Path, *, scale: float = 1.0, scale_origin: str = "given", delta_only: bool = False,
-        task: str | None = None,
-    ) -> None:  # fmt: skip
+        task: str | None = None, card: bool = False, evaluation: Evaluation | None = None, replace: bool = False,
+    ) -> Written:  # fmt: skip
         """Write base + α · merged in the base's own names and dtypes, or with ``delta_only`` α · merged in float32.
 
+        A path that does not end in ``.safetensors`` is a folder: it gets the base's shards, settings and vocabulary, and a model
+        card, which ``card`` writes beside a single file too; ``evaluation`` is what it says of accuracies. An existing folder
+        stays unless ``replace``, and then must be one that a merge wrote.
+
         Where every task has a model of its own, ``task`` says whose. The recipe goes into the metadata. Written to a temporary
-        file, then renamed: a failure leaves nothing behind. Raises InputError without a base (unless ``delta_only``), for a
-        scale that is not a finite number, where a task is missing or the tasks' parts are not weights, and for a network of
+        file or folder, then renamed: a failure leaves nothing behind. Raises InputError without a base (unless ``delta_only``),
+        for a scale that is not a finite number, where a task is missing or the tasks' parts are not weights, and for a network of
         another depth than the base's.
         """
+        target = Target(Path(path), "delta" if delta_only else "model", None, card, evaluation, replace)
+        return self._write(target, scale, scale_origin, task)
+
+    def save_adapter(
+        self, path: str | Path, *, rank: int | None = None, scale: float = 1.0, scale_origin: str = "given",
+        task: str | None = None, evaluation: Evaluation | None = None, replace: bool = False,
+    ) -> Written:  # fmt: skip
+        """Write α · merged as a PEFT adapter folder that loads where the experts' adapters did.
+
+        Of every weight at most ``rank`` directions; by default the exact rank where the method keeps factors, else the sum of the
+        experts' ranks, and ``discarded`` of what is returned says what that leaves out. Raises InputError for full fine-tuning.
+        """
+        target = Target(Path(path), "adapter", rank, True, evaluation, replace)
+        return self._write(target, scale, scale_origin, task)
+
+    def _write(self, target: Target, scale: float, scale_origin: str, task: str | None) -> Written:
         check_depth(self.method, self.assembly, check_scale(scale))
         own = own_delta(self.method, self.modules, task)
         deltas = ((name, own(name, delta)) for name, delta in self.deltas.items())
-        write_merged(self.vectors, deltas, path, check_scale(scale), delta_only,
-               lambda dtype: self.recipe(scale, scale_origin, dtype))  # fmt: skip
+        return write_merged(self.vectors, deltas, target, check_scale(scale),
+                            lambda dtype: self.recipe(scale, scale_origin, dtype))  # fmt: skip
 
 
 def merge(
@@ -88,27 +108,39 @@ def merge_to_file(
     slug: str,
     path: str | Path,
     *,
+    delta_only: bool = False,
+    **how: Any,
+) -> Written:
+    """``merge(...).save(...)`` one parameter at a time; see ``merge_to``."""
+    return merge_to(vectors, slug, Target(Path(path), "delta" if delta_only else "model"), **how)
+
+
+def merge_to(
+    vectors: TaskVectors,
+    slug: str,
+    target: Target,
+    *,
     scale: float = 1.0,
     scale_origin: str = "given",
-    delta_only: bool = False,
     task: str | None = None,
     bench: Bench | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     **parameters: Any,
-) -> None:
-    """``merge(...).save(...)`` one parameter at a time: each is written as it is merged, and not held.
+) -> Written:
+    """``merge(...).save(...)`` or ``.save_adapter(...)`` one parameter at a time: each is written as it is merged, and not held.
 
     Only a method that surveys the whole model first may hold more. The file is the same, byte for byte. Raises as both do;
     whatever goes wrong, nothing is left behind.
     """
     scale, values = check_scale(scale), method(slug).check(parameters)
+    target.check()
     plan = planned(vectors, slug, values, bench=bench, progress=progress, cancelled=cancelled)
     check_depth(slug, plan.assembly(), scale)
     own = own_delta(slug, plan.modules(), task)
     stream = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress, cancelled=cancelled))
-    write_merged(vectors, stream, path, scale, delta_only,
-           lambda dtype: recipe_of(vectors, slug, values, scale, scale_origin, dtype))  # fmt: skip
+    return write_merged(vectors, stream, target, scale,
+                        lambda dtype: recipe_of(vectors, slug, values, scale, scale_origin, dtype))  # fmt: skip
 
 
 def own_delta(slug: str, modules: Mapping[str, TaskModule], task: str | None) -> Callable[[str, Delta], Delta]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dcmerge.cache import MEMO_BYTES, Memo, Store, default_store
-from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, align, open_checkpoint
+from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo, align, common_prefix, open_checkpoint
 from dcmerge.compatibility import Kind, Parameter, Report, examine
 from dcmerge.errors import IncompatibleSet, InputError
 
@@ -24,7 +24,8 @@ class TaskVectors:
     """The deltas of T experts against one base. ``parameters`` lists what can be merged, ``report`` says what differs.
 
     Full fine-tuning (``kind`` "full"): delta = expert − base, float32, of every floating parameter. LoRA (``kind`` "lora"):
-    delta = B A · scale of every adapted weight, kept as factors; the base is optional and needed only to save a full model.
+    delta = B A · scale of every weight that any of them adapts, kept as factors, zero (of rank 0) for an expert that does not
+    adapt it; the base is optional and needed only to save a full model.
     """
 
     base: Checkpoint | None
@@ -73,6 +74,8 @@ class TaskVectors:
 
     def delta(self, name: str, task: str) -> Delta:
         """Delta of one parameter of one expert in float32; LowRank for an adapter."""
+        if name not in self.experts[task].infos:
+            return LowRank.zeros(self.parameters[name].shape)
         value = self.experts[task].read(name)
         if isinstance(value, LowRank):
             return LowRank(value.left.float(), value.right.float())
@@ -136,14 +139,26 @@ def open_set(base: Source | None, experts: Mapping[str, Source]) -> tuple[Checkp
         raise InputError("expected a base model to subtract from the full fine-tuned experts, got none")
     if isinstance(opened_base, LoraCheckpoint):
         raise InputError(f"expected a full model as the base, got a LoRA adapter: {opened_base.path}")
-    if opened_base is not None:
-        opened = {task: _under_names_of(opened_base, expert) for task, expert in opened.items()}
-    return opened_base, opened
+    if opened_base is None:
+        return None, _under_common_names(opened)
+    return opened_base, {task: _under_names_of(opened_base.infos, expert) for task, expert in opened.items()}
 
 
-def _under_names_of(base: Checkpoint, expert: Checkpoint) -> Checkpoint:
-    """The expert under the base's names, where it was trained on a part of it or saved behind another prefix."""
-    shapes, base_shapes = ({name: info.shape for name, info in c.infos.items()} for c in (expert, base))
+def _under_common_names(adapters: dict[str, Checkpoint]) -> dict[str, Checkpoint]:
+    """Adapters without a base: a prefix goes only where all have it, then each one meets those before it."""
+    prefix = common_prefix(source for adapter in adapters.values() for source in adapter.source_names.values())
+    found: dict[str, Checkpoint] = {}
+    met: dict[str, TensorInfo] = {}
+    for task, adapter in adapters.items():
+        one = adapter.renamed({name: source.removeprefix(prefix) for name, source in adapter.source_names.items()})
+        found[task] = _under_names_of(met, one) if met else one
+        met |= found[task].infos
+    return found
+
+
+def _under_names_of(known: Mapping[str, TensorInfo], expert: Checkpoint) -> Checkpoint:
+    """The expert under known names, where it was trained on a part of that model or saved behind another prefix."""
+    shapes, base_shapes = ({name: info.shape for name, info in infos.items()} for infos in (expert.infos, known))
     names = align(shapes, base_shapes)
     changed = any(name != new for name, new in names.items())
     return expert.renamed(names) if changed and len(set(names.values())) == len(names) else expert

@@ -156,13 +156,31 @@ def test_examine_itself_never_raises(tmp_path: Path) -> None:
     assert {f.what for f in examine(base, {"a": other}).errors} == {"missing", "other shape"}
 
 
-def test_adapters_that_lack_or_add_weights(tmp_path: Path) -> None:
-    whole, part = random_factors(0), random_factors(1)
+def test_adapters_with_other_targets_and_ranks_are_merged_on_the_union(tmp_path: Path) -> None:
+    whole, part = random_factors(0), random_factors(1, rank=3)
     del part["mlp.fc1.weight"]
-    with pytest.raises(IncompatibleSet, match="part lacks 1 parameters: mlp.fc1.weight"):
-        lora_set(tmp_path / "lacking", {"whole": whole, "part": part})
-    found = only(lora_set(tmp_path / "adding", {"part": part, "whole": whole}).report, "extra")
-    assert found.task == "whole" and "1 parameters that part lacks" in found.text
+    vectors = lora_set(tmp_path, {"part": part, "whole": whole})
+    assert set(vectors.parameters) == set(whole) and not vectors.report.warnings
+    found = only(vectors.report, "other targets")
+    assert (found.level, found.task, found.parameters) == ("note", "part", ("mlp.fc1.weight",))
+    assert "part does not adapt 1 of the 2 weights" in found.text
+    found = only(vectors.report, "other ranks")
+    assert found.level == "note" and found.parameters == ("attn.q_proj.weight",) and "part 3, whole 2" in found.text
+    absent, there = vectors.deltas("mlp.fc1.weight")
+    assert (absent.rank, absent.shape) == (0, there.shape) and not absent.dense().any()
+
+
+def test_equal_factors_of_other_weights_are_not_the_same_adapter(tmp_path: Path) -> None:
+    shapes = {"q.weight": (16, 12), "k.weight": (16, 12)}
+    (B, A), *_ = random_factors(0, shapes=shapes).values()
+    report = lora_set(tmp_path, {"a": {"q.weight": (B, A)}, "b": {"k.weight": (B, A)}}).report
+    assert {f.what for f in report.findings} == {"other targets"}
+
+
+def test_adapters_whose_shapes_differ_are_refused(tmp_path: Path) -> None:
+    other = random_factors(1, shapes={"attn.q_proj.weight": (16, 13)})
+    with pytest.raises(IncompatibleSet, match=r"b has 1 parameters of another shape: attn.q_proj.weight \(expected \[16, 12\]"):
+        lora_set(tmp_path, {"a": random_factors(0), "b": other})
 
 
 def test_adapted_weights_that_the_base_lacks_or_has_otherwise(tmp_path: Path) -> None:

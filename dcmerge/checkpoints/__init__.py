@@ -1,24 +1,38 @@
 """Open any checkpoint safely and lazily, save tensors one by one, and keep to the folders that were allowed."""
 
 from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorInfo
-from dcmerge.checkpoints.lora import LoraCheckpoint
+from dcmerge.checkpoints.folders import check_folder, new_folder, write_text
+from dcmerge.checkpoints.lora import ADAPTER_CONFIG, Adapted, LoraCheckpoint
 from dcmerge.checkpoints.low_rank import LowRank, dense, scaled_sum, total
-from dcmerge.checkpoints.names import align
-from dcmerge.checkpoints.opening import open_checkpoint
+from dcmerge.checkpoints.names import align, common_prefix
+from dcmerge.checkpoints.opening import INDEX_SUFFIX, SAFETENSORS_SUFFIX, open_checkpoint
+from dcmerge.checkpoints.paths import read_json, shown
 from dcmerge.checkpoints.roots import Roots
-from dcmerge.checkpoints.writing import write_safetensors
+from dcmerge.checkpoints.writing import GrowingWriter, SafetensorsWriter, write_safetensors
 
 __all__ = [
+    "ADAPTER_CONFIG",
+    "INDEX_SUFFIX",
+    "SAFETENSORS_SUFFIX",
+    "Adapted",
     "Checkpoint",
+    "GrowingWriter",
     "LoraCheckpoint",
     "LowRank",
     "Roots",
+    "SafetensorsWriter",
     "StoredCheckpoint",
     "TensorInfo",
     "align",
+    "check_folder",
+    "common_prefix",
     "dense",
+    "new_folder",
     "open_checkpoint",
+    "read_json",
     "scaled_sum",
+    "shown",
     "total",
     "write_safetensors",
+    "write_text",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,8 @@ UNSUPPORTED = {
 }
 # These initialisations subtract something from the base's own weights, so B @ A alone is not expert minus base.
 CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# Settings that leave out some of the modules that are named as targets.
+LIMITS = ("layers_to_transform", "exclude_modules")
 # PEFT up to this version adds the delta of an attention's output projection twice, in training as in merging
 # (https://github.com/huggingface/peft/pull/3774), so that is what its adapters have learned.
 LAST_VERSION_THAT_DOUBLES = (0, 21)
@@ -46,6 +49,8 @@ class AdapterSettings:
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
     peft_version: str = ""
+    #: The modules' names where they are a plain list, of all layers; else None.
+    targets: tuple[str, ...] | None = None
 
     @classmethod
     def open(cls, path: Path) -> AdapterSettings:
@@ -72,6 +77,7 @@ class AdapterSettings:
                 rank_pattern={_pattern(key): _rank(value) for key, value in _table(config.get("rank_pattern"))},
                 alpha_pattern={_pattern(key): _number(value) for key, value in _table(config.get("alpha_pattern"))},
                 peft_version=str(config.get("peft_version") or ""),
+                targets=_targets(config),
             )
         except (ValueError, re.error) as error:
             raise InputError(f"The adapter configuration {shown(path)} is damaged: {error}.") from None
@@ -114,6 +120,12 @@ def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"expected a finite lora_alpha, got {shown(value)}")
     return value
+
+
+def _targets(config: Mapping[str, object]) -> tuple[str, ...] | None:
+    targets = config.get("target_modules")
+    plain = isinstance(targets, list) and targets and all(isinstance(name, str) for name in targets)
+    return tuple(targets) if plain and not any(config.get(key) for key in LIMITS) else None
 
 
 def _whole(pattern: str) -> str:

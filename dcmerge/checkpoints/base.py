@@ -134,6 +134,10 @@ class StoredCheckpoint(Checkpoint):
         source = self.source_names[name]
         return self._file_of[source].read(source)
 
+    def file_of(self, name: str) -> Path:
+        """The file or shard that holds the tensor of that canonical name."""
+        return self._file_of[self.source_names[name]].path
+
 
 def content_digest(path: Path) -> str:
     """SHA-256 of a file (hex), remembered in this process as long as its size and time of change stay the same."""

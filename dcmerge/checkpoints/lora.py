@@ -40,13 +40,30 @@ ATTENTION_OUTPUT = ".base_layer.out_proj"
 
 @dataclass(frozen=True)
 class Adapted:
-    """One adapted weight: its name in the model that PEFT wrapped, its factors' names in the file, and its scale."""
+    """One adapted weight: its name in the model that PEFT wrapped, its factors' names in the file, and its scale.
+
+    ``module`` is what PEFT calls the adapted module (of an attention's output the attention), ``times`` how often PEFT adds the
+    delta, which ``scale`` includes.
+    """
 
     weight: str
     factor_a: str
     factor_b: str
     scale: float
     transposed: bool
+    module: str
+    times: int = 1
+
+    @property
+    def saved_keys(self) -> tuple[str, str]:
+        """The factors' names as PEFT saves them: without the adapter's own name, behind PEFT's prefix."""
+        return _saved_key(self.factor_a), _saved_key(self.factor_b)
+
+
+def _saved_key(key: str) -> str:
+    match = FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key)
+    form = ".lora_{}.weight" if match.re is FACTOR else ".lora_embedding_{}"
+    return PEFT_PREFIX + match["module"].removeprefix(PEFT_PREFIX) + form.format(match["side"])
 
 
 def is_adapter_key(name: str) -> bool:
@@ -104,7 +121,9 @@ class LoraCheckpoint(Checkpoint):
         return twin
 
     def rank_of(self, name: str) -> int:
-        """r of one adapted weight, without reading it."""
+        """r of one weight, without reading it; 0 where the adapter has none for it."""
+        if name not in self.adapted:
+            return 0
         return self._file.infos[self.adapted[name].factor_a].shape[0]
 
     def read(self, name: str) -> LowRank:
@@ -151,7 +170,7 @@ def _one_adapted(file: TensorFile, settings: AdapterSettings, module: str, pairs
     transposed = is_embedding or (settings.fan_in_fan_out and not in_attention)
     _check_factors(file, pair, name, settings.rank_of(owner))
     times = 2 if name != owner and settings.doubles_attention_output else 1
-    return Adapted(weight, pair["A"], pair["B"], times * settings.scale_of(owner), transposed)
+    return Adapted(weight, pair["A"], pair["B"], times * settings.scale_of(owner), transposed, owner, times)
 
 
 def _check_factors(file: TensorFile, pair: dict[str, str], name: str, rank: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -12,6 +13,9 @@ from dcmerge.checkpoints.base import TensorInfo
 from dcmerge.checkpoints.dtypes import DTYPES
 from dcmerge.checkpoints.paths import checked_file, reason, shown
 from dcmerge.errors import InputError
+
+#: Up to this size a tensor is copied from its place in the file: opening the file again takes longer than that.
+_COPIED = 4 << 20
 
 
 class SafetensorsFile:
@@ -26,7 +30,10 @@ class SafetensorsFile:
         self.path = checked_file(path)
         self.notes: tuple[str, ...] = ()
         self.infos: dict[str, TensorInfo] = {}
+        self._starts: dict[str, int] = {}
+        self._stamp = _stamp(self.path)
         with _open(self.path) as file:
+            start = _data_start(self.path)
             self.metadata: dict[str, str] = file.metadata() or {}
             for name in file.offset_keys():
                 header = file.get_slice(name)
@@ -37,13 +44,17 @@ class SafetensorsFile:
                         f"expected one of {', '.join(DTYPES)}."
                     )
                 self.infos[name] = TensorInfo(tuple(header.get_shape()), DTYPES[code])
+                # The library refuses a file with gaps, so that each tensor begins where the one before it ends.
+                self._starts[name], start = start, start + self.infos[name].nbytes
 
     def read(self, name: str) -> Tensor:
-        """The tensor, mapped from the file where it can be: pages are read when they are used.
+        """The tensor, fresh: a small one is copied, a large one mapped where it can be, its pages read when they are used.
 
         The mapping is private, so a change of the tensor never reaches the file.
         """
         info = self.infos[name]
+        if info.nbytes <= _COPIED and (tensor := self._copied(name, info)) is not None:
+            return tensor
         try:
             with _open(checked_file(self.path), info.nbytes) as file:
                 tensor = file.get_tensor(name)
@@ -52,6 +63,32 @@ class SafetensorsFile:
         if tuple(tensor.shape) != info.shape or tensor.dtype != info.dtype:
             raise InputError(f"{shown(self.path)} has changed since it was opened: {shown(name)} is another tensor.")
         return tensor
+
+    def _copied(self, name: str, info: TensorInfo) -> Tensor | None:
+        """The tensor's bytes from where they were at the opening; None where the file is not the same any more."""
+        flat = torch.empty(info.nbytes, dtype=torch.uint8)
+        try:
+            if _stamp(self.path) != self._stamp:
+                return None
+            with open(self.path, "rb", buffering=0) as file:
+                file.seek(self._starts[name])
+                if info.nbytes and file.readinto(memoryview(flat.numpy())) != info.nbytes:
+                    return None
+        except OSError:
+            return None
+        return flat.view(info.dtype).reshape(info.shape)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced or written to."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _data_start(path: Path) -> int:
+    """Where the data of a complete safetensors file begins: behind the header's length and the header."""
+    with open(path, "rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")
 
 
 def _open(path: Path, nbytes: int = 0) -> safe_open:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import torch
 from torch import Tensor
@@ -57,24 +57,100 @@ def write_safetensors(
         InputError: the file cannot be written: no such folder, no permission, disk full.
         ValueError: a tensor is missing, extra, doubled, or differs from its info. This is a bug, not bad input.
     """
-    target = Path(path)
-    header, starts = _layout(infos, {"format": "pt", **(metadata or {})})
-    _check_target(target, len(header) + sum(info.nbytes for info in infos.values()))
-    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(8)}.part")
-    try:
-        with _create(temporary, target) as file:
-            _write(file, target, header, starts, tensors, infos)
-            if durable:
-                _flush(file, target)
-        _rename(temporary, target, durable)
-    except BaseException:
+    with SafetensorsWriter(path, infos, metadata, durable=durable) as file:
+        for name, tensor in tensors:
+            file.put(name, tensor)
+            del tensor  # before the next one is made: together they would be the peak of the memory
+
+
+class SafetensorsWriter:
+    """The same for whoever has several files open: ``with SafetensorsWriter(path, infos) as file: file.put(name, tensor)``.
+
+    The file appears, whole, when the block ends without an exception; otherwise nothing is left behind.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], infos: Mapping[str, TensorInfo], metadata: Mapping[str, str] | None = None,
+        *, durable: bool = True,
+    ) -> None:  # fmt: skip
+        self._target, self._durable = Path(path), durable
+        self._metadata = {"format": "pt", **(metadata or {})}
+        self._header, self._starts = _layout(infos, self._metadata)
+        self._infos, self._missing = infos, dict(infos)
+        _check_target(self._target, len(self._header) + sum(info.nbytes for info in infos.values()))
+        self._temporary = self._target.with_name(f".{self._target.name[:100]}.{os.getpid()}.{secrets.token_hex(8)}.part")
+
+    def __enter__(self) -> Self:
+        self._file = _create(self._temporary, self._target)
+        try:
+            _put(self._file, self._target, 0, memoryview(self._header))
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        """One of ``infos``, once. Raises ValueError otherwise, and InputError where the disk does not take it."""
+        if name not in self._missing:
+            raise ValueError(f"the tensor {name} came {'twice' if name in self._infos else 'but is not in infos'}")
+        info = self._missing.pop(name)
+        if tuple(tensor.shape) != info.shape or tensor.dtype != info.dtype:
+            got = f"{tuple(tensor.shape)} {tensor.dtype}"
+            raise ValueError(f"the tensor {name} was announced as {info.shape} {info.dtype} and came as {got}")
+        _put(self._file, self._target, self._starts[name], _bytes(tensor))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return self._discard()
+        try:
+            with self._file:
+                self._finish()
+                if self._durable:
+                    _flush(self._file, self._target)
+            _rename(self._temporary, self._target, self._durable)
+        except BaseException:
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
+        self._file.close()
         with suppress(OSError):
-            temporary.unlink()
-        raise
+            self._temporary.unlink()
+
+    def _finish(self) -> None:
+        if self._missing:
+            raise ValueError(f"{len(self._missing)} tensors never came, the first is {next(iter(self._missing))}")
 
 
-def _layout(infos: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
-    """The header's bytes and the position of each tensor in the file."""
+class GrowingWriter(SafetensorsWriter):
+    """A file of tensors (at most 2-D, of one dtype) whose shapes are known only as they come, in any order.
+
+    The header, which comes first in the file, is written last, into room for the longest that it could get.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], names: Iterable[str], dtype: torch.dtype, metadata: Mapping[str, str]
+    ) -> None:
+        longest = dict.fromkeys(names, TensorInfo((10**9, 10**9), dtype))
+        super().__init__(path, {}, metadata)
+        self._header, _ = _layout(longest, self._metadata)
+        self._end, self._missing, self._dtype = len(self._header), longest, dtype
+        self._infos = {}
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        self._starts[name], self._missing[name] = self._end, TensorInfo(tuple(tensor.shape), self._dtype)
+        super().put(name, tensor)
+        self._infos[name] = TensorInfo(tuple(tensor.shape), self._dtype)
+        self._end += self._infos[name].nbytes
+
+    def _finish(self) -> None:
+        super()._finish()
+        header, _ = _layout(self._infos, self._metadata, len(self._header))
+        _put(self._file, self._target, 0, memoryview(header))
+
+
+def _layout(infos: Mapping[str, TensorInfo], metadata: Mapping[str, str], least: int = 8) -> tuple[bytes, dict[str, int]]:
+    """The header's bytes, at least so many, and the position of each tensor in the file."""
     if "__metadata__" in infos:
         raise ValueError("a tensor cannot be called __metadata__")
     for key, value in metadata.items():
@@ -91,7 +167,7 @@ def _layout(infos: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> tup
         offsets = [starts[name], end]
         entries[name] = {"dtype": CODES[info.dtype], "shape": list(info.shape), "data_offsets": offsets}
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    text = text.ljust(least - 8) + b" " * (-max(len(text), least - 8) % 8)
     if len(text) > HEADER_LIMIT:
         raise ValueError(f"a header of {len(text)} bytes is longer than readers accept ({HEADER_LIMIT})")
     header = struct.pack("<Q", len(text)) + text
@@ -120,29 +196,6 @@ def _create(temporary: Path, target: Path) -> BinaryIO:
         return open(temporary, "xb", buffering=0)
     except OSError as error:
         raise _write_error(error, target) from None
-
-
-def _write(
-    file: BinaryIO,
-    target: Path,
-    header: bytes,
-    starts: Mapping[str, int],
-    tensors: Iterable[tuple[str, Tensor]],
-    infos: Mapping[str, TensorInfo],
-) -> None:
-    missing = dict(infos)
-    _put(file, target, 0, memoryview(header))
-    for name, tensor in tensors:
-        if name not in missing:
-            raise ValueError(f"the tensor {name} came {'twice' if name in infos else 'but is not in infos'}")
-        info = missing.pop(name)
-        if tuple(tensor.shape) != info.shape or tensor.dtype != info.dtype:
-            got = f"{tuple(tensor.shape)} {tensor.dtype}"
-            raise ValueError(f"the tensor {name} was announced as {info.shape} {info.dtype} and came as {got}")
-        _put(file, target, starts[name], _bytes(tensor))
-        del tensor  # before the next one is made: together they would be the peak of the memory
-    if missing:
-        raise ValueError(f"{len(missing)} tensors never came, the first is {next(iter(missing))}")
 
 
 def _flush(file: BinaryIO, target: Path) -> None:

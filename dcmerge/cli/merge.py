@@ -1,10 +1,11 @@
-"""``dcmerge merge``: checkpoints in, one checkpoint out."""
+"""``dcmerge merge``: checkpoints in, one file, folder or adapter out."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from dcmerge.checkpoints import open_checkpoint
@@ -18,16 +19,24 @@ from dcmerge.cli.options import (
     number,
     open_models,
     parameters_text,
+    whole_number,
 )
 from dcmerge.cli.output import Progress, paragraph, print_json, seconds, size
 from dcmerge.errors import InputError
-from dcmerge.merging import merge_to_file
+from dcmerge.merging import merge_to
 from dcmerge.methods import method
 from dcmerge.methods.declare import Number
+from dcmerge.output import Target
 from dcmerge.recipe import check_scale
 from dcmerge.task_vectors import TaskVectors
 
 SUFFIX = ".safetensors"
+#: Names of files, not of folders.
+OTHER_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".json", ".zip", ".gguf", ".npz")
+CONTENT = {
+    "model": "base + α · merged task vector", "delta": "the delta, α · merged task vector",
+    "adapter": "α · merged task vector as a PEFT adapter",
+}  # fmt: skip
 TOLERANCE = Number("Tolerance", "Relative residual that a randomised SVD may have; 0 is exact.", 0, 0.1, 1e-4)
 
 
@@ -37,12 +46,18 @@ def add_to(commands: Commands, common: Parser) -> None:
     group = parser.add_argument_group("merging")
     add_method(group, required=True)
     group.add_argument("--scale", type=number, metavar="A", help="α (default: the method's usual one)")
-    group.add_argument("--out", required=True, metavar="FILE", help=f"the file to write, *{SUFFIX}")
+    group.add_argument("--out", required=True, metavar="PATH",
+                       help=f"the file to write, *{SUFFIX}, or a folder: the base's shards and settings, with a model card")  # fmt: skip
     group.add_argument("--tolerance", type=number, default=0.0, metavar="E",
                        help="allow a randomised SVD whose relative residual is at most E (default 0: exact)")  # fmt: skip
     group.add_argument("--delta-only", action="store_true", help="save α · merged task vector alone, in float32")
+    group.add_argument("--as-adapter", action="store_true",
+                       help="save α · merged task vector of LoRA experts as a PEFT adapter folder")  # fmt: skip
+    group.add_argument("--adapter-rank", type=whole_number(1), metavar="R",
+                       help="at most R directions a weight (default: the exact rank, at most the sum of the experts' ranks)")  # fmt: skip
+    group.add_argument("--card", action="store_true", help="write a model card beside a single file too, NAME.md")
     group.add_argument("--task", metavar="NAME", help="whose model, for a method that makes one for each task (emr)")
-    group.add_argument("--force", action="store_true", help="replace an existing file")
+    group.add_argument("--force", action="store_true", help="replace an existing file, or a folder that a merge wrote")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,23 +65,48 @@ def run(args: argparse.Namespace) -> int:
     parameters = method_parameters(args)
     usual = method(args.method).usual_scale
     scale, origin = (usual, "the method's usual α") if args.scale is None else (check_scale(args.scale), "given")
-    out = checked_target(args.out, force=args.force)
+    target = checked_output(args)
     with Progress() as progress:
         vectors, bench = open_models(args, progress)
-        refuse_inputs(out, vectors)
+        refuse_inputs(target.path, vectors)
         vectors.tolerance = TOLERANCE.check("tolerance", args.tolerance)
-        delta_only = args.delta_only or vectors.base is None
-        merge_to_file(vectors, args.method, out, scale=scale, scale_origin=origin, delta_only=delta_only, task=args.task,
-                      bench=bench, progress=progress, **parameters)  # fmt: skip
-    written = open_checkpoint(out)
+        if vectors.base is None and target.content == "model":
+            target = replace(target, content="delta")
+        written = merge_to(vectors, args.method, target, scale=scale, scale_origin=origin, task=args.task, bench=bench,
+                           progress=progress, **parameters)  # fmt: skip
     report = {
-        "out": str(out), "content": "delta" if delta_only else "model", "method": args.method, "parameters": parameters,
+        "out": str(target.path), "content": written.content, "method": args.method, "parameters": parameters,
         "scale": scale, "scale_origin": origin, "tasks": vectors.tasks, "kind": vectors.kind,
-        "tensors": len(written.infos), "bytes": out.stat().st_size, "sha256": written.fingerprint,
+        "tensors": written.tensors, "bytes": written.nbytes, "sha256": open_checkpoint(target.path).fingerprint,
+        "files": written.files, "notes": written.notes, "ranks": written.ranks, "discarded_energy": written.discarded,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
     print_json(report) if args.json else print(as_text(report))
     return 0
+
+
+def checked_output(args: argparse.Namespace) -> Target:
+    """What the options ask for, refused before any work where writing would fail or lose something."""
+    if args.adapter_rank and not args.as_adapter:
+        raise InputError("adapter-rank: expected --as-adapter with it, got another output")
+    if args.as_adapter and args.delta_only:
+        raise InputError("expected --as-adapter or --delta-only, got both")
+    content = "adapter" if args.as_adapter else "delta" if args.delta_only else "model"
+    # What ends like a file of weights and is not one that we write was meant as a file.
+    file = not args.as_adapter and (Path(args.out).suffix == SUFFIX or Path(args.out).suffix.lower() in OTHER_SUFFIXES)
+    path = checked_target(args.out, force=args.force) if file else checked_folder(args.out)
+    target = Target(path, content, args.adapter_rank, args.card, replace=args.force)
+    target.check()
+    return target
+
+
+def checked_folder(text: str) -> Path:
+    """The folder to write as a path with a name."""
+    if "\0" in text:
+        raise InputError(f"out: expected a path, got one with a NUL byte: {text}")
+    if Path(text).suffix == SUFFIX:
+        raise InputError(f"out: expected a folder for an adapter, got a file name that ends in {SUFFIX}: {text}")
+    return Path(os.path.abspath(text))
 
 
 def checked_target(text: str, *, force: bool) -> Path:
@@ -89,20 +129,22 @@ def checked_target(text: str, *, force: bool) -> Path:
 
 
 def refuse_inputs(out: Path, vectors: TaskVectors) -> None:
-    """Not even ``--force`` replaces a file that is being merged."""
+    """Not even ``--force`` replaces a file that is being merged, or a folder with one."""
     sources = [*vectors.experts.values(), *([vectors.base] if vectors.base else [])]
-    if out.exists() and any(os.path.samefile(out, file) for source in sources for file in source.files):
-        raise InputError(f"out: expected another file than those that are merged, got {out}")
+    at_risk = list(out.iterdir()) if out.is_dir() else [out] if out.exists() else []
+    if any(os.path.samefile(place, file) for source in sources for file in source.files for place in at_risk):
+        raise InputError(f"out: expected another file or folder than those that are merged, got {out}")
 
 
 def as_text(report: dict) -> str:
-    """What was written, in four lines."""
-    what = "the delta, α · merged task vector" if report["content"] == "delta" else "base + α · merged task vector"
+    """What was written, in a few lines."""
     how = parameters_text(report["parameters"])
+    files = f", {len(report['files'])} files" if len(report["files"]) > 1 else ""
     return "\n".join([
-        paragraph(f"Wrote {report['out']}: {what}"),
+        paragraph(f"Wrote {report['out']}: {CONTENT[report['content']]}"),
         paragraph(f"{report['method']} of {', '.join(report['tasks'])}{f'; {how}' if how else ''}", indent=2),
         f"  α = {report['scale']:g} ({report['scale_origin']})",
-        f"  {report['tensors']} tensors, {size(report['bytes'])}, {seconds(report['seconds'])} s",
+        *(paragraph(note, indent=2) for note in report["notes"]),
+        f"  {report['tensors']} tensors{files}, {size(report['bytes'])}, {seconds(report['seconds'])} s",
         f"  sha256 {report['sha256']}",
     ])  # fmt: skip

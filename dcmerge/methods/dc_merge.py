@@ -86,6 +86,11 @@ def smoothing_in_use(smoothing: str, kind: str) -> Smoothing:
     return ("average" if kind == "lora" else "none") if smoothing == "auto" else smoothing
 
 
+def _smoothed(s: Tensor, own: int, strategy: Smoothing, rho: float) -> Tensor:
+    """The first ``own`` of (r,) singular values flattened among themselves: beyond an adapter's rank there is no direction."""
+    return torch.cat([smooth(s[:own], strategy, rho), s.new_zeros(len(s) - own)])
+
+
 def trace(
     layer: Layer,
     *,
@@ -98,15 +103,16 @@ def trace(
 ) -> Trace | None:
     """All stages of DC-Merge on one matrix; None where not one component a task fits (T > min(m, n)).
 
-    The kept share counts the entries of the authors' bases: min(m, n) wide for full fine-tuning, whose columns beyond T·r
-    are padding, and T·r wide for adapters.
+    Adapters of a smaller rank than the largest at this weight are filled up with components of singular value zero, and smoothed
+    over their own. The kept share counts the entries of the authors' bases: min(m, n) wide for full fine-tuning, whose columns
+    beyond T·r are padding, and T·r wide for adapters.
     """
     r = layer.rank(rank)
     if r == 0:
         return None
     factors, basis = layer.factors(r), layer.cover_basis(r)
     strategy = smoothing_in_use(smoothing, layer.vectors.kind)
-    smoothed = smooth(torch.stack([svd.s for svd in factors]), strategy, rho)
+    smoothed = torch.stack([_smoothed(svd.s, own, strategy, rho) for svd, own in zip(factors, layer.own_ranks(r), strict=True)])
     M = aligned_deltas(basis, smoothed)
     padded = layer.vectors.kind == "full" and r == layer.default_rank()
     thresholds = keep_thresholds(M, keep_count(keep, min(layer.shape) if padded else M.shape[-1]))

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
-from dcmerge.errors import InputError
 from dcmerge.layers import Layer
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
@@ -39,15 +38,15 @@ def robustmerge(
                "the adapters' own rank (the published code).", ("sum", "factors")),
     ] = "sum",
 ) -> Delta:
-    """Σ_t B̃_t diag(S̃_t) Ã_t; with form "factors" (Σ_t B̃_t diag(S̃_t)) (Σ_t Ã_t). Raises InputError for different ranks.
+    """Σ_t B̃_t diag(S̃_t) Ã_t; with form "factors" (Σ_t B̃_t diag(S̃_t)) (Σ_t Ã_t).
 
-    The published code further clamps S_t from below at its own 80th percentile and multiplies both factors by 2.
+    Adapters of a smaller rank (0 where one does not adapt this weight) are pruned as they are, then filled up with zeros. The
+    published code further clamps S_t from below at its own 80th percentile and multiplies both factors by 2.
     """
     deltas = layer.deltas()
-    ranks = sorted({delta.rank for delta in deltas})
-    if len(ranks) > 1:
-        raise InputError(f"robustmerge: expected adapters of one rank, got {', '.join(map(str, ranks))} in {layer.name}")
-    pruned = [LowRank(_pruned(d.left, density), _pruned(d.right, density)) for d in deltas]
+    rank = max(delta.rank for delta in deltas)
+    pruned = [LowRank(_pruned(d.left, density), _pruned(d.right, density)).padded(rank) for d in deltas]
+    deltas = [delta.padded(rank) for delta in deltas]
     shares = rank_shares([d.right for d in deltas], [d.right for d in pruned])
     scaled = [LowRank(d.left * share, d.right) for d, share in zip(pruned, shares, strict=True)]
     if form == "factors":
@@ -64,5 +63,7 @@ def rank_shares(A: Sequence[Tensor], pruned: Sequence[Tensor]) -> Tensor:
 
 
 def _pruned(factor: Tensor, density: float) -> Tensor:
+    if not factor.numel():
+        return factor
     kept = max(1, round(density * factor.numel()))
     return factor * (factor.abs() >= factor.abs().flatten().topk(kept).values[-1])

@@ -1,29 +1,29 @@
-"""A merge on disk: base + α · merged in the base's own names and dtypes, or α · merged alone, one parameter at a time."""
+"""What is written: base + α · merged in the base's own names and dtypes, or α · merged alone, one parameter at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from dcmerge.checkpoints import TensorInfo, dense, scaled_sum, write_safetensors
+from dcmerge.checkpoints import TensorInfo, dense, scaled_sum
 from dcmerge.errors import InputError
-from dcmerge.recipe import METADATA_KEY, Recipe
 from dcmerge.task_vectors import Delta, TaskVectors
 
 
-def write_merged(
-    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], path: str | Path, scale: float, delta_only: bool,
-    recipe: Callable[[str], Recipe],
-) -> None:  # fmt: skip
-    """One file of base + scale · deltas, or of scale · deltas; ``recipe`` is asked with the dtypes that are written."""
-    infos = _delta_infos(vectors) if delta_only else _model_infos(vectors)
-    tensors = ((name, (scale * dense(d)).float()) for name, d in deltas) if delta_only else _model(vectors, deltas, scale)
-    dtypes = sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})
-    metadata = {METADATA_KEY: recipe("+".join(dtypes)).to_json(), "content": "delta" if delta_only else "model"}
-    write_safetensors(path, tensors, infos, metadata)
+def infos_of(vectors: TaskVectors, content: str) -> dict[str, TensorInfo]:
+    """Names, shapes and dtypes of what is written; raises InputError for a model without a base."""
+    return _delta_infos(vectors) if content == "delta" else _model_infos(vectors)
+
+
+def tensors_of(
+    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], content: str, scale: float
+) -> Iterator[tuple[str, Tensor]]:
+    """base + scale · deltas, or scale · deltas alone, one tensor at a time."""
+    if content == "delta":
+        return ((name, (scale * dense(delta)).float()) for name, delta in deltas)
+    return _model(vectors, deltas, scale)
 
 
 def _delta_infos(vectors: TaskVectors) -> dict[str, TensorInfo]:

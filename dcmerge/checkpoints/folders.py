@@ -1,0 +1,95 @@
+"""Write a folder of files so that either all of it appears or nothing."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dcmerge.checkpoints.paths import reason, shown
+from dcmerge.errors import InputError
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str], *, ours: Callable[[str], bool] | None = None) -> Iterator[Path]:
+    """``with new_folder(path) as folder:`` fills a hidden folder beside ``path``, which takes its name when the block ends.
+
+    After any failure, the block's own included, nothing is left behind and what was at ``path`` is as it was. An existing folder
+    with something in it is replaced only where ``ours`` is given and true of the name of everything in it.
+
+    Raises InputError where the folder cannot be made, or stands for something else.
+    """
+    target = Path(os.path.abspath(path))
+    check_folder(target, ours=ours)
+    mark = f".{os.getpid()}.{secrets.token_hex(8)}.part"
+    temporary, old = (target.with_name(f".{target.name[:100]}{middle}{mark}") for middle in ("", ".old"))
+    try:
+        temporary.mkdir()
+    except OSError as error:
+        raise InputError(f"Cannot write {shown(target)}: {reason(error)}.") from None
+    try:
+        yield temporary
+        _take_place(temporary, target, old)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def check_folder(path: Path, *, ours: Callable[[str], bool] | None = None) -> None:
+    """Refuse before hours of work a folder that could not be written after them; as ``new_folder``."""
+    if "\0" in str(path) or not path.name:
+        raise InputError(f"Expected the path of a folder to write, got {shown(path)!r}.")
+    try:
+        if not path.parent.is_dir():
+            raise InputError(f"Cannot write {shown(path)}: there is no folder {shown(path.parent)}.")
+        if not os.path.lexists(path):
+            return
+        if path.is_symlink() or not path.is_dir():
+            raise InputError(f"Cannot write {shown(path)}: it exists and is not a folder.")
+        inside = sorted(entry.name for entry in path.iterdir())
+        strange = inside if ours is None else [name for name in inside if not ours(name) or (path / name).is_dir()]
+    except OSError as error:
+        raise InputError(f"Cannot write {shown(path)}: {reason(error)}.") from None
+    if strange:
+        what = "exists already" if ours is None else "is no folder that a merge wrote"
+        raise InputError(f"Cannot write {shown(path)}: it {what} (it holds {shown(strange[0])}); expected a new or empty folder.")
+
+
+def _take_place(temporary: Path, target: Path, old: Path) -> None:
+    try:
+        if not target.exists():
+            os.rename(temporary, target)
+        else:
+            os.rename(target, old)
+            try:
+                os.rename(temporary, target)
+            except OSError:
+                os.rename(old, target)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"Cannot write {shown(target)}: {reason(error)}.") from None
+    with suppress(OSError):  # not every system lets one open a folder
+        parent = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A small text file (UTF-8), atomically and flushed; raises InputError where it cannot be written."""
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(8)}.part")
+    try:
+        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise InputError(f"Cannot write {shown(path)}: {reason(error)}.") from None

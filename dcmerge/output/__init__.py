@@ -1,0 +1,84 @@
+"""A merge on disk: one file, a folder like the base's, or a PEFT adapter; streamed, atomic, with its recipe and its card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from dcmerge.checkpoints import new_folder, write_safetensors, write_text
+from dcmerge.output.adapters import Shrunk, write_factors
+from dcmerge.output.cards import card
+from dcmerge.output.folders import copy_companions, write_shards
+from dcmerge.output.models import infos_of, tensors_of
+from dcmerge.output.targets import CARD, Target, Written, ours
+from dcmerge.recipe import METADATA_KEY, Recipe
+from dcmerge.task_vectors import Delta, TaskVectors
+
+__all__ = ["Target", "Written", "write_merged"]
+
+
+def write_merged(
+    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], target: Target, scale: float, recipe: Callable[[str], Recipe]
+) -> Written:
+    """Write a merge where and how the target says; ``recipe`` is asked with the dtypes that are written.
+
+    Raises InputError for a target that cannot be written, a model without a base, an adapter of full fine-tuning, and values
+    that leave the range of the dtype; whatever goes wrong, nothing is left behind.
+    """
+    target.check()
+    if target.content == "adapter":
+        return _adapter(vectors, deltas, target, scale, recipe("float32"))
+    infos = infos_of(vectors, target.content)
+    made = recipe("+".join(sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})))
+    metadata = {METADATA_KEY: made.to_json(), "content": target.content}
+    tensors = tensors_of(vectors, deltas, target.content, scale)
+    notes = _notes(vectors) if target.content == "model" else ()
+    if not target.is_folder:
+        write_safetensors(target.path, tensors, infos, metadata)
+        if target.card:
+            write_text(target.path.with_suffix(".md"), card(vectors, made, target, notes))
+        return _written(target, len(infos), notes)
+    with new_folder(target.path, ours=ours if target.replace else None) as folder:
+        write_shards(vectors.base, tensors, infos, folder, metadata)
+        notes += copy_companions(vectors.base, folder)
+        write_text(folder / CARD, card(vectors, made, target, notes))
+    return _written(target, len(infos), notes)
+
+
+def _adapter(
+    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], target: Target, scale: float, recipe: Recipe
+) -> Written:
+    metadata = {METADATA_KEY: recipe.to_json(), "content": "adapter"}
+    with new_folder(target.path, ours=ours if target.replace else None) as folder:
+        done = write_factors(vectors, deltas, folder, scale, target.rank, metadata)
+        facts = {"ranks": (min(done.ranks.values()), max(done.ranks.values())), "discarded": done.discarded, "worst": done.worst}
+        notes = tuple(_of_adapter(done, target.rank))
+        write_text(folder / CARD, card(vectors, recipe, target, notes))
+    return _written(target, 2 * len(done.ranks), notes, **facts)
+
+
+def _notes(vectors: TaskVectors) -> tuple[str, ...]:
+    if vectors.base is not None and vectors.base.kind == "state_dict":
+        return ("the base is a PyTorch state dict; this is safetensors with the same names",)
+    return ()
+
+
+def _of_adapter(done: Shrunk, rank: int | None) -> Iterator[str]:
+    """What the rank costs, in words."""
+    low, high = min(done.ranks.values()), max(done.ranks.values())
+    span = f"rank {low}" if low == high else f"ranks {low} to {high}"
+    name, share = done.worst
+    lost = f"{100 * done.discarded:.3g} % of the merged delta's energy (squared norm) is discarded"
+    most = f", at most {100 * share:.3g} % of one matrix ({name})" if share > 0 else ""
+    yield f"{span}; {lost}{most}"
+    if done.dense and rank is None:
+        yield (f"warning: the method gives dense matrices, {len(done.dense)} of {len(done.ranks)}: each is replaced by its best "
+               "approximation whose rank is the sum of the experts' ranks; a larger rank, or the full model, keeps more")
+
+
+def _written(target: Target, tensors: int, notes: tuple[str, ...], **facts: object) -> Written:
+    if target.is_folder:
+        files = sorted(entry for entry in target.path.iterdir())
+    else:
+        files = [target.path, *([target.path.with_suffix(".md")] if target.card else [])]
+    size = sum(file.stat().st_size for file in files)
+    return Written(target.path, target.content, tuple(file.name for file in files), tensors, size, notes, **facts)
