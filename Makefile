@@ -24,7 +24,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 .DEFAULT_GOAL := app
 
 app: $(APP_STAMP)
-	$(PY) -m streamlit run app.py $(ARGS)
+	$(PY) tools/serve.py app.py $(ARGS)
 
 test: $(DEV_STAMP) lint browser
 	$(PY) -m pytest $(ARGS)

@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python -m benchmarks [CASE ...]`` (default: all of full layer lora memory growth svd stopping browser).
+"""Run the benchmarks: ``python -m benchmarks [CASE ...]`` (default: all of full layer lora memory growth svd bounds ...).
 
 Each case replaces its own section of benchmarks/RESULTS.md, so that a long one can be run alone.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.bounds import bounds
 from benchmarks.browser import browser
 from benchmarks.cases import CASES
 from benchmarks.measuring import Row, machine
@@ -55,7 +56,7 @@ def replace_section(text: str, name: str, body: str) -> str:
 
 def main() -> None:
     """Run the chosen cases and write their sections."""
-    cases = {**CASES, "stopping": stopping, "browser": browser}
+    cases = {**CASES, "bounds": bounds, "stopping": stopping, "browser": browser}
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure against a plain implementation.")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(cases)} (default: all)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each candidate, in turn (default 3)")

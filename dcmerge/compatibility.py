@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
 import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo
+from dcmerge.towers import tower_of
+
+#: Floating-point buffers that are no parameters: masks (old open_clip: -inf above the diagonal, and -inf minus -inf is NaN),
+#: tables of rotary positions.
+_BUFFERS = re.compile(r"(.*\.)?(attn_mask|causal_mask|masked_bias|position_ids|inv_freq)")
+OUTSIDE_TOWER = "not in the experts, kept from the base"
 
 #: So many names stand in a finding's text where the rest is told by their number; ``parameters`` has all.
 _NAMED = 8
@@ -91,6 +98,8 @@ def classify(name: str, info: TensorInfo) -> Parameter:
     if not info.dtype.is_floating_point:
         return Parameter(name, info.shape, Kind.SKIPPED, f"buffer of {str(info.dtype).removeprefix('torch.')}, kept from "
                                                          "the base")
+    if _BUFFERS.fullmatch(name):
+        return Parameter(name, info.shape, Kind.SKIPPED, "a buffer, no parameter, kept from the base")
     if len(info.shape) == 2:
         if "text_projection" in name:
             return Parameter(name, info.shape, Kind.VECTOR, "text projection, averaged as in the authors' code")
@@ -108,16 +117,26 @@ def examine(
     lora = all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
     wanted, called = (_of_any(experts), "another adapter") if lora else (base.infos, "the base")
     parameters = tuple(classify(name, info) for name, info in wanted.items())
-    findings = [*_compare_headers(wanted, called, experts), *_notes(base, experts)]
+    names = [p.name for p in parameters if p.mergeable]
+    tower = None if lora else tower_of(names, [expert.infos for expert in experts.values()])
+    if tower:
+        outside = set(tower.outside)
+        parameters = tuple(replace(p, kind=Kind.SKIPPED, reason=OUTSIDE_TOWER) if p.name in outside else p for p in parameters)
+    merged = {p.name for p in parameters if p.mergeable}
+    findings = [*_compare_headers(wanted, called, experts, merged), *_notes(base, experts)]
     if lora:
         findings += [*_other_targets(wanted, experts), *_other_ranks(wanted, experts)]
+    if tower:
+        text = (f"the experts hold {tower.title} alone, {len(merged)} of the base's {len(names)} parameters: the other "
+                f"{len(tower.outside)} stay as in the base")  # fmt: skip
+        findings.append(Finding("note", "tower", text, None, tower.outside))
     if lora and base:
         findings += _adapted_weights_in_base(base, parameters)
     if not any(p.mergeable for p in parameters):
         findings.append(Finding("error", "nothing", f"{called} has no floating-point parameter: there is nothing to merge"))
-    skipped = [p for p in parameters if not p.mergeable]
+    skipped = [p for p in parameters if not p.mergeable and p.reason != OUTSIDE_TOWER]
     if skipped:
-        findings.append(Finding("note", "integer buffer", f"{len(skipped)} buffers are not merged but kept from the base: "
+        findings.append(Finding("note", "buffer", f"{len(skipped)} buffers are not merged but kept from the base: "
                                 + ", ".join(p.name for p in skipped), parameters=tuple(p.name for p in skipped)))
     if any(finding.level == "error" for finding in findings):
         return Report(tuple(experts), parameters, tuple(findings))
@@ -162,13 +181,15 @@ def _other_ranks(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, LoraCh
                       "needs one rank it is the largest at that weight, the others filled up with zeros", None, differ)
 
 
-def _compare_headers(wanted: Mapping[str, TensorInfo], called: str, experts: Mapping[str, Checkpoint]) -> Iterator[Finding]:
-    """Names, shapes and dtypes of what is there; shapes of what is merged alone, buffers stay the base's."""
+def _compare_headers(
+    wanted: Mapping[str, TensorInfo], called: str, experts: Mapping[str, Checkpoint], merged: set[str]
+) -> Iterator[Finding]:
+    """Names, shapes and dtypes of what is there; those of what is merged alone, the rest stays the base's."""
     for task, expert in experts.items():
         got, lora = expert.infos, isinstance(expert, LoraCheckpoint)
-        missing = tuple(name for name, info in wanted.items() if name not in got and info.dtype.is_floating_point)
+        missing = tuple(name for name in wanted if name in merged and name not in got)
         extra = tuple(name for name in got if name not in wanted)
-        common = [name for name in got if name in wanted and wanted[name].dtype.is_floating_point]
+        common = [name for name in got if name in merged]
         shapes = [name for name in common if got[name].shape != wanted[name].shape]
         dtypes = tuple(name for name in common if got[name].dtype != wanted[name].dtype)
         if missing and not lora:

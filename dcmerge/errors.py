@@ -20,3 +20,7 @@ class IncompatibleSet(InputError):
 
 class Cancelled(Exception):
     """The user stopped a long computation; nothing was written."""
+
+
+class PickledObject(InputError):
+    """A file holds a pickled object, which would run code when opened: it must be converted first."""

@@ -1,22 +1,24 @@
-"""What the app and the command line open: an embedded zoo, or a folder that holds a base and its experts."""
+"""What the app and the command line open: an embedded zoo, or a set that lies in a folder, whatever its layout."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dcmerge.checkpoints import Roots
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
+from dcmerge.layouts import FoundSet, find_sets
 from dcmerge.task_vectors import TaskVectors
 from dcmerge.zoo import ZOOS, open_zoo
 
 #: Folders that the app may read, separated like PATH; ``python -m dcmerge app --root`` sets it.
 ROOTS_VARIABLE = "DCMERGE_ROOTS"
-BASE_NAME = "base"
+FOLDER = "folder:"
 
 Progress = Callable[[float, str], None]
 
@@ -48,27 +50,43 @@ def roots() -> Roots:
     return Roots([folder for folder in named.split(os.pathsep) if folder] or ["checkpoints"])
 
 
-def available(allowed: Roots) -> dict[str, str]:
-    """Names and titles of the sets that can be opened: the zoos, then every folder below the roots with a base in it.
+def folder_sets(allowed: Roots) -> dict[str, FoundSet]:
+    """Every set below the roots by name: ``folder:PATH``, and ``folder:PATH#WHAT`` where a folder holds several."""
+    found = [one for root in allowed.folders if root.is_dir() for one in find_sets(root, allowed)]
+    counts = Counter(one.folder for one in found)
+    named: dict[str, FoundSet] = {}
+    for one in found:
+        name = f"{FOLDER}{allowed.name_of(one.folder)}"
+        if counts[one.folder] > 1:
+            what = f"{name}#{one.base.stem if one.base else one.layout}"
+            name = what if what not in named else f"{what}#{one.layout}"
+        named.setdefault(name, one)
+    return dict(sorted(named.items()))
 
-    A set is a folder with a checkpoint called ``base`` (``base.safetensors``, ``base.pt`` or a folder ``base``) beside the
-    experts' checkpoints, which are called by their tasks.
-    """
-    folders = sorted({Path(name).parent.as_posix() for name in allowed.checkpoints() if Path(name).stem == BASE_NAME})
-    return ZOOS | {f"folder:{folder}": f"Folder {folder}" for folder in folders}
+
+def available(allowed: Roots) -> dict[str, str]:
+    """Names and titles of the sets that can be opened: the zoos, then every set that is found below the roots."""
+    return ZOOS | {name: _title(name, found) for name, found in folder_sets(allowed).items()}
+
+
+def _title(name: str, found: FoundSet) -> str:
+    title = f"Folder {name.removeprefix(FOLDER)}"
+    about = [*([] if found.layout == "plain" else [found.title]), *(["cannot be opened yet"] if found.lacks else [])]
+    return f"{title} ({', '.join(about)})" if about else title
 
 
 def stamp(name: str, allowed: Roots) -> str:
     """Changes when a file of a folder set does (name, size or time): then the set is opened again. Empty for a zoo."""
-    if name in ZOOS:
-        return ""
-    found = []
-    for checkpoint in allowed.checkpoints():
-        if Path(checkpoint).parent.as_posix() == name.removeprefix("folder:"):
-            path = allowed.resolve(checkpoint)
-            files = sorted(path.iterdir()) if path.is_dir() else [path]
-            found += [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
+    found = None if name in ZOOS else folder_sets(allowed).get(name)
+    return _stamp(found) if found else ""
+
+
+def _stamp(found: FoundSet) -> str:
+    lines = []
+    for path in (*found.checkpoints, *found.heads.values()):
+        files = sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]
+        lines += [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def open_set_by_name(name: str, allowed: Roots, *, progress: Progress | None = None) -> ModelSet:
@@ -76,17 +94,22 @@ def open_set_by_name(name: str, allowed: Roots, *, progress: Progress | None = N
     if name in ZOOS:
         zoo = open_zoo(name, progress=progress)
         return ModelSet(zoo.name, zoo.title, zoo.vectors, zoo.bench)
-    if not name.startswith("folder:"):
+    if not name.startswith(FOLDER):
         raise InputError(f"model set: expected one of {', '.join(available(allowed))}, got {name!r}")
-    folder = name.removeprefix("folder:")
-    base, experts = None, {}
-    for checkpoint in allowed.checkpoints():
-        if Path(checkpoint).parent.as_posix() != folder:
-            continue
-        if Path(checkpoint).stem == BASE_NAME:
-            base = allowed.resolve(checkpoint)
-        else:
-            experts[Path(checkpoint).stem] = allowed.resolve(checkpoint)
-    if base is None or not experts:
-        raise InputError(f"expected a base and at least one expert in the folder {folder}, got {len(experts)} experts")
-    return ModelSet(name, f"Folder {folder}", TaskVectors.open(base, experts, progress=progress), stamp=stamp(name, allowed))
+    found = folder_sets(allowed).get(name)
+    if found is None:
+        folder = name.removeprefix(FOLDER)
+        raise InputError(f"expected a base and at least one expert in the folder {folder}, got none that go together")
+    checked = _inside(found, allowed).checked()
+    vectors = TaskVectors.open(checked.base, checked.experts, progress=progress)
+    return ModelSet(name, _title(name, found), vectors, stamp=_stamp(found))
+
+
+def _inside(found: FoundSet, allowed: Roots) -> FoundSet:
+    """The same set, every path of it checked once more: raises InputError for one that leaves the roots by now."""
+
+    def resolved(path: Path) -> Path:
+        return allowed.resolve(str(path))
+
+    experts = {task: resolved(path) for task, path in found.experts.items()}
+    return replace(found, base=found.base and resolved(found.base), experts=experts)

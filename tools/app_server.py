@@ -86,7 +86,7 @@ def running_app(
         port, log = free_port(), Path(home) / "streamlit.log"
         quiet = {"HOME": home, "NO_COLOR": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         environment = {**os.environ, **quiet, **(variables or {})}
-        command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port), *options]
+        command = [sys.executable, str(Path(__file__).with_name("serve.py")), str(script), "--server.port", str(port), *options]
         with log.open("wb") as printed:
             process = subprocess.Popen(
                 command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=printed,

@@ -54,6 +54,18 @@ class Roots:
             self._check_links(checked.parent, str(PurePosixPath(text).parent))
         return checked
 
+    def holds(self, path: str | os.PathLike[str]) -> bool:
+        """Whether a path lies below a root when every link in it is followed. It need not exist."""
+        return self._holds(Path(os.path.realpath(path)))
+
+    def name_of(self, path: Path) -> str:
+        """The name under which :meth:`resolve` finds a path below a root: relative to it, absolute where that is ambiguous."""
+        root = next(folder for folder in self.folders if path.is_relative_to(folder))
+        name = path.relative_to(root).as_posix()
+        # The same name in an earlier root would be found first.
+        hidden = any(os.path.lexists(folder / name) for folder in self.folders[: self.folders.index(root)])
+        return str(path) if hidden else name
+
     def list(self, pattern: str = "*", limit: int = 500) -> tuple[str, ...]:
         """Names, as :meth:`resolve` takes them, of the files whose name matches a shell pattern; sorted."""
         return self._names((path for path in self._walk() if fnmatchcase(path.name, pattern)), limit)
@@ -63,7 +75,7 @@ class Roots:
         return self._names(_checkpoint_paths(self._walk()), limit)
 
     def _candidates(self, text: str) -> tuple[Path, ...]:
-        expected = _what_text_lacks(text)
+        expected = what_text_lacks(text)
         if expected:
             raise InputError(f"Expected {expected}, got {shown(text) or 'nothing'}.")
         path = PurePosixPath(text)
@@ -104,7 +116,7 @@ class Roots:
                     if count > ENTRY_LIMIT:
                         return
                     path = Path(folder, name)
-                    if name.startswith(".") or _what_text_lacks(path.relative_to(root).as_posix()):
+                    if name.startswith(".") or what_text_lacks(path.relative_to(root).as_posix()):
                         continue
                     if path.is_file() and self._holds(Path(os.path.realpath(path))):
                         yield path
@@ -112,12 +124,7 @@ class Roots:
     def _names(self, paths: Iterable[Path], limit: int) -> tuple[str, ...]:
         names: dict[str, None] = {}
         for path in paths:
-            root = next(folder for folder in self.folders if path.is_relative_to(folder))
-            name = path.relative_to(root).as_posix()
-            earlier = self.folders[: self.folders.index(root)]
-            # The same name in an earlier root would be found first: then only the absolute path is unambiguous.
-            hidden = any(os.path.lexists(folder / name) for folder in earlier)
-            names[str(path) if hidden else name] = None
+            names[self.name_of(path)] = None
             if len(names) >= limit:
                 break
         return tuple(sorted(names))
@@ -126,7 +133,7 @@ class Roots:
         return ", ".join(shown(folder) for folder in self.folders) or "any root (none was given)"
 
 
-def _what_text_lacks(text: str) -> str:
+def what_text_lacks(text: str) -> str:
     """What was expected of a path instead of ``text``, or nothing where the text itself is harmless."""
     if not isinstance(text, str) or not text.strip():
         return "the path of a checkpoint"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dcmerge.checkpoints.base import TensorInfo
 from dcmerge.checkpoints.paths import STATE_DICT_SIZE_LIMIT, checked_file, reason, shown
-from dcmerge.errors import InputError
+from dcmerge.errors import InputError, PickledObject
 
 # Training scripts save the weights beside the epoch and the optimizer under one of these names.
 NESTED_UNDER = ("state_dict", "model_state_dict", "model")
@@ -61,7 +61,8 @@ def _load(path: Path) -> object:
     with open(path, "rb") as file:
         start = file.read(4)
     if not start.startswith(b"PK\x03\x04"):
-        raise InputError(
+        # An old pickle starts with its protocol's mark.
+        raise (PickledObject if start.startswith(b"\x80") else InputError)(
             f"Expected a PyTorch state dict, got {shown(path)}, which is damaged, not one, or in a format that is not read "
             f"in place (before PyTorch 1.6, plain pickle); this reads its tensors without running it: {how_to_convert(path)}."
         )
@@ -74,7 +75,7 @@ def _load(path: Path) -> object:
 def _load_error(error: Exception, path: Path) -> InputError:
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     if isinstance(error, pickle.UnpicklingError) and found:
-        return InputError(
+        return PickledObject(
             f"Expected a state dict of plain tensors, got a pickled object ({found[1]}) in {shown(path)}, which would "
             f"run code when opened; this reads its tensors without running it: {how_to_convert(path)}."
         )

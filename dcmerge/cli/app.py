@@ -14,6 +14,7 @@ from dcmerge.cli.output import print_json
 from dcmerge.errors import InputError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "app.py"
+SERVER = SCRIPT.parent / "tools" / "serve.py"
 #: Streamlit's pages are scripts of their own: the folders they may read reach them through the environment.
 ROOTS_VARIABLE = "DCMERGE_ROOTS"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -51,11 +52,12 @@ def checked_root(text: str) -> str:
 
 def server_command(host: str, port: int) -> list[str]:
     """Streamlit's command; another address than the loopback is added to the names that visitors may use for it."""
-    if not SCRIPT.is_file():
-        raise InputError(f"expected the dashboard's script beside the package, found no {SCRIPT}: run from a clone")
+    for file in (SCRIPT, SERVER):
+        if not file.is_file():
+            raise InputError(f"expected the dashboard's script beside the package, found no {file}: run from a clone")
     if find_spec("streamlit") is None:
         raise InputError("expected the package streamlit, which is not installed: make app installs it")
-    command = [sys.executable, "-m", "streamlit", "run", str(SCRIPT)]
+    command = [sys.executable, str(SERVER), str(SCRIPT)]
     command += ["--server.address", host, "--server.port", str(port)]
     if host not in LOOPBACK:
         names = ["*"] if host in EVERYWHERE else [*LOOPBACK[:2], host]

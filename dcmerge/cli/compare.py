@@ -9,7 +9,7 @@ from typing import Any
 
 from dcmerge import jobs
 from dcmerge.cli.evaluate import add_zoo, val_limit
-from dcmerge.cli.options import Commands, Parser, add_command, collected, named_zoo, pair
+from dcmerge.cli.options import Commands, Parser, add_command, collected, open_bench, pair
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.comparison import AVERAGE, Comparison, Row, compare
 from dcmerge.errors import InputError
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         args.limit = QUICK_IMAGES if args.limit is None else args.limit
         parameters = {slug: {**method(slug).quick, **parameters.get(slug, {})} for slug in (AVERAGE, *slugs)}
     with Progress() as progress:
-        bench = named_zoo(args.zoo, progress).bench
+        bench = open_bench(args, progress)
         skipped = fitting_methods(bench.vectors, bench)[1] if args.methods == ALL else {}
         slugs = [slug for slug in slugs if slug not in skipped]
         if args.background:
@@ -101,6 +101,8 @@ def export(args: argparse.Namespace, found: Comparison) -> bool:
 
 def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, dict[str, Any]]) -> int:
     """The same comparison as a job; it goes on when this command has ended."""
+    if args.folder:
+        raise InputError("expected --background with a zoo alone, got --from")
     chosen = [{"slug": slug, "parameters": parameters.get(slug, {})} for slug in dict.fromkeys(slugs)]
     job = jobs.submit({"kind": "compare", "set": args.zoo, "methods": chosen, "limit": args.limit,
                        "val_limit": val_limit(args), "diagnosed": args.diagnose})  # fmt: skip

@@ -13,10 +13,11 @@ from dcmerge.cli.options import (
     Commands,
     Parser,
     add_command,
+    add_folder,
     add_method,
     method_parameters,
-    named_zoo,
     number,
+    open_bench,
     parameters_text,
     whole_number,
 )
@@ -45,8 +46,10 @@ def add_to(commands: Commands, common: Parser) -> None:
 
 
 def add_zoo(parser: argparse.ArgumentParser) -> None:
-    """``--zoo``, ``--limit`` and ``--val-limit``, as ``compare`` has them too."""
-    parser.add_argument("--zoo", required=True, metavar="NAME", help="demo or demo-lora")
+    """``--zoo``, ``--from``, ``--base``, ``--limit`` and ``--val-limit``, as ``compare`` has them too."""
+    parser.add_argument("--zoo", metavar="NAME", help="demo or demo-lora: tasks, images and, without --from, the models")
+    add_folder(parser)
+    parser.add_argument("--base", metavar="FILE", help="the base of the models in --from, where it cannot be told")
     parser.add_argument("--limit", type=whole_number(1), metavar="N",
                         help="at most N images a task, every class in its share (default: all)")  # fmt: skip
     parser.add_argument("--val-limit", type=whole_number(1), metavar="N",
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     parameters = method_parameters(args) if args.method else {}
     scale = None if args.scale in (None, AUTO) else check_scale(args.scale)
     with Progress() as progress:
-        bench = named_zoo(args.zoo, progress).bench
+        bench = open_bench(args, progress)
         zero_shot, experts = references(bench, split=args.split, limit=args.limit)
         if args.checkpoint:
             row = checkpoint_row(bench, args)
@@ -89,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
 def _check_choice(args: argparse.Namespace) -> None:
     if bool(args.method) == bool(args.checkpoint):
         raise InputError(f"expected either --method or --checkpoint, got {'both' if args.method else 'neither'}")
+    if args.base and not args.folder:
+        raise InputError("expected --base together with --from, got it alone")
     if args.checkpoint and (args.set or args.scale is not None):
         raise InputError("expected --set and --scale together with --method, got them with --checkpoint")
 
@@ -98,7 +103,7 @@ def run_by_step(args: argparse.Namespace) -> int:
     if args.method != OPCM or args.scale is not None:
         raise InputError(f"by-step: expected --method {OPCM} without --scale, whose length is its own")
     with Progress() as progress:
-        bench = named_zoo(args.zoo, progress).bench
+        bench = open_bench(args, progress)
         found = steps_of_opcm(bench, method_parameters(args), split=args.split, limit=args.limit, progress=progress)
     if args.json:
         print_json({"zoo": args.zoo, "split": args.split, **found.to_dict()})

@@ -1,4 +1,4 @@
-"""``dcmerge inspect``: does this set fit together, and what is in it?"""
+"""``dcmerge inspect``: what lies in a folder, does this set fit together, and what is in it?"""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from dcmerge.checkpoints import Checkpoint
-from dcmerge.cli.options import Commands, Parser, add_command, add_model_set, expert_paths, named_zoo
-from dcmerge.cli.output import Progress, paragraph, print_json, size, table
+from dcmerge.cli.folders import chosen, search_as_data, search_as_text
+from dcmerge.cli.options import Commands, Parser, add_command, add_model_set, named_models, named_zoo
+from dcmerge.cli.output import Progress, paragraph, print_json, seconds, size, table
 from dcmerge.compatibility import Kind, Parameter, Report, examine
 from dcmerge.errors import InputError
-from dcmerge.task_vectors import open_set, predicted_peak_bytes
+from dcmerge.layouts import FoundSet, Search, search
+from dcmerge.prediction import Cost, predicted_costs
+from dcmerge.task_vectors import open_set
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Inspected:
     base: Checkpoint | None
     experts: dict[str, Checkpoint]
     report: Report
+    costs: dict[str, Cost]
 
     @property
     def mergeable(self) -> bool:
@@ -37,39 +41,85 @@ class Inspected:
             "base": _checkpoint(self.base) if self.base else None,
             "experts": {task: _checkpoint(expert) for task, expert in self.experts.items()},
         }
-        facts = {"relative_norms": relative, "predicted_peak_bytes": self.predicted_peak}
+        peak = self.costs["DC-Merge"].peak_bytes if self.costs else None
+        facts = {"relative_norms": relative, "predicted": self.costs, "predicted_peak_bytes": peak}
         return {"mergeable": self.mergeable, **opened, **self.report.to_dict(), **facts}
-
-    @property
-    def predicted_peak(self) -> int:
-        """About the most memory that merging this set into a file takes, in bytes."""
-        return predicted_peak_bytes([p for p in self.report.parameters if p.mergeable], len(self.experts))
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    add_model_set(add_command(commands, common, "inspect", "report whether a base and its experts fit together", run))
+    about = "say what lies in a folder, and whether a base and its experts fit together"
+    parser = add_command(commands, common, "inspect", about, run)
+    parser.add_argument("place", nargs="?", metavar="FOLDER", help="where the models lie, in any layout; the same as --from")
+    add_model_set(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.place and args.folder:
+        raise InputError("expected one folder, got FOLDER and --from")
+    args.folder = args.place or args.folder
+    return _run_folder(args) if args.folder and not (args.zoo or args.expert) else _run_named(args)
+
+
+def _run_named(args: argparse.Namespace) -> int:
     with Progress() as progress:
         found = _inspect(args, progress)
-    if args.json:
-        print_json(found.to_dict())
-    else:
-        print(as_text(found))
+    print_json(found.to_dict()) if args.json else print(as_text(found))
+    return _told(found)
+
+
+def _told(found: Inspected) -> int:
     if not found.mergeable:
         count = len(found.report.errors)
         raise InputError(f"these checkpoints cannot be merged, for {count} reason{'s' * (count > 1)} in the report")
     return 0
 
 
+def _run_folder(args: argparse.Namespace) -> int:
+    """Everything in a folder; of a single set, or the one that ``--base`` chooses, the report on its values too."""
+    found = search(args.folder)
+    one = _single(found, args.base)
+    inspected = None
+    if one is not None and not one.lacks:
+        with Progress() as progress:
+            inspected = _examined(*open_set(one.base, one.experts), progress)
+    if args.json:
+        print_json(search_as_data(found) | {"report": inspected.to_dict() if inspected else None})
+    else:
+        print(search_as_text(found))
+        print(f"\n{as_text(inspected)}" if inspected else _why_no_report(found))
+    if not found.sets:
+        chosen(found, args.base)
+    if one is not None:
+        one.checked()
+    return _told(inspected) if inspected else 0
+
+
+def _single(found: Search, base: str | None) -> FoundSet | None:
+    if not found.sets or (len(found.sets) > 1 and base is None):
+        return None
+    return chosen(found, base)
+
+
+def _why_no_report(found: Search) -> str:
+    many = "\nThe report on values is made of one set: name its folder, or its base with --base."
+    return many if len(found.sets) > 1 else ""
+
+
 def _inspect(args: argparse.Namespace, progress: Progress) -> Inspected:
-    paths = expert_paths(args)
+    base, experts = named_models(args)
     if args.zoo:
         vectors = named_zoo(args.zoo, progress).vectors
-        return Inspected(vectors.base, vectors.experts, vectors.report)
-    base, experts = open_set(args.base, paths)
-    return Inspected(base, experts, examine(base, experts, progress=progress))
+        return _with_costs(vectors.base, vectors.experts, vectors.report)
+    return _examined(*open_set(base, experts), progress)
+
+
+def _examined(base: Checkpoint | None, experts: dict[str, Checkpoint], progress: Progress) -> Inspected:
+    return _with_costs(base, experts, examine(base, experts, progress=progress))
+
+
+def _with_costs(base: Checkpoint | None, experts: dict[str, Checkpoint], report: Report) -> Inspected:
+    costs = {} if report.errors else predicted_costs(base, experts, report.parameters)
+    return Inspected(base, experts, report, costs)
 
 
 def _checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -90,9 +140,18 @@ def as_text(found: Inspected) -> str:
         "Findings" if findings else "Findings: none",
         *(paragraph(finding, indent=2) for finding in findings),
         f"Can be merged: {'yes' if found.mergeable else 'no'}",
-        *([f"Merging into a file takes about {size(found.predicted_peak)} of memory at most"] if found.mergeable else []),
+        *([_cost_lines(found.costs)] if found.costs else []),
     ]
     return "\n".join(parts)
+
+
+def _cost_lines(costs: dict[str, Cost]) -> str:
+    """Time and memory of a merge into a file, as far as they can be told before."""
+    told = []
+    for title, cost in costs.items():
+        mapped = f" ({size(cost.mapped_bytes)} of it pages of the files)" if cost.mapped_bytes else ""
+        told.append(f"  {title}: about {seconds(cost.seconds)} s, {size(cost.peak_bytes)} of memory at most{mapped}")
+    return "\n".join(["Merging into a file, predicted (nothing cached, this machine as it is now)", *told])
 
 
 def _parameters(title: str, parameters: list[Parameter]) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
+from dcmerge.cli.folders import set_in
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.methods import method
@@ -99,21 +101,38 @@ def collected(pairs: Iterable[tuple[str, str]], option: str) -> dict[str, str]:
 
 
 def add_model_set(parser: argparse.ArgumentParser) -> None:
-    """``--base``, ``--expert`` and ``--zoo``."""
+    """``--from``, ``--base``, ``--expert`` and ``--zoo``."""
     group = parser.add_argument_group("models")
+    add_folder(group)
     group.add_argument("--base", metavar="FILE", help="the pre-trained model; LoRA adapters do without")
     group.add_argument("--expert", action="append", default=[], type=pair("NAME=PATH"), metavar="NAME=PATH",
                        help="task and fine-tuned model, or LoRA adapter folder; once for each expert")  # fmt: skip
     group.add_argument("--zoo", metavar="NAME", help="an embedded zoo instead: demo or demo-lora")
 
 
-def expert_paths(args: argparse.Namespace) -> dict[str, str]:
-    """Task to path of ``--expert``; raises InputError where neither a zoo nor experts are named, or both are."""
-    if args.zoo and (args.base or args.expert):
+def add_folder(group: argparse._ActionsContainer) -> None:
+    """``--from``."""
+    group.add_argument("--from", dest="folder", metavar="FOLDER",
+                       help="find base and experts in a folder (dcmerge inspect FOLDER shows them); --base names its base")  # fmt: skip
+
+
+def named_models(args: argparse.Namespace) -> tuple[str | Path | None, Mapping[str, str | Path]]:
+    """Base, and task to path, of ``--from`` or of ``--base`` and ``--expert``; of a zoo neither.
+
+    Raises InputError where several of them are named or none is, and for a folder without one set that can be opened.
+    """
+    given = {"--zoo": args.zoo, "--from": args.folder, "--expert": args.expert}
+    named = [option for option, value in given.items() if value]
+    if args.zoo and (args.base or len(named) > 1):
         raise InputError("expected a zoo or a base with experts, got both")
-    if not args.zoo and not args.expert:
-        raise InputError("expected --zoo NAME or at least one --expert NAME=PATH, got neither")
-    return collected(args.expert, "--expert")
+    if len(named) > 1:
+        raise InputError("expected --from FOLDER or experts one by one (--expert NAME=PATH), got both")
+    if not named:
+        raise InputError("expected --zoo NAME, --from FOLDER or at least one --expert NAME=PATH, got neither")
+    if args.folder:
+        found = set_in(args.folder, args.base)
+        return found.base, found.experts
+    return args.base, collected(args.expert, "--expert")
 
 
 def open_vectors(args: argparse.Namespace, progress: Progress | None) -> TaskVectors:
@@ -123,11 +142,29 @@ def open_vectors(args: argparse.Namespace, progress: Progress | None) -> TaskVec
 
 def open_models(args: argparse.Namespace, progress: Progress | None) -> tuple[TaskVectors, Bench | None]:
     """The same with its bench, where it has images to evaluate on."""
-    experts = expert_paths(args)
+    base, experts = named_models(args)
     if args.zoo:
         zoo = named_zoo(args.zoo, progress)
         return zoo.vectors, zoo.bench
-    return TaskVectors.open(args.base, experts, progress=progress), None
+    return TaskVectors.open(base, experts, progress=progress), None
+
+
+def open_bench(args: argparse.Namespace, progress: Progress | None) -> Bench:
+    """The zoo of ``--zoo``; with ``--from`` the models of that folder on the zoo's tasks of the same names.
+
+    Raises InputError where no tasks are named, or one of the experts has none.
+    """
+    if not args.zoo:
+        raise InputError("expected --zoo NAME, whose tasks and images are evaluated on, got none")
+    bench = named_zoo(args.zoo, progress).bench
+    if not args.folder:
+        return bench
+    found = set_in(args.folder, args.base)
+    without = [task for task in found.experts if task not in bench.tasks]
+    if without:
+        raise InputError(f"from: expected experts of the zoo's tasks ({', '.join(bench.tasks)}), got {', '.join(without)}")
+    vectors = TaskVectors.open(found.base, found.experts, progress=progress)
+    return Bench(bench.encoder, {task: bench.tasks[task] for task in vectors.tasks}, vectors)
 
 
 def named_zoo(name: str, progress: Progress | None) -> Zoo:

@@ -19,6 +19,7 @@ from dcmerge.ui.controls import parameter_control
 from dcmerge.ui.jobs_panel import jobs_panel
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import arrive, remembered
+from dcmerge.zoo import ZOOS
 
 SET, LAYER = "set", "layer"
 #: DC-Merge's parameters that every page shares: what is inspected is what is merged.
@@ -66,7 +67,7 @@ def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
     with controls:
         sets = available(roots())
         name = remembered(
-            st.selectbox, "Model set", key=SET, default=next(iter(sets)), options=list(sets), format_func=lambda n: sets[n],
+            st.selectbox, "Model set", key=SET, default=first_set(), options=list(sets), format_func=lambda n: sets[n],
             help="A base and its experts: the embedded demos, and every folder below the allowed roots that holds a "
             "checkpoint called base beside the experts'.",
         )  # fmt: skip
@@ -103,6 +104,11 @@ def readable_errors() -> Iterator[None]:
     except Cancelled:
         st.info("Cancelled. Nothing was changed.", icon=":material/cancel:")
         st.stop()
+
+
+def first_set() -> str:
+    """Name of the set that a visitor sees first."""
+    return next(iter(ZOOS))
 
 
 def opened(name: str) -> ModelSet:

@@ -37,8 +37,8 @@ def test_the_dashboard_starts_on_the_loopback(run: Run, started: Started) -> Non
     done = run("app")
     assert (done.code, done.out, done.err) == (0, "", "")
     [(command, environment)] = started
-    assert command[:4] == [sys.executable, "-m", "streamlit", "run"] and Path(command[4]).name == "app.py"
-    assert command[5:] == ["--server.address", "127.0.0.1", "--server.port", "8501"]
+    assert command[0] == sys.executable and [Path(script).name for script in command[1:3]] == ["serve.py", "app.py"]
+    assert command[3:] == ["--server.address", "127.0.0.1", "--server.port", "8501"]
     assert ROOTS_VARIABLE not in environment
 
 

@@ -34,7 +34,7 @@ def not_a_number(folder: Path) -> str:
 
 def pickled_module(folder: Path) -> str:
     torch.save(torch.nn.Linear(2, 2), folder / "module.pt")
-    return "state_dict"
+    return "python -m dcmerge convert"
 
 
 def garbage(folder: Path) -> str:

@@ -1,0 +1,120 @@
+"""A set that lies in a folder: which one ``--from`` means, and what a folder holds, in words and as plain data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from dcmerge.checkpoints.paths import shown
+from dcmerge.cli.output import paragraph, size, table
+from dcmerge.errors import InputError
+from dcmerge.layouts import FoundSet, Search, Skipped, peek, search
+
+#: So many skipped files are listed one by one for each reason; of more the number is told.
+_LISTED = 5
+
+
+def set_in(folder: str, base: str | None = None) -> FoundSet:
+    """The one set in a folder, with another base where one is named; raises InputError for none, several, or no base."""
+    return chosen(search(folder), base).checked()
+
+
+def chosen(found: Search, base: str | None) -> FoundSet:
+    """The one set of a search. Where there are several, ``base`` chooses the one whose base it is."""
+    if not found.sets:
+        raise InputError(f"expected a base and experts below {shown(found.folder)}, got none that go together; "
+                         "dcmerge inspect says what lies there, and --base and --expert name files one by one")  # fmt: skip
+    sets = found.sets
+    if base is not None and len(sets) > 1:
+        sets = tuple(one for one in sets if one.base and _is_same(one.base, base)) or sets
+    if len(sets) > 1:
+        raise InputError(f"expected one set below {shown(found.folder)}, got {len(sets)}: name the folder of one of them, or its "
+                         f"--base: {', '.join(name_of(one, found) for one in sets)}")  # fmt: skip
+    return sets[0].with_base(base)
+
+
+def _is_same(one: Path, other: str) -> bool:
+    return one.resolve() == Path(other).resolve()
+
+
+def name_of(one: FoundSet, found: Search) -> str:
+    """A set's folder below the one that was searched, with its base where another set lies there too."""
+    folder = shown(_relative(one.folder, found.folder))
+    twice = sum(other.folder == one.folder for other in found.sets) > 1
+    return f"{folder} ({shown(one.base.name) if one.base else one.title})" if twice else folder
+
+
+def _relative(path: Path, folder: Path) -> Path:
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
+
+
+def sizes(one: FoundSet) -> dict[Path, int]:
+    """Bytes on disk of every checkpoint of a set."""
+    return {path: peek(path).size for path in one.checkpoints}
+
+
+def search_as_data(found: Search) -> dict[str, Any]:
+    """Plain data of everything that was found."""
+    return {"folder": str(found.folder), "sets": [set_as_data(one) for one in found.sets], "skipped": _plain(found.skipped)}
+
+
+def set_as_data(one: FoundSet) -> dict[str, Any]:
+    held = sizes(one)
+    return {
+        "layout": one.layout, "title": one.title, "folder": str(one.folder), "base": str(one.base) if one.base else None,
+        "experts": {task: str(path) for task, path in one.experts.items()},
+        "heads": {task: str(path) for task, path in one.heads.items()}, "encoder": one.encoder,
+        "bytes": {str(path): count for path, count in held.items()}, "total_bytes": sum(held.values()),
+        "skipped": _plain(one.skipped), "notes": list(one.notes), "lacks": one.lacks or None,
+    }  # fmt: skip
+
+
+def _plain(skipped: tuple[Skipped, ...]) -> list[dict[str, str]]:
+    return [{"path": str(one.path), "reason": one.reason} for one in skipped]
+
+
+def search_as_text(found: Search) -> str:
+    """Everything that was found, for people."""
+    count = len(found.sets)
+    parts = [f"{count} set{'s' * (count != 1)} below {shown(found.folder)}"]
+    for one in found.sets:
+        parts += ["", *_set_lines(one, found)]
+    if found.skipped:
+        parts += ["", "Not part of a set", *_skipped_lines(found.skipped, found.folder)]
+    return "\n".join(parts)
+
+
+def _set_lines(one: FoundSet, found: Search) -> list[str]:
+    held = sizes(one)
+    lines = [paragraph(f"{one.title}: {name_of(one, found)}"), f"  layout {one.layout}"]
+    if one.encoder:
+        lines.append(f"  image encoder {one.encoder} (open_clip)")
+    rows: list[list[object]] = [["(base)", _where(one.base, one), _bytes(held, one.base), None]]
+    for task, path in one.experts.items():
+        rows.append([task, _where(path, one), _bytes(held, path), _where(one.heads.get(task), one)])
+    lines.append(table(["task", "checkpoint", "size", "head"], rows, left=(0, 1, 3), indent=2))
+    lines.append(f"  {len(one.experts)} experts would be merged, {size(sum(held.values()))} on disk with the base")
+    lines += [paragraph(f"note: {note}", indent=2) for note in one.notes]
+    lines += ["  skipped", *_skipped_lines(one.skipped, one.folder, 4)] if one.skipped else []
+    return [*lines, *([paragraph(f"before it can be merged: {one.lacks}", indent=2)] if one.lacks else [])]
+
+
+def _where(path: Path | None, one: FoundSet) -> str | None:
+    return None if path is None else str(_relative(path, one.folder))
+
+
+def _bytes(held: dict[Path, int], path: Path | None) -> str | None:
+    return size(held[path]) if path else None
+
+
+def _skipped_lines(skipped: tuple[Skipped, ...], folder: Path, indent: int = 2) -> list[str]:
+    """One line each, of many with one reason the first few and their number."""
+    counts, told, lines = Counter(one.reason for one in skipped), Counter(), []
+    for one in skipped:
+        told[one.reason] += 1
+        if told[one.reason] < _LISTED or counts[one.reason] <= _LISTED:
+            lines.append(paragraph(f"{_relative(one.path, folder)} {one.reason}", indent=indent))
+    left = {reason: counts[reason] - _LISTED + 1 for reason in counts if counts[reason] > _LISTED}
+    return [*lines, *(paragraph(f"{number} more: each {reason}", indent=indent) for reason, number in left.items())]
+

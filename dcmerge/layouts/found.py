@@ -1,0 +1,92 @@
+"""What a layout gives back: a set of checkpoints that belong together, and what of the folder is not part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dcmerge.checkpoints.paths import shown
+from dcmerge.errors import InputError
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or folder that is not used, and why, in one sentence."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class FoundSet:
+    """A base and its experts as they lie on disk. Nothing is opened but headers and settings.
+
+    Attributes:
+        layout: slug of the layout: task_vectors, old_task_vectors, fusion_bench, peft, open_clip, language_model, plain.
+        title: the same in words, with the model's name where it is known.
+        folder: what holds the set.
+        base: the base's file or folder; None where there is none (adapters do without) or none can be told from the rest.
+        experts: task -> file or folder, by task.
+        heads: task -> the file of its head, where there is one.
+        encoder: open_clip's name of the image encoder, where names, settings or shapes tell it.
+        skipped: everything in the folder that is not used.
+        notes: what the user should know, one sentence each.
+        convert: files that hold pickled modules and must be converted before the set can be opened.
+    """
+
+    layout: str
+    title: str
+    folder: Path
+    base: Path | None
+    experts: Mapping[str, Path]
+    heads: Mapping[str, Path] = field(default_factory=dict)
+    encoder: str | None = None
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+    convert: tuple[Path, ...] = ()
+
+    @property
+    def is_lora(self) -> bool:
+        return self.layout == "peft"
+
+    @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """Every file or folder that is opened: the base first, then the experts."""
+        return (*([self.base] if self.base else ()), *self.experts.values())
+
+    @property
+    def lacks(self) -> str:
+        """What must be done before this set can be opened, one sentence; nothing where it can be."""
+        if self.convert:
+            first = self.convert[0]
+            rest = f" and {len(self.convert) - 1} more files alike" if len(self.convert) > 1 else ""
+            return (f"{shown(first)}{rest} holds a pickled module, which is never executed: convert it first with python -m "
+                    f"dcmerge convert {shown(first)} {shown(first.with_suffix('.safetensors'))}")  # fmt: skip
+        if self.base is None and not self.is_lora:
+            return f"none of the files in {shown(self.folder)} can be told to be the base: name it with --base"
+        return ""
+
+    def with_base(self, base: str | Path | None) -> FoundSet:
+        """The same set with another base, or itself for None; a base that was among the experts is none of them any more."""
+        if base is None:
+            return self
+        path = Path(base)
+        experts = {task: expert for task, expert in self.experts.items() if not _same(expert, path)}
+        convert = tuple(old for old in self.convert if old in experts.values())
+        return replace(self, base=path, experts=experts, convert=convert)
+
+    def checked(self) -> FoundSet:
+        """Itself; raises InputError where something must be done before it can be opened."""
+        if self.lacks:
+            raise InputError(f"{self.lacks[0].upper()}{self.lacks[1:]}.")
+        if not self.experts:
+            raise InputError(f"expected a base and at least one expert in {shown(self.folder)}, got 0 experts")
+        return self
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one == other

@@ -1,0 +1,112 @@
+"""What a checkpoint is, from its headers: names, shapes and settings, remembered as long as its files stay as they are."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from dcmerge.checkpoints import open_checkpoint
+from dcmerge.checkpoints.paths import read_json
+from dcmerge.errors import InputError, PickledObject
+
+Shape = tuple[int, ...]
+_PROBES, _PROBE_BYTES = 16, 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class Peek:
+    """Names and shapes as the checkpoint gives them, or the reason why it cannot be opened.
+
+    ``size`` is what its files take on disk in bytes; ``files`` are those that are read; ``pickled`` is whether it holds a
+    module instead of tensors.
+    """
+
+    kind: str = ""
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    size: int = 0
+    files: tuple[Path, ...] = ()
+    error: str = ""
+    pickled: bool = False
+
+
+def peek(path: Path) -> Peek:
+    """The headers of a file or folder; never raises for one that cannot be read."""
+    return _peek(str(path), _signature(path))
+
+
+@lru_cache(maxsize=512)
+def _peek(path: str, signature: tuple) -> Peek:
+    try:
+        opened = open_checkpoint(path)
+        shapes = {name: info.shape for name, info in opened.infos.items()}
+        size = sum(file.stat().st_size for file in opened.files)
+        return Peek(opened.kind, shapes, size, opened.files)
+    except PickledObject as error:
+        return Peek(error=str(error), pickled=True, size=_size(Path(path)))
+    except InputError as error:
+        return Peek(error=str(error), size=_size(Path(path)))
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """A JSON file of settings; empty where there is none, or it is damaged (opening the checkpoint then says so)."""
+    try:
+        return dict(_settings(str(path), _signature(path))) if path.is_file() else {}
+    except OSError:
+        return {}
+
+
+@lru_cache(maxsize=2048)
+def _settings(path: str, signature: tuple) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except InputError:
+        return {}
+
+
+def _signature(path: Path) -> tuple:
+    """Changes when the file, or a file directly in the folder, does."""
+    try:
+        files = sorted(entry.path for entry in os.scandir(path)) if path.is_dir() else [str(path)]
+        stats = [(file, os.stat(file)) for file in files if os.path.exists(file)]
+    except OSError:
+        return ()
+    return tuple((file, status.st_size, status.st_mtime_ns) for file, status in stats)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def same_content(paths: Iterable[Path]) -> bool:
+    """Whether files hold the same tensors, without reading them: by the checksums in PyTorch's archives.
+
+    Of other files, names, shapes, size and samples of the bytes are compared.
+    """
+    seen = {_content(path) for path in paths}
+    return len(seen) <= 1
+
+
+def _content(path: Path) -> object:
+    head = peek(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # The archive's inner folder is called after the file; what is in data/ are the tensors.
+            stored = [(i.filename.partition("/")[2], i.file_size, i.CRC) for i in archive.infolist()]
+        return tuple(head.shapes.items()), tuple(sorted(entry for entry in stored if entry[0].startswith("data/")))
+    except (OSError, zipfile.BadZipFile, NotImplementedError):
+        return tuple(head.shapes.items()), _samples(path)
+
+
+def _samples(path: Path) -> object:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        found = []
+        for probe in range(_PROBES):
+            file.seek(max(0, (size - _PROBE_BYTES) * probe // (_PROBES - 1)))
+            found.append(file.read(_PROBE_BYTES))
+    return size, tuple(map(hash, found))

@@ -1,0 +1,41 @@
+"""``python tools/serve.py app.py [Streamlit's options]``: Streamlit, made ready for the first visitor while it starts.
+
+``streamlit run`` reads the pages, and with them torch, only when somebody visits: seconds in which that person waits. Here a
+thread does it while the server starts and the browser opens.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from contextlib import suppress
+
+from streamlit import runtime
+from streamlit.web import cli
+
+_SECONDS_BETWEEN_LOOKS = 0.02
+
+
+def main(arguments: list[str]) -> None:
+    """Become Streamlit's server; ``arguments`` are those of ``streamlit run``."""
+    threading.Thread(target=_get_ready, name="get ready", daemon=True).start()
+    sys.argv = ["streamlit", "run", *arguments]
+    cli.main(prog_name="streamlit")
+
+
+def _get_ready() -> None:
+    """Once the server answers (two imports at a time are no faster): import what the pages do, open the set they open first."""
+    while not runtime.exists():
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").setLevel(logging.ERROR)  # no visitor yet
+    with suppress(Exception):  # what fails here fails again where a visitor can read it
+        from dcmerge.ui import comparing, spectra  # noqa: F401
+        from dcmerge.ui.shell import first_set, opened
+
+        opened(first_set())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
