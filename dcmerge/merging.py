@@ -48,8 +48,12 @@ class Merged:
     def save(
         self, path: str | Path, *, scale: float = 1.0, scale_origin: str = "given", delta_only: bool = False,
         task: str | None = None, card: bool = False, evaluation: Evaluation | None = None, replace: bool = False,
+        dtype: str | None = None,
     ) -> Written:  # fmt: skip
         """Write base + α · merged in the base's own names and dtypes, or with ``delta_only`` α · merged in float32.
+
+        ``dtype`` writes all floating-point weights of a model in "float32", "bfloat16" or "float16" instead; ``rounding`` of what
+        is returned says what weights of 16 bits lose of the merged task vector.
 
         A path that does not end in ``.safetensors`` is a folder: it gets the base's shards, settings and vocabulary, and a model
         card, which ``card`` writes beside a single file too; ``evaluation`` is what it says of accuracies. An existing folder
@@ -60,7 +64,7 @@ class Merged:
         for a scale that is not a finite number, where a task is missing or the tasks' parts are not weights, and for a network of
         another depth than the base's.
         """
-        target = Target(Path(path), "delta" if delta_only else "model", None, card, evaluation, replace)
+        target = Target(Path(path), "delta" if delta_only else "model", None, card, evaluation, replace, dtype)
         return self._write(target, scale, scale_origin, task)
 
     def save_adapter(

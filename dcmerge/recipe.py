@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.errors import InputError
 from dcmerge.task_vectors import TaskVectors
 
@@ -29,6 +30,8 @@ class Recipe:
     scale: float | None = None
     scale_origin: str | None = None
     dtype: str | None = None
+    #: How attention's q, k and v were merged: "split" or "fused"; "stored" where there is nothing to choose.
+    qkv: str = STORED
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -42,7 +45,8 @@ def recipe_of(
     sources = {**({"base": vectors.base} if vectors.base else {}), **vectors.experts}
     inputs = {name: {"file": c.path.name, "sha256": c.fingerprint} for name, c in sources.items()}
     versions = {"dcmerge": _version("dcmerge"), "torch": torch.__version__}
-    return Recipe(inputs, slug, dict(parameters), scale, origin, dtype, versions)
+    qkv = vectors.qkv if vectors.qkv in QKV else STORED
+    return Recipe(inputs, slug, dict(parameters), scale, origin, dtype, qkv, versions)
 
 
 def check_scale(scale: Any) -> float:

@@ -21,12 +21,12 @@ from dcmerge.cli.options import (
     parameters_text,
     whole_number,
 )
-from dcmerge.cli.output import Progress, paragraph, print_json, seconds, size
+from dcmerge.cli.output import Progress, paragraph, print_json, qkv_lines, seconds, size
 from dcmerge.errors import InputError
 from dcmerge.merging import merge_to
 from dcmerge.methods import method
 from dcmerge.methods.declare import Number
-from dcmerge.output import Target
+from dcmerge.output import DTYPES, Rounding, Target
 from dcmerge.recipe import check_scale
 from dcmerge.task_vectors import TaskVectors
 
@@ -55,6 +55,7 @@ def add_to(commands: Commands, common: Parser) -> None:
                        help="save α · merged task vector of LoRA experts as a PEFT adapter folder")  # fmt: skip
     group.add_argument("--adapter-rank", type=whole_number(1), metavar="R",
                        help="at most R directions a weight (default: the exact rank, at most the sum of the experts' ranks)")  # fmt: skip
+    group.add_argument("--dtype", choices=tuple(DTYPES), help="write the model in this dtype (default: the base's own dtypes)")
     group.add_argument("--card", action="store_true", help="write a model card beside a single file too, NAME.md")
     group.add_argument("--task", metavar="NAME", help="whose model, for a method that makes one for each task (emr)")
     group.add_argument("--force", action="store_true", help="replace an existing file, or a folder that a merge wrote")
@@ -72,17 +73,28 @@ def run(args: argparse.Namespace) -> int:
         vectors.tolerance = TOLERANCE.check("tolerance", args.tolerance)
         if vectors.base is None and target.content == "model":
             target = replace(target, content="delta")
+            target.check()
         written = merge_to(vectors, args.method, target, scale=scale, scale_origin=origin, task=args.task, bench=bench,
                            progress=progress, **parameters)  # fmt: skip
     report = {
         "out": str(target.path), "content": written.content, "method": args.method, "parameters": parameters,
         "scale": scale, "scale_origin": origin, "tasks": vectors.tasks, "kind": vectors.kind,
         "tensors": written.tensors, "bytes": written.nbytes, "sha256": open_checkpoint(target.path).fingerprint,
+        "qkv": vectors.qkv, "qkv_stored": vectors.qkv_stored, "rounding": rounding_as_data(written.rounding),
         "files": written.files, "notes": written.notes, "ranks": written.ranks, "discarded_energy": written.discarded,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
     print_json(report) if args.json else print(as_text(report))
     return 0
+
+
+def rounding_as_data(rounding: Rounding | None) -> dict[str, object] | None:
+    """What 16-bit weights lose of the merge, as plain data; None where all weights are wider."""
+    if rounding is None:
+        return None
+    return {"dtypes": sorted(rounding.dtypes), "lost_share_of_norm": rounding.lost_share, "nonzero_entries": rounding.entries,
+            "unchanged_entries": rounding.unchanged, "unchanged_share": rounding.unchanged_share,
+            "is_large": rounding.is_large}  # fmt: skip
 
 
 def checked_output(args: argparse.Namespace) -> Target:
@@ -95,7 +107,7 @@ def checked_output(args: argparse.Namespace) -> Target:
     # What ends like a file of weights and is not one that we write was meant as a file.
     file = not args.as_adapter and (Path(args.out).suffix == SUFFIX or Path(args.out).suffix.lower() in OTHER_SUFFIXES)
     path = checked_target(args.out, force=args.force) if file else checked_folder(args.out)
-    target = Target(path, content, args.adapter_rank, args.card, replace=args.force)
+    target = Target(path, content, args.adapter_rank, args.card, replace=args.force, dtype=args.dtype)
     target.check()
     return target
 
@@ -144,6 +156,7 @@ def as_text(report: dict) -> str:
         paragraph(f"Wrote {report['out']}: {CONTENT[report['content']]}"),
         paragraph(f"{report['method']} of {', '.join(report['tasks'])}{f'; {how}' if how else ''}", indent=2),
         f"  α = {report['scale']:g} ({report['scale_origin']})",
+        *qkv_lines(report["qkv"], report["qkv_stored"], indent=2),
         *(paragraph(note, indent=2) for note in report["notes"]),
         f"  {report['tensors']} tensors{files}, {size(report['bytes'])}, {seconds(report['seconds'])} s",
         f"  sha256 {report['sha256']}",

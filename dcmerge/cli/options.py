@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.cli.folders import set_in
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
@@ -108,6 +109,13 @@ def add_model_set(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--expert", action="append", default=[], type=pair("NAME=PATH"), metavar="NAME=PATH",
                        help="task and fine-tuned model, or LoRA adapter folder; once for each expert")  # fmt: skip
     group.add_argument("--zoo", metavar="NAME", help="an embedded zoo instead: demo or demo-lora")
+    add_qkv(group)
+
+
+def add_qkv(group: argparse._ActionsContainer) -> None:
+    """``--qkv``."""
+    group.add_argument("--qkv", choices=QKV, default=STORED,
+                       help="merge attention's q, k and v as three matrices, as one, or (the default) as the files have them")  # fmt: skip
 
 
 def add_folder(group: argparse._ActionsContainer) -> None:
@@ -144,9 +152,9 @@ def open_models(args: argparse.Namespace, progress: Progress | None) -> tuple[Ta
     """The same with its bench, where it has images to evaluate on."""
     base, experts = named_models(args)
     if args.zoo:
-        zoo = named_zoo(args.zoo, progress)
+        zoo = named_zoo(args.zoo, progress, args.qkv)
         return zoo.vectors, zoo.bench
-    return TaskVectors.open(base, experts, progress=progress), None
+    return TaskVectors.open(base, experts, qkv=args.qkv, progress=progress), None
 
 
 def open_bench(args: argparse.Namespace, progress: Progress | None) -> Bench:
@@ -156,21 +164,21 @@ def open_bench(args: argparse.Namespace, progress: Progress | None) -> Bench:
     """
     if not args.zoo:
         raise InputError("expected --zoo NAME, whose tasks and images are evaluated on, got none")
-    bench = named_zoo(args.zoo, progress).bench
+    bench = named_zoo(args.zoo, progress, args.qkv).bench
     if not args.folder:
         return bench
     found = set_in(args.folder, args.base)
     without = [task for task in found.experts if task not in bench.tasks]
     if without:
         raise InputError(f"from: expected experts of the zoo's tasks ({', '.join(bench.tasks)}), got {', '.join(without)}")
-    vectors = TaskVectors.open(found.base, found.experts, progress=progress)
+    vectors = TaskVectors.open(found.base, found.experts, qkv=args.qkv, progress=progress)
     return Bench(bench.encoder, {task: bench.tasks[task] for task in vectors.tasks}, vectors)
 
 
-def named_zoo(name: str, progress: Progress | None) -> Zoo:
+def named_zoo(name: str, progress: Progress | None, qkv: str = STORED) -> Zoo:
     """An embedded zoo; raises InputError for an unknown one and where its files are missing."""
     try:
-        return open_zoo(name, progress=progress)
+        return open_zoo(name, qkv=qkv, progress=progress)
     except FileNotFoundError as error:
         raise InputError(f"the zoo's file {error.filename} is missing: python -m dcmerge.zoo.build makes it") from None
 

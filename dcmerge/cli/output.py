@@ -70,6 +70,14 @@ def percent_with_interval(share: float, interval: tuple[float, float], *, signed
     return f"{value} [{low}, {high}]"
 
 
+def qkv_lines(merged: str, stored: str, *, indent: int = 0) -> list[str]:
+    """How attention's q, k and v are merged, in a line; none where there is nothing to choose."""
+    if merged == "none":
+        return []
+    files = "as the files have them" if merged == stored else f"the files have them {stored}"
+    return [paragraph(f"attention's q, k and v: merged {merged} ({files})", indent=indent)]
+
+
 def seconds(duration: float) -> str:
     """A duration with one decimal."""
     return f"{duration:.1f}"

@@ -9,11 +9,12 @@ from dcmerge.output.adapters import Shrunk, write_factors
 from dcmerge.output.cards import card
 from dcmerge.output.folders import copy_companions, write_shards
 from dcmerge.output.models import infos_of, tensors_of
-from dcmerge.output.targets import CARD, Target, Written, ours
+from dcmerge.output.rounding import Rounding
+from dcmerge.output.targets import CARD, DTYPES, Target, Written, ours
 from dcmerge.recipe import METADATA_KEY, Recipe
 from dcmerge.task_vectors import Delta, TaskVectors
 
-__all__ = ["Target", "Written", "write_merged"]
+__all__ = ["DTYPES", "Rounding", "Target", "Written", "write_merged"]
 
 
 def write_merged(
@@ -25,23 +26,27 @@ def write_merged(
     that leave the range of the dtype; whatever goes wrong, nothing is left behind.
     """
     target.check()
+    # From here on everything has the names and the grouping of the files.
+    vectors, deltas = vectors.as_stored(deltas)
     if target.content == "adapter":
         return _adapter(vectors, deltas, target, scale, recipe("float32"))
-    infos = infos_of(vectors, target.content)
+    infos = infos_of(vectors, target.content, target.torch_dtype)
     made = recipe("+".join(sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})))
     metadata = {METADATA_KEY: made.to_json(), "content": target.content}
-    tensors = tensors_of(vectors, deltas, target.content, scale)
+    rounding = Rounding()
+    tensors = tensors_of(vectors, deltas, target.content, scale, target.torch_dtype, rounding)
     notes = _notes(vectors) if target.content == "model" else ()
     if not target.is_folder:
         write_safetensors(target.path, tensors, infos, metadata)
+        notes += (rounding.text,) if rounding.text else ()
         if target.card:
             write_text(target.path.with_suffix(".md"), card(vectors, made, target, notes))
-        return _written(target, len(infos), notes)
+        return _written(target, len(infos), notes, rounding=rounding if rounding.dtypes else None)
     with new_folder(target.path, ours=ours if target.replace else None) as folder:
         write_shards(vectors.base, tensors, infos, folder, metadata)
-        notes += copy_companions(vectors.base, folder)
+        notes += copy_companions(vectors.base, folder, target.dtype) + ((rounding.text,) if rounding.text else ())
         write_text(folder / CARD, card(vectors, made, target, notes))
-    return _written(target, len(infos), notes)
+    return _written(target, len(infos), notes, rounding=rounding if rounding.dtypes else None)
 
 
 def _adapter(
