@@ -110,7 +110,8 @@ class Comparison:
         return self.row(ZERO_SHOT).evaluation.measured_on
 
     def to_dict(self) -> dict[str, Any]:
-        plain = {"split": self.split, "limit": self.limit, "val_limit": self.val_limit, "measured_on": self.measured_on}
+        plain = {"split": self.split, "limit": self.limit, "val_limit": self.val_limit, "measured_on": self.measured_on,
+                 "split_rules": dict(self.row(ZERO_SHOT).evaluation.split_rules)}  # fmt: skip
         return {**plain, "rows": [row.to_dict() for row in self.rows]}
 
 

@@ -111,9 +111,13 @@ def examine(
     base: Checkpoint | None,
     experts: Mapping[str, Checkpoint],
     *,
+    values: bool = True,
     progress: Callable[[float, str], None] | None = None,
 ) -> Report:
-    """Compare names, shapes and dtypes, then, if those fit, stream every value once. Never raises for a set that differs."""
+    """Compare names, shapes and dtypes, then, if those fit, stream every value once. Never raises for a set that differs.
+
+    Without ``values`` only headers are read: quick for any size, but NaN, zero deltas and equal experts are not found.
+    """
     lora = all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
     wanted, called = (_of_any(experts), "another adapter") if lora else (base.infos, "the base")
     parameters = tuple(classify(name, info) for name, info in wanted.items())
@@ -138,17 +142,17 @@ def examine(
     if skipped:
         findings.append(Finding("note", "buffer", f"{len(skipped)} buffers are not merged but kept from the base: "
                                 + ", ".join(p.name for p in skipped), parameters=tuple(p.name for p in skipped)))
-    if any(finding.level == "error" for finding in findings):
+    if not values or any(finding.level == "error" for finding in findings):
         return Report(tuple(experts), parameters, tuple(findings))
-    values = _Values()
+    read = _Values()
     mergeable = [p for p in parameters if p.mergeable]
     for done, parameter in enumerate(mergeable):
         if progress:
             progress(done / len(mergeable), parameter.name)
-        values.add(parameter.name, None if lora else base.read(parameter.name), experts)
-    findings += values.findings(tuple(experts))
-    norms = {task: math.sqrt(values.delta_square[task]) for task in experts}
-    return Report(tuple(experts), parameters, tuple(findings), norms, None if lora else math.sqrt(values.base_square))
+        read.add(parameter.name, None if lora else base.read(parameter.name), experts)
+    findings += read.findings(tuple(experts))
+    norms = {task: math.sqrt(read.delta_square[task]) for task in experts}
+    return Report(tuple(experts), parameters, tuple(findings), norms, None if lora else math.sqrt(read.base_square))
 
 
 def _of_any(adapters: Mapping[str, Checkpoint]) -> dict[str, TensorInfo]:

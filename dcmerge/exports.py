@@ -14,6 +14,7 @@ from typing import Any
 from dcmerge.checkpoints.paths import reason, shown
 from dcmerge.comparison import Comparison, Row
 from dcmerge.errors import InputError
+from dcmerge.evaluation import ZERO_SHOT
 from dcmerge.methods import methods
 from dcmerge.methods.declare import value_text
 
@@ -43,7 +44,8 @@ def _row(row: Row) -> dict[str, Any]:
         "peak MiB": None if row.peak_bytes is None else round(row.peak_bytes / 2**20, 1), "needs": needs_text(row),
         "dirsim": _rounded(row.dirsim and row.dirsim.mean, 4),
         "feature drift": _rounded(row.drift and row.drift.relative[-1], 4),
-        "split": measured and measured.split, "images a task": measured and measured.images, "error": row.error,
+        "split": measured and measured.split, "images a task": measured and measured.images,
+        "splits": measured and measured.splits_text, "error": row.error,
     }  # fmt: skip
 
 
@@ -84,9 +86,15 @@ def as_markdown(comparison: Comparison) -> str:
     lines = [[name for name, _ in _MARKDOWN], ["---"] * len(_MARKDOWN)]
     lines += [[_cell(write(row)) for _, write in _MARKDOWN] for row in comparison.rows]
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    about = (f"Top-1 accuracy in percent (95 % interval), mean over tasks; {comparison.measured_on}. Normalised: divided by "
-             "the accuracy of each task's own expert, mean of the ratios. Minus averaging: points, paired bootstrap over images.")
+    about = (f"Top-1 accuracy in percent (95 % interval), mean over tasks; {comparison.measured_on}{_splits(comparison)}. "
+             "Normalised: divided by the accuracy of each task's own expert, mean of the ratios. Minus averaging: points, paired "
+             "bootstrap over images.")
     return f"{about}\n\n{body}\n"
+
+
+def _splits(comparison: Comparison) -> str:
+    told = comparison.row(ZERO_SHOT).evaluation.splits_text
+    return f" ({_cell(told)})" if told else ""
 
 
 def _cell(text: str | None) -> str:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dcmerge.checkpoints import Roots
+from dcmerge.checkpoints.paths import shown
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.layouts import FoundSet, find_sets
+from dcmerge.saved_sets import saved_sets
 from dcmerge.task_vectors import TaskVectors
 from dcmerge.zoo import ZOOS, open_zoo
 
 #: Folders that the app may read, separated like PATH; ``python -m dcmerge app --root`` sets it.
 ROOTS_VARIABLE = "DCMERGE_ROOTS"
-FOLDER = "folder:"
+FOLDER, SAVED = "folder:", "saved:"
 
 Progress = Callable[[float, str], None]
 
@@ -65,8 +67,9 @@ def folder_sets(allowed: Roots) -> dict[str, FoundSet]:
 
 
 def available(allowed: Roots) -> dict[str, str]:
-    """Names and titles of the sets that can be opened: the zoos, then every set that is found below the roots."""
-    return ZOOS | {name: _title(name, found) for name, found in folder_sets(allowed).items()}
+    """Names and titles of the sets that can be opened: the zoos, the remembered ones, then every set found below the roots."""
+    saved = {f"{SAVED}{name}": name for name in saved_sets()}
+    return ZOOS | saved | {name: _title(name, found) for name, found in folder_sets(allowed).items()}
 
 
 def _title(name: str, found: FoundSet) -> str:
@@ -76,24 +79,33 @@ def _title(name: str, found: FoundSet) -> str:
 
 
 def stamp(name: str, allowed: Roots) -> str:
-    """Changes when a file of a folder set does (name, size or time): then the set is opened again. Empty for a zoo."""
+    """Changes when a file of the set does (name, size or time): then the set is opened again. Empty for a zoo."""
+    if name.startswith(SAVED):
+        saved = saved_sets().get(name.removeprefix(SAVED))
+        return _stamp([Path(path) for path in (saved.base, *saved.experts.values()) if path], repr(saved)) if saved else ""
     found = None if name in ZOOS else folder_sets(allowed).get(name)
-    return _stamp(found) if found else ""
+    return _stamp_of(found) if found else ""
 
 
-def _stamp(found: FoundSet) -> str:
-    lines = []
-    for path in (*found.checkpoints, *found.heads.values()):
+def _stamp_of(found: FoundSet) -> str:
+    return _stamp([*found.checkpoints, *found.heads.values()])
+
+
+def _stamp(paths: Sequence[Path], settings: str = "") -> str:
+    lines = [settings]
+    for path in paths:
         files = sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]
-        lines += [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+        lines += [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files if file.exists()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def open_set_by_name(name: str, allowed: Roots, *, progress: Progress | None = None) -> ModelSet:
-    """Open a zoo by name or ``folder:PATH`` below the roots; raises InputError for anything else."""
+    """Open a zoo by name, ``saved:NAME``, or ``folder:PATH`` below the roots; raises InputError for anything else."""
     if name in ZOOS:
         zoo = open_zoo(name, progress=progress)
         return ModelSet(zoo.name, zoo.title, zoo.vectors, zoo.bench)
+    if name.startswith(SAVED):
+        return _open_saved(name, allowed, progress)
     if not name.startswith(FOLDER):
         raise InputError(f"model set: expected one of {', '.join(available(allowed))}, got {name!r}")
     found = folder_sets(allowed).get(name)
@@ -102,7 +114,18 @@ def open_set_by_name(name: str, allowed: Roots, *, progress: Progress | None = N
         raise InputError(f"expected a base and at least one expert in the folder {folder}, got none that go together")
     checked = _inside(found, allowed).checked()
     vectors = TaskVectors.open(checked.base, checked.experts, progress=progress)
-    return ModelSet(name, _title(name, found), vectors, stamp=_stamp(found))
+    return ModelSet(name, _title(name, found), vectors, stamp=_stamp_of(found))
+
+
+def _open_saved(name: str, allowed: Roots, progress: Progress | None) -> ModelSet:
+    """A remembered set; its files must lie below today's roots."""
+    saved = saved_sets().get(name.removeprefix(SAVED))
+    if saved is None:
+        raise InputError(f"model set: expected a remembered one, got {shown(name)}, which is forgotten")
+    base = None if saved.base is None else allowed.resolve(saved.base)
+    experts = {task: allowed.resolve(path) for task, path in saved.experts.items()}
+    vectors = TaskVectors.open(base, experts, progress=progress)
+    return ModelSet(name, saved.name, vectors, stamp=stamp(name, allowed))
 
 
 def _inside(found: FoundSet, allowed: Roots) -> FoundSet:

@@ -21,8 +21,8 @@ FACADE = "__init__"  # dcmerge/__init__.py: the names for users of the library
 # what it brings along keeps to the order and no circle arises.
 ORDER = [
     "naming", "checkpoints", "cache", "towers", "compatibility", "task_vectors", "layouts", "eigen", "linalg", "spectra",
-    "prediction", "alignment", "layers", "evaluation", "calibration", "methods", "inspection", "recipe", "output", "merging",
-    "zoo", "model_sets", "comparison", "continual", "jobs", "plots", "ui",
+    "prediction", "alignment", "layers", "evaluation", "datasets", "benches", "calibration", "methods", "inspection", "recipe",
+    "output", "merging", "zoo", "saved_sets", "model_sets", "comparison", "continual", "jobs", "plots", "ui",
 ]  # fmt: skip
 SIDE_BY_SIDE = ("cli", "ui")  # both at the end, and neither knows the other
 USERS_OF_THE_FACADE = {"cli", "ui", "__main__"}

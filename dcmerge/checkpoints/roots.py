@@ -66,6 +66,16 @@ class Roots:
         hidden = any(os.path.lexists(folder / name) for folder in self.folders[: self.folders.index(root)])
         return str(path) if hidden else name
 
+    def subfolders(self, limit: int = 2000) -> tuple[Path, ...]:
+        """The roots, and the folders below them in which files lie (at any depth), each root's in order."""
+        found = dict.fromkeys(root for root in self.folders if root.is_dir())
+        for path in self._walk():
+            root = next(folder for folder in self.folders if path.is_relative_to(folder))
+            found |= dict.fromkeys(parent for parent in path.parents if parent.is_relative_to(root))
+            if len(found) >= limit:
+                break
+        return tuple(sorted(found, key=lambda path: (not any(path == root for root in self.folders), path)))
+
     def list(self, pattern: str = "*", limit: int = 500) -> tuple[str, ...]:
         """Names, as :meth:`resolve` takes them, of the files whose name matches a shell pattern; sorted."""
         return self._names((path for path in self._walk() if fnmatchcase(path.name, pattern)), limit)

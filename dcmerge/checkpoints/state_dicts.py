@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import shlex
@@ -59,6 +60,13 @@ class StateDictFile:
 def how_to_convert(path: Path) -> str:
     """The command that makes a safetensors file of a pickle."""
     return HOW_TO_CONVERT.format(shlex.quote(shown(path)))
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Every tensor of a small file by name; of a file that is one tensor without a name, "" is its name. Else InputError."""
+    checked = checked_file(path)
+    loaded = _load(checked)
+    return {"": loaded} if isinstance(loaded, Tensor) else _tensors_of(loaded, checked)[0]
 
 
 def _load(path: Path) -> object:

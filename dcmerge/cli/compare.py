@@ -1,15 +1,16 @@
-"""``dcmerge compare``: methods side by side on every task of a zoo."""
+"""``dcmerge compare``: methods side by side on every task of a set."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dcmerge import jobs
-from dcmerge.cli.evaluate import add_zoo, val_limit
-from dcmerge.cli.options import Commands, Parser, add_command, collected, open_bench, pair
+from dcmerge.cli.evaluate import about_images, add_evaluated, val_limit
+from dcmerge.cli.options import Commands, Parser, add_command, collected, opened_bench, pair, set_title
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.comparison import AVERAGE, Comparison, Row, compare
 from dcmerge.errors import InputError
@@ -23,11 +24,11 @@ STDOUT = "-"
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "compare methods on a zoo: α on validation, accuracies on test, seconds"
+    about = "compare methods on a set: α on validation, accuracies on test, seconds"
     parser = add_command(commands, common, "compare", about, run)
-    add_zoo(parser)
+    add_evaluated(parser)
     parser.add_argument("--methods", default=ALL, metavar="A,B,C",
-                        help="slugs, or all that can merge this zoo (default); averaging always runs")  # fmt: skip
+                        help="slugs, or all that can merge this set (default); averaging always runs")  # fmt: skip
     parser.add_argument("--set", action="append", default=[], type=pair("SLUG.KEY=VALUE"), metavar="SLUG.KEY=VALUE",
                         help="a parameter of one of the methods; once for each parameter")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
@@ -45,11 +46,13 @@ def run(args: argparse.Namespace) -> int:
     slugs = chosen_methods(args.methods)
     parameters = given_parameters(args, slugs)
     check_exports(args)
+    if args.background and not args.zoo:
+        raise InputError("expected --background with --zoo NAME: a job opens zoos by name, not files that are given one by one")
     if args.quick:
         args.limit = QUICK_IMAGES if args.limit is None else args.limit
         parameters = {slug: {**method(slug).quick, **parameters.get(slug, {})} for slug in (AVERAGE, *slugs)}
     with Progress() as progress:
-        bench = open_bench(args, progress)
+        bench = opened_bench(args, progress)
         skipped = fitting_methods(bench.vectors, bench)[1] if args.methods == ALL else {}
         slugs = [slug for slug in slugs if slug not in skipped]
         if args.background:
@@ -59,9 +62,10 @@ def run(args: argparse.Namespace) -> int:
     if export(args, found):
         return 0
     if args.json:
-        print_json({"zoo": args.zoo, **found.to_dict(), "skipped": skipped})
+        print_json({"zoo": args.zoo, **found.to_dict(), "skipped": skipped, "notes": list(bench.notes)})
     else:
-        print("\n".join([as_text(args.zoo, found), *(f"{slug} was left out: it {reason}." for slug, reason in skipped.items())]))
+        left_out = (f"{slug} was left out: it {reason}." for slug, reason in skipped.items())
+        print("\n".join([as_text(set_title(args), found, bench.notes), *left_out]))
     return 0
 
 
@@ -120,7 +124,7 @@ def chosen_methods(text: str) -> list[str]:
     return [method(slug).slug for slug in slugs]
 
 
-def as_text(zoo: str, found: Comparison) -> str:
+def as_text(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
     """Absolute accuracies, normalised ones, then what each method gained and cost."""
     measured = [row for row in found.rows if row.evaluation]
     failed = [row for row in found.rows if row.error]
@@ -128,7 +132,8 @@ def as_text(zoo: str, found: Comparison) -> str:
     scales = {row.name: row.scale for row in measured if row.scale}
     searched = {scale.origin for scale in scales.values() if scale.curve}
     parts = [
-        f"Zoo {zoo}. Top-1 accuracy in percent on the {found.measured_on}.",
+        f"{title[0].upper()}{title[1:]}. Top-1 accuracy in percent on the {found.measured_on}.",
+        *about_images(measured[0].evaluation, notes),
         *(f"α: chosen on the {origin}." for origin in sorted(searched)),
         *(f"α of {name}: {scale.origin}." for name, scale in scales.items() if not scale.curve),
         "",

@@ -1,9 +1,10 @@
-"""``dcmerge evaluate``: the accuracy of one merge, or of a saved model, on every task of a zoo."""
+"""``dcmerge evaluate``: the accuracy of one merge, or of a saved model, on every task of a set."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,44 +13,45 @@ from dcmerge.checkpoints import LoraCheckpoint, open_checkpoint
 from dcmerge.cli.options import (
     Commands,
     Parser,
+    add_bench,
     add_command,
-    add_folder,
     add_method,
+    add_model_set,
     method_parameters,
     number,
-    open_bench,
+    opened_bench,
     parameters_text,
+    set_title,
     whole_number,
 )
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.comparison import Row, Seconds, measure, references
 from dcmerge.continual import OPCM, steps_of_opcm
 from dcmerge.errors import InputError
-from dcmerge.evaluation import Bench, TaskAccuracy
+from dcmerge.evaluation import Bench, Evaluation, TaskAccuracy
 from dcmerge.recipe import check_scale
 
 AUTO = "auto"
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "measure one merge, or a saved model, on every task of a zoo"
+    about = "measure one merge, or a saved model, on every task of a set"
     parser = add_command(commands, common, "evaluate", about, run)
-    add_zoo(parser)
+    add_evaluated(parser)
     what = parser.add_argument_group("what is evaluated: a method or a checkpoint")
     add_method(what)
     what.add_argument("--scale", type=_scale, metavar="A|auto",
                       help="α; auto (the default): chosen on the validation split")  # fmt: skip
-    what.add_argument("--checkpoint", metavar="FILE", help="a whole model with the zoo's image tower")
+    what.add_argument("--checkpoint", metavar="FILE", help="a whole model with the set's image tower")
     parser.add_argument("--by-step", action="store_true",
                         help="opcm: accuracies after each expert, in the order in which they come")  # fmt: skip
     parser.add_argument("--split", choices=("val", "test"), default="test", help="images to report on (default test)")
 
 
-def add_zoo(parser: argparse.ArgumentParser) -> None:
-    """``--zoo``, ``--from``, ``--base``, ``--limit`` and ``--val-limit``, as ``compare`` has them too."""
-    parser.add_argument("--zoo", metavar="NAME", help="demo or demo-lora: tasks, images and, without --from, the models")
-    add_folder(parser)
-    parser.add_argument("--base", metavar="FILE", help="the base of the models in --from, where it cannot be told")
+def add_evaluated(parser: argparse.ArgumentParser) -> None:
+    """The models, their images, ``--limit`` and ``--val-limit``, as ``compare`` has them too."""
+    add_model_set(parser)
+    add_bench(parser)
     parser.add_argument("--limit", type=whole_number(1), metavar="N",
                         help="at most N images a task, every class in its share (default: all)")  # fmt: skip
     parser.add_argument("--val-limit", type=whole_number(1), metavar="N",
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     parameters = method_parameters(args) if args.method else {}
     scale = None if args.scale in (None, AUTO) else check_scale(args.scale)
     with Progress() as progress:
-        bench = open_bench(args, progress)
+        bench = opened_bench(args, progress)
         zero_shot, experts = references(bench, split=args.split, limit=args.limit)
         if args.checkpoint:
             row = checkpoint_row(bench, args)
@@ -82,18 +84,16 @@ def run(args: argparse.Namespace) -> int:
             row = measure(bench, args.method, parameters, scale=scale, split=args.split, limit=args.limit,
                           val_limit=val_limit(args), progress=progress)  # fmt: skip
     if args.json:
-        about = {"zoo": args.zoo, "split": args.split, "measured_on": row.evaluation.measured_on}
+        about = {"zoo": args.zoo, "split": args.split, "measured_on": row.evaluation.measured_on, "notes": list(bench.notes)}
         print_json({**about, "rows": [r.to_dict() for r in (zero_shot, row, experts)]})
     else:
-        print(as_text(args.zoo, zero_shot, row, experts))
+        print(as_text(set_title(args), zero_shot, row, experts, bench.notes))
     return 0
 
 
 def _check_choice(args: argparse.Namespace) -> None:
     if bool(args.method) == bool(args.checkpoint):
         raise InputError(f"expected either --method or --checkpoint, got {'both' if args.method else 'neither'}")
-    if args.base and not args.folder:
-        raise InputError("expected --base together with --from, got it alone")
     if args.checkpoint and (args.set or args.scale is not None):
         raise InputError("expected --set and --scale together with --method, got them with --checkpoint")
 
@@ -103,7 +103,7 @@ def run_by_step(args: argparse.Namespace) -> int:
     if args.method != OPCM or args.scale is not None:
         raise InputError(f"by-step: expected --method {OPCM} without --scale, whose length is its own")
     with Progress() as progress:
-        bench = open_bench(args, progress)
+        bench = opened_bench(args, progress)
         found = steps_of_opcm(bench, method_parameters(args), split=args.split, limit=args.limit, progress=progress)
     if args.json:
         print_json({"zoo": args.zoo, "split": args.split, **found.to_dict()})
@@ -111,14 +111,15 @@ def run_by_step(args: argparse.Namespace) -> int:
     rows = [[f"{place + 1}. {step.expert}", *(percent(task.accuracy) for task in step.evaluation.tasks.values()),
              percent(found.so_far(place)), percent(step.evaluation.mean)] for place, step in enumerate(found.steps)]  # fmt: skip
     last = found.steps[-1].evaluation
-    print(f"Top-1 accuracy in percent after each expert, {last.measured_on}.\n")
+    print(f"Top-1 accuracy in percent after each expert, {last.measured_on}.")
+    print("\n".join([*about_images(last, bench.notes), ""]))
     print(table(["after", *last.tasks, "tasks so far", "all tasks"], rows))
     print(f"\nBackward transfer: {100 * found.backward_transfer:+.1f} points from when a task had just come to the end.")
     return 0
 
 
 def checkpoint_row(bench: Bench, args: argparse.Namespace) -> Row:
-    """A saved model on the zoo's tasks; raises InputError where the file is no such model."""
+    """A saved model on the set's tasks; raises InputError where the file is no such model."""
     weights = model_weights(args.checkpoint, bench)
     started = time.perf_counter()
     evaluation = bench.evaluate(weights, args.checkpoint, split=args.split, limit=args.limit)
@@ -133,14 +134,14 @@ def model_weights(path: str, bench: Bench) -> dict[str, Tensor]:
         raise InputError(f"checkpoint: expected a whole model, got a LoRA adapter: {path}")
     if checkpoint.metadata.get("content") == "delta":
         raise InputError(f"checkpoint: expected a whole model, got a merged delta without its base: {path}")
-    weights = {name: checkpoint.read(name) for name in bench.encoder.shapes if name in checkpoint.infos}
+    weights = bench.weights_of(checkpoint)
     broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     if broken:
         raise InputError(f"checkpoint: expected finite weights, got NaN or Inf in {', '.join(broken)}")
     return weights
 
 
-def as_text(zoo: str, zero_shot: Row, row: Row, experts: Row) -> str:
+def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[str] = ()) -> str:
     """One row a task, one column a model, the mean below."""
     measured = row.evaluation
     rows: list[list[object]] = []
@@ -153,9 +154,10 @@ def as_text(zoo: str, zero_shot: Row, row: Row, experts: Row) -> str:
               "own expert [95 %]", "normalised"]  # fmt: skip
     settings = parameters_text(row.parameters)
     return "\n".join([
-        paragraph(f"{row.title} on the zoo {zoo}{f': {settings}' if settings else ''}"),
+        paragraph(f"{row.title} on {title}{f': {settings}' if settings else ''}"),
         *([paragraph(scale_text(row, measured.split))] if row.scale else ()),
         f"Top-1 accuracy in percent with its 95 % Wilson interval, {measured.measured_on}.",
+        *about_images(measured, notes),
         "Normalised: divided by the accuracy of the task's own expert; its mean is that of the ratios.",
         "",
         table(header, rows),
@@ -164,6 +166,12 @@ def as_text(zoo: str, zero_shot: Row, row: Row, experts: Row) -> str:
             *map(seconds, (row.seconds.merge, row.seconds.scale, row.seconds.evaluation))
         ),
     ])  # fmt: skip
+
+
+def about_images(measured: Evaluation, notes: Sequence[str]) -> list[str]:
+    """How the images were split, and what else a reader of the accuracies must know; as lines of text."""
+    told = [f"Splits: {measured.splits_text}."] if measured.split_rules else []
+    return [paragraph(text) for text in (*told, *notes)]
 
 
 def with_interval(accuracy: TaskAccuracy) -> str:

@@ -12,6 +12,7 @@ from dcmerge.checkpoints import open_checkpoint
 from dcmerge.cli.options import (
     Commands,
     Parser,
+    add_bench,
     add_command,
     add_method,
     add_model_set,
@@ -43,6 +44,7 @@ TOLERANCE = Number("Tolerance", "Relative residual that a randomised SVD may hav
 def add_to(commands: Commands, common: Parser) -> None:
     parser = add_command(commands, common, "merge", "merge experts into one model and save it with its recipe", run)
     add_model_set(parser)
+    add_bench(parser)
     group = parser.add_argument_group("merging")
     add_method(group, required=True)
     group.add_argument("--scale", type=number, metavar="A", help="α (default: the method's usual one)")

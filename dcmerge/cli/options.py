@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dcmerge.benches import BenchSpecification, open_bench
 from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.cli.folders import set_in
+from dcmerge.datasets import SPLIT_RULES
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.methods import method
@@ -121,7 +123,50 @@ def add_qkv(group: argparse._ActionsContainer) -> None:
 def add_folder(group: argparse._ActionsContainer) -> None:
     """``--from``."""
     group.add_argument("--from", dest="folder", metavar="FOLDER",
-                       help="find base and experts in a folder (dcmerge inspect FOLDER shows them); --base names its base")  # fmt: skip
+                       help="find base and experts in a folder (inspect FOLDER shows them); --base names its base")  # fmt: skip
+
+
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """``--encoder``, ``--data`` and what else says how models that are no zoo are evaluated; see ``BenchSpecification``."""
+    group = parser.add_argument_group("images and heads, for models that are no zoo")
+    group.add_argument("--encoder", metavar="NAME", help="open_clip's name (ViT-B-32-quickgelu for OpenAI's weights) or a *.json")
+    group.add_argument("--data", metavar="FOLDER", help="where the data sets lie, as torchvision has them or as class folders")
+    group.add_argument("--dataset", action="append", default=[], type=pair("TASK=NAME"), metavar="TASK=NAME",
+                       help="the data set of a task: a name of the literature, a folder, or none")  # fmt: skip
+    group.add_argument("--heads", metavar="FOLDER", help="head files (default: computed by the text tower)")
+    group.add_argument("--weights", metavar="FILE|TAG",
+                       help="what the base lacks of text tower and projection: a file, or open_clip's tag")  # fmt: skip
+    group.add_argument("--split-rule", choices=tuple(SPLIT_RULES), default="task_arithmetic",
+                       help="; ".join(f"{name}: {text}" for name, text in SPLIT_RULES.items()).replace("%", "%%"))  # fmt: skip
+    group.add_argument("--download", action="store_true", help="fetch data sets and weights that are not on this machine")
+
+
+def bench_specification(args: argparse.Namespace) -> BenchSpecification | None:
+    """What those options say; None where none was given. Raises InputError where they are no whole.
+
+    The set of ``--from`` may bring the encoder's name and the folder of heads.
+    """
+    given = [f"--{name}" for name in ("encoder", "data", "dataset", "heads", "weights", "download") if getattr(args, name, None)]
+    if not given:
+        return None
+    if args.zoo:
+        raise InputError(f"expected {given[0]} without --zoo, which brings its images, got both")
+    found = set_in(args.folder, args.base) if args.folder else None
+    encoder = args.encoder or (found and found.encoder)
+    if not encoder:
+        raise InputError(f"expected --encoder NAME with {given[0]}, got none")
+    heads = args.heads or (str(next(iter(found.heads.values())).parent) if found and found.heads else None)
+    limit = getattr(args, "limit", None)
+    val_limit = limit if getattr(args, "val_limit", None) is None else args.val_limit
+    return BenchSpecification(encoder, args.data, heads, args.weights, collected(args.dataset, "--dataset"),
+                              args.split_rule, limit, val_limit, args.download)  # fmt: skip
+
+
+def set_title(args: argparse.Namespace) -> str:
+    """"the zoo demo", or the models in a few words."""
+    if args.folder:
+        return f"the models in {args.folder}" + (f" on the tasks of the zoo {args.zoo}" if args.zoo else "")
+    return f"the zoo {args.zoo}" if args.zoo else f"{len(args.expert)} experts of {args.base or 'no base'}"
 
 
 def named_models(args: argparse.Namespace) -> tuple[str | Path | None, Mapping[str, str | Path]]:
@@ -154,20 +199,25 @@ def open_models(args: argparse.Namespace, progress: Progress | None) -> tuple[Ta
     if args.zoo:
         zoo = named_zoo(args.zoo, progress, args.qkv)
         return zoo.vectors, zoo.bench
-    return TaskVectors.open(base, experts, qkv=args.qkv, progress=progress), None
+    specification = bench_specification(args)
+    vectors = TaskVectors.open(base, experts, qkv=args.qkv, progress=progress)
+    return vectors, open_bench(vectors, specification, progress=progress) if specification else None
 
 
-def open_bench(args: argparse.Namespace, progress: Progress | None) -> Bench:
-    """The zoo of ``--zoo``; with ``--from`` the models of that folder on the zoo's tasks of the same names.
+def opened_bench(args: argparse.Namespace, progress: Progress | None) -> Bench:
+    """The bench of the models: a zoo's own, the models of ``--from`` on a zoo's tasks, or with images of one's own.
 
-    Raises InputError where no tasks are named, or one of the experts has none.
+    Raises InputError where they come without images.
     """
-    if not args.zoo:
-        raise InputError("expected --zoo NAME, whose tasks and images are evaluated on, got none")
-    bench = named_zoo(args.zoo, progress, args.qkv).bench
-    if not args.folder:
-        return bench
-    found = set_in(args.folder, args.base)
+    bench = _on_tasks_of_zoo(args, progress) if args.zoo and args.folder else open_models(args, progress)[1]
+    if bench is None:
+        raise InputError("expected images to evaluate on: --zoo NAME, or --encoder NAME and --data FOLDER, got neither")
+    return bench
+
+
+def _on_tasks_of_zoo(args: argparse.Namespace, progress: Progress | None) -> Bench:
+    """The models of a folder on a zoo's tasks of the same names; raises InputError where one of the experts has none."""
+    bench, found = named_zoo(args.zoo, progress).bench, set_in(args.folder, args.base)
     without = [task for task in found.experts if task not in bench.tasks]
     if without:
         raise InputError(f"from: expected experts of the zoo's tasks ({', '.join(bench.tasks)}), got {', '.join(without)}")

@@ -3,12 +3,12 @@
 from dcmerge.evaluation.accuracy import SPLIT_NAMES, Difference, Evaluation, TaskAccuracy, paired_difference, wilson_interval
 from dcmerge.evaluation.bench import EXPERTS, ZERO_SHOT, Bench, Scale, choose_scale
 from dcmerge.evaluation.drift import Drift, feature_drift
-from dcmerge.evaluation.encoders import LOGIT_SCALE, Edit, ImageEncoder
+from dcmerge.evaluation.encoders import LOGIT_SCALE, Edit, ImageEncoder, Preprocess
 from dcmerge.evaluation.models import Assembly, Model, TaskModule
 from dcmerge.evaluation.tasks import Split, Task, stratified_indices
 
 __all__ = [
     "EXPERTS", "LOGIT_SCALE", "SPLIT_NAMES", "ZERO_SHOT", "Assembly", "Bench", "Difference", "Drift", "Edit", "Evaluation",
-    "ImageEncoder", "Model", "Scale", "Split", "Task", "TaskAccuracy", "TaskModule", "choose_scale", "feature_drift",
-    "paired_difference", "stratified_indices", "wilson_interval",
+    "ImageEncoder", "Model", "Preprocess", "Scale", "Split", "Task", "TaskAccuracy", "TaskModule", "choose_scale",
+    "feature_drift", "paired_difference", "stratified_indices", "wilson_interval",
 ]  # fmt: skip

@@ -55,13 +55,14 @@ class TaskAccuracy:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Accuracies of one model on every task, with what they were measured on."""
+    """Accuracies of one model on every task, with what they were measured on (``split_rules``: in words, by task)."""
 
     model: str
     split: str
     tasks: Mapping[str, TaskAccuracy]
     limit: int | None = None
     seed: int = 0
+    split_rules: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -97,6 +98,14 @@ class Evaluation:
         """In words: "test split, 1000 images a task"."""
         return f"{SPLIT_NAMES.get(self.split, self.split)} split, {self.images} images a task"
 
+    @property
+    def splits_text(self) -> str:
+        """The rules by which the images were split, tasks of one rule together; empty where none is known."""
+        tasks: dict[str, list[str]] = {}
+        for task, rule in self.split_rules.items():
+            tasks.setdefault(rule, []).append(task)
+        return "; ".join(f"{', '.join(names)}: {rule}" for rule, names in tasks.items())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON."""
         tasks = {
@@ -104,7 +113,8 @@ class Evaluation:
             for name, t in self.tasks.items()
         }
         return {"model": self.model, "split": self.split, "limit": self.limit, "mean": self.mean,
-                "mean_interval": list(self.mean_interval), "mean_normalised": self.mean_normalised, "tasks": tasks}  # fmt: skip
+                "mean_interval": list(self.mean_interval), "mean_normalised": self.mean_normalised, "tasks": tasks,
+                "split_rules": dict(self.split_rules)}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dcmerge.cache import Memo
-from dcmerge.checkpoints import scaled_sum
+from dcmerge.checkpoints import Checkpoint, scaled_sum
+from dcmerge.checkpoints.schemes import open_clip_weights
 from dcmerge.evaluation.accuracy import Evaluation, TaskAccuracy
 from dcmerge.evaluation.encoders import ImageEncoder
 from dcmerge.evaluation.models import Model, TaskModule, Weights
@@ -21,6 +22,10 @@ Cancelled = Callable[[], bool]
 
 ZERO_SHOT = "zero-shot"
 EXPERTS = "experts"
+#: Where images take more than this, in bytes, each task's pass the encoder on their own: joining them would copy them.
+_JOINED = 256 << 20
+#: How Hugging Face's names of the text tower begin, which is not read.
+_TEXT_TOWER = ("text_model.", "text_projection.")
 
 
 @dataclass(frozen=True)
@@ -37,27 +42,61 @@ class Scale:
 
 @dataclass(eq=False)
 class Bench:
-    """Evaluates weights on tasks. ``vectors`` gives the base and the experts, whose rows are computed once and remembered."""
+    """Evaluates weights on tasks. ``vectors`` gives the base and the experts, whose rows are computed once and remembered.
+
+    The set may name its weights as Hugging Face's CLIP does: they are translated to the encoder's names when they are evaluated.
+    ``extra``: weights of the encoder that no file of the set holds (a projection), under the encoder's names. ``notes``: what a
+    reader of the accuracies must know.
+    """
 
     encoder: ImageEncoder
     tasks: Mapping[str, Task]
     vectors: TaskVectors
     memo: Memo = field(default_factory=lambda: Memo(256 << 20), repr=False)
+    extra: Weights = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def same_names(self) -> bool:
+        """Whether the set calls its weights as the encoder does; methods that look into the encoder need that."""
+        base = self.vectors.base
+        return base is None or all(name in base.infos or name in self.extra for name in self.encoder.shapes)
 
     def base_weights(self) -> dict[str, Tensor]:
         """The base's weights that the encoder needs, float32; read once. InputError where it lacks some."""
-        return self.memo.get("base weights", self._read_base_weights)
+        if self.same_names and not self.extra:
+            return self._base()
+        return self.memo.get("base weights", lambda: self.encoders_weights(self._base()))
 
-    def _read_base_weights(self) -> dict[str, Tensor]:
-        known = self.vectors.base.infos if self.vectors.base else self.encoder.shapes
-        weights = {name: self.vectors.base_tensor(name).float() for name in self.encoder.shapes if name in known}
-        self.encoder.check(weights)
+    def _base(self) -> dict[str, Tensor]:
+        """The base's weights of the image tower, float32, under the set's own names; read once."""
+        return self.memo.get("base as named", self._read_base)
+
+    def _read_base(self) -> dict[str, Tensor]:
+        base = self.vectors.base
+        names = self.encoder.shapes if self.same_names else {n: i for n, i in base.infos.items() if i.dtype.is_floating_point}
+        weights = {name: self.vectors.base_tensor(name).float() for name in names
+                   if name not in self.extra and not name.startswith(_TEXT_TOWER)}  # fmt: skip
+        self.encoder.check(self.encoders_weights(weights))
         return weights
 
+    def encoders_weights(self, weights: Weights) -> dict[str, Tensor]:
+        """The encoder's weights out of weights under the set's names; what it lacks is taken from ``extra`` or stays lacking."""
+        named = weights if self.same_names else open_clip_weights(weights)
+        return {**self.extra, **{name: value for name, value in named.items() if name in self.encoder.shapes}}
+
+    def weights_of(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        """The encoder's weights of another whole model, under the encoder's names or the set's; other parts are not read."""
+        floating = [name for name, info in checkpoint.infos.items() if info.dtype.is_floating_point]
+        own = [name for name in floating if not name.startswith(_TEXT_TOWER)]
+        if self.same_names:
+            return {name: checkpoint.read(name) for name in own if name in self.encoder.shapes}
+        return self.encoders_weights({name: checkpoint.read(name) for name in own})
+
     def merged_weights(self, merged: Mapping[str, Delta], scale: float) -> dict[str, Tensor]:
-        """base + α · merged."""
-        base = self.base_weights()
-        return {n: scaled_sum(value, merged[n], scale) if n in merged else value for n, value in base.items()}
+        """base + α · merged, as the encoder takes it."""
+        base = self._base()
+        return self.encoders_weights({n: scaled_sum(v, merged[n], scale) if n in merged else v for n, v in base.items()})
 
     def model(
         self, merged: Mapping[str, Delta], scale: float, modules: Mapping[str, TaskModule] | None = None
@@ -75,6 +114,11 @@ class Bench:
     def expert_weights(self, task: str) -> dict[str, Tensor]:
         """The weights of one expert."""
         return self.merged_weights({name: self.vectors.delta(name, task) for name in self.vectors.parameters}, 1.0)
+
+    @property
+    def split_rules(self) -> dict[str, str]:
+        """How validation and test images were chosen, in words, of every task that says it."""
+        return {name: str(task.facts["split_rule"]) for name, task in self.tasks.items() if task.facts.get("split_rule")}
 
     def split(self, task: str, split: str, limit: int | None, seed: int = 0) -> Split:
         """A (limited) split of one task, drawn once."""
@@ -101,14 +145,15 @@ class Bench:
         parts = {task: self.split(task, split, limit, seed) for task in self.tasks}
         told = (lambda share: progress(share, f"{model}: {split} images")) if progress else None
         served = weights if isinstance(weights, Model) else Model(weights)
-        encode = self._encoded_at_once if served.is_one else self._encoded_by_task
+        small = sum(part.images.nbytes for part in parts.values()) <= _JOINED
+        encode = self._encoded_at_once if served.is_one and small else self._encoded_by_task
         features = encode(served, parts, told, cancelled)
         experts = self.experts(split=split, limit=limit, seed=seed, cancelled=cancelled) if normalise else None
         rows = {}
         for name, part in parts.items():
             hits = (features[name] @ self.tasks[name].head.T).argmax(dim=1) == part.labels
             rows[name] = TaskAccuracy(name, hits, experts.tasks[name].accuracy if experts else None)
-        return Evaluation(model, split, rows, limit, seed)
+        return Evaluation(model, split, rows, limit, seed, self.split_rules)
 
     def _encoded_at_once(
         self, model: Model, parts: Mapping[str, Split], told: Callable[[float], None] | None, cancelled: Cancelled | None
@@ -125,7 +170,7 @@ class Bench:
         for done, (task, part) in enumerate(parts.items()):
             if told:
                 told(done / len(parts))
-            module = model.modules[task]
+            module = model.modules.get(task, TaskModule())
             features[task] = encoder.encode(
                 model.weights_for(task), part.images, edits=module.edits, repair=module.repair, cancelled=cancelled
             )
@@ -159,7 +204,7 @@ class Bench:
             features = self.encoder.encode(self.expert_weights(name), part.images, cancelled=cancelled)
             hits = (features @ task.head.T).argmax(dim=1) == part.labels
             rows[name] = TaskAccuracy(name, hits, hits.double().mean().item())
-        return Evaluation(EXPERTS, split, rows, limit, seed)
+        return Evaluation(EXPERTS, split, rows, limit, seed, self.split_rules)
 
 
 def choose_scale(

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -19,10 +20,41 @@ from dcmerge.errors import Cancelled, InputError
 #: Pixel normalisation of OpenAI's CLIP.
 _OPENAI_MEAN, _OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
+#: The image tower is wanted alone, and open_clip builds a text tower beside it.
+_SMALLEST_TEXT = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
+
 #: CLIP multiplies cosine similarities by this before the softmax: the largest factor that its training allows.
 LOGIT_SCALE = 100.0
 
 Edit = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """A picture of any size and mode to uint8 (3, H, W), as open_clip does it before it normalises. ``size`` is (H, W)."""
+
+    size: tuple[int, int]
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+
+    @property
+    def key(self) -> str:
+        """Says everything that decides the pixels."""
+        return f"{self.size[0]} x {self.size[1]}, {self.resize_mode}, {self.interpolation}"
+
+    @cached_property
+    def _steps(self) -> Callable[[Image.Image], Image.Image]:
+        import open_clip
+        from torchvision.transforms import Compose
+
+        how = {"interpolation": self.interpolation, "resize_mode": self.resize_mode}
+        whole = open_clip.image_transform(self.size, is_train=False, **how)
+        return Compose(whole.transforms[:-2])  # without the last two: floats between 0 and 1, and normalising
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        from torchvision.transforms.functional import pil_to_tensor
+
+        return pil_to_tensor(self._steps(image))
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +62,8 @@ class ImageEncoder:
     """open_clip's image tower as a function of its weights: the module itself is never changed.
 
     Weights are named as in open_clip's CLIP (``visual.…``). ``config`` is an open_clip model configuration, with the pixel
-    normalisation under "preprocess" (OpenAI's where there is none). The tower is built when it is first needed.
+    normalisation and the way to resize under "preprocess" (OpenAI's where there is none). The tower is built when it is
+    first needed.
     """
 
     config: Mapping[str, Any]
@@ -42,8 +75,8 @@ class ImageEncoder:
         """The tower, its own weights random: ``encode`` brings them."""
         import open_clip  # here, not above: it takes seconds, which only those who evaluate should pay
 
-        model = open_clip.CLIP(**{key: self.config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")})
-        return model.visual.eval().requires_grad_(False)
+        own = {key: self.config[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in self.config}
+        return open_clip.CLIP(**own, text_cfg=_SMALLEST_TEXT).visual.eval().requires_grad_(False)
 
     @property
     def layers(self) -> int:
@@ -58,6 +91,13 @@ class ImageEncoder:
         config = {**self.config, "vision_cfg": {**self.config["vision_cfg"], "layers": layers}}
         return self if layers == self.layers else ImageEncoder(config, self.batch_size)
 
+    @property
+    def preprocess(self) -> Preprocess:
+        """How pictures of any size become what ``encode`` takes."""
+        size, own = self.config["vision_cfg"]["image_size"], self.config.get("preprocess", {})
+        pair = (size, size) if isinstance(size, int) else tuple(size)
+        return Preprocess(pair, own.get("interpolation") or "bicubic", own.get("resize_mode") or "shortest")
+
     def pixels(self, images: Tensor) -> Tensor:
         """What the tower sees of uint8 images (N, 3, H, W): float32, normalised."""
         preprocess = self.config.get("preprocess", {})
@@ -68,7 +108,7 @@ class ImageEncoder:
         """While the module runs, it holds one call's weights: threads that run it take turns."""
         return self._turn
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the weights that ``encode`` needs."""
         return {f"visual.{name}": tuple(value.shape) for name, value in self.visual.state_dict().items()}

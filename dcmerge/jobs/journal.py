@@ -1,10 +1,9 @@
-"""What happened in a job, one JSON line an event, and files that appear whole or not at all."""
+"""What happened in a job, one JSON line an event."""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -54,23 +53,3 @@ def _events(path: str, size: int, changed: int) -> tuple[Event, ...]:
             if isinstance(event, dict) and "event" in event and "time" in event:
                 events.append(event)
     return tuple(events)
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write a document so that readers see the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        temporary.write_text(json.dumps(document), encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def read_json(path: Path) -> Any:
-    """The document in a file; None where there is none or it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

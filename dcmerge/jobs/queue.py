@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dcmerge.documents import write_json
 from dcmerge.errors import InputError
 from dcmerge.jobs import locks
-from dcmerge.jobs.journal import write_json
 from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, State, all_jobs, state_folder
 from dcmerge.jobs.record import job as job_of
 from dcmerge.jobs.specification import Specification, specification, to_data

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dcmerge.errors import Cancelled, IncompatibleSet, InputError
 from dcmerge.inspection import matrices
@@ -32,6 +33,7 @@ ICON = """<svg viewBox="0 0 16 16" fill="none" stroke="#2b86d9" stroke-width="2.
 ABOUT = "See why a model merge keeps or loses what its experts know, and tune it."
 PAGES = (
     ("app.py", "Home", ":material/home:"),
+    ("pages/0_Load.py", "Load", ":material/folder_open:"),
     ("pages/1_Spectra.py", "Spectra", ":material/equalizer:"),
     ("pages/2_Alignment.py", "Alignment", ":material/grid_on:"),
     ("pages/3_Merge.py", "Merge", ":material/merge:"),
@@ -55,6 +57,23 @@ class Page:
 
 def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
     """Begin a page: head, shared sidebar, and the chosen set opened; a set that cannot be opened ends the page in a box."""
+    controls, name = _frame(title, about)
+    with readable_errors():
+        models = opened(name)
+        with controls:
+            return Page(models, _layer_control(models) if with_layer else "", _smoothing_controls())
+    st.stop()
+
+
+def start_page_without_set(title: str, about: str) -> None:
+    """Begin a page that works whether the chosen set can be opened or not."""
+    controls, _ = _frame(title, about)
+    with controls:
+        _smoothing_controls()
+
+
+def _frame(title: str, about: str) -> tuple[DeltaGenerator, str]:
+    """Head and sidebar; the place for a page's own controls there, and the name of the chosen set."""
     st.set_page_config(page_title=f"{title} · DC-Merge", page_icon=ICON, layout="wide", menu_items={"About": ABOUT})
     arrive(title)
     _navigation()
@@ -68,14 +87,10 @@ def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
         sets = available(roots())
         name = remembered(
             st.selectbox, "Model set", key=SET, default=first_set(), options=list(sets), format_func=lambda n: sets[n],
-            help="A base and its experts: the embedded demos, and every folder below the allowed roots that holds a "
-            "checkpoint called base beside the experts'.",
+            help="A base and its experts: the embedded demos, the sets put together on the Load page, and every set that is "
+            "found below the allowed roots.",
         )  # fmt: skip
-    with readable_errors():
-        models = opened(name)
-        with controls:
-            return Page(models, _layer_control(models) if with_layer else "", _smoothing_controls())
-    st.stop()
+    return controls, name
 
 
 def _navigation() -> None:

@@ -67,6 +67,11 @@ def choose(key: str, value: Any) -> None:
     st.session_state.setdefault(_CHOICES, {})[key] = _encoded(value)
 
 
+def choose_for_next_page(key: str, value: Any) -> None:
+    """The same from a page on which the widget is drawn already: it takes the value when the next page is opened."""
+    st.session_state.setdefault(_CHOICES, {})[key] = _encoded(value)
+
+
 def _among(value: Any, options: Sequence[Any]) -> bool:
     return all(item in options for item in value) if isinstance(value, list) else value in options
 

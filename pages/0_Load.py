@@ -1,0 +1,20 @@
+"""Load: from a folder of checkpoints to a set that every page works on."""
+
+from dcmerge.ui.loading import attachments, draft_of, examined, folder_choice, found_set, open_and_remember, remembered_sets
+from dcmerge.ui.shell import start_page_without_set
+
+start_page_without_set(
+    "Load",
+    "Your own models: point at a folder, see which base and which experts lie in it, name the tasks, attach images, and open "
+    "the set. Task-vector folders, Hugging Face models, LoRA adapters and open_clip files are recognised; nothing is executed, "
+    "copied or downloaded.",
+)
+
+remembered_sets()
+folder = folder_choice()
+found = found_set(folder) if folder else None
+if found:
+    draft = draft_of(found)
+    draft = attachments(draft, found)
+    examined(draft)
+    open_and_remember(draft)
