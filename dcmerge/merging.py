@@ -12,7 +12,7 @@ import torch
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Assembly, Bench, Evaluation, Model, TaskModule
 from dcmerge.methods import deltas_of, method, planned
-from dcmerge.output import Target, Written, write_merged
+from dcmerge.output import Rounding, Target, Written, rounding_of, write_merged
 from dcmerge.recipe import Recipe, check_scale, recipe_of
 from dcmerge.task_vectors import Delta, TaskVectors
 
@@ -66,6 +66,12 @@ class Merged:
         """
         target = Target(Path(path), "delta" if delta_only else "model", None, card, evaluation, replace, dtype)
         return self._write(target, scale, scale_origin, task)
+
+    def rounding(self, scale: float = 1.0, *, dtype: str | None = None, task: str | None = None) -> Rounding:
+        """What ``save`` would lose of the merged task vector by rounding, as ``rounding`` of what it returns says afterwards."""
+        own = own_delta(self.method, self.modules, task)
+        deltas = ((name, own(name, delta)) for name, delta in self.deltas.items())
+        return rounding_of(self.vectors, deltas, check_scale(scale), dtype)
 
     def save_adapter(
         self, path: str | Path, *, rank: int | None = None, scale: float = 1.0, scale_origin: str = "given",

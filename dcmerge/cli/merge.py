@@ -49,14 +49,14 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_method(group, required=True)
     group.add_argument("--scale", type=number, metavar="A", help="α (default: the method's usual one)")
     group.add_argument("--out", required=True, metavar="PATH",
-                       help=f"the file to write, *{SUFFIX}, or a folder: the base's shards and settings, with a model card")  # fmt: skip
+                       help=f"the file to write, *{SUFFIX}, or a folder: the base's shards and settings, a card")  # fmt: skip
     group.add_argument("--tolerance", type=number, default=0.0, metavar="E",
                        help="allow a randomised SVD whose relative residual is at most E (default 0: exact)")  # fmt: skip
     group.add_argument("--delta-only", action="store_true", help="save α · merged task vector alone, in float32")
     group.add_argument("--as-adapter", action="store_true",
                        help="save α · merged task vector of LoRA experts as a PEFT adapter folder")  # fmt: skip
     group.add_argument("--adapter-rank", type=whole_number(1), metavar="R",
-                       help="at most R directions a weight (default: the exact rank, at most the sum of the experts' ranks)")  # fmt: skip
+                       help="at most R directions a weight (default: the exact rank, up to the sum of the experts')")  # fmt: skip
     group.add_argument("--dtype", choices=tuple(DTYPES), help="write the model in this dtype (default: the base's own dtypes)")
     group.add_argument("--card", action="store_true", help="write a model card beside a single file too, NAME.md")
     group.add_argument("--task", metavar="NAME", help="whose model, for a method that makes one for each task (emr)")

@@ -117,7 +117,7 @@ def add_model_set(parser: argparse.ArgumentParser) -> None:
 def add_qkv(group: argparse._ActionsContainer) -> None:
     """``--qkv``."""
     group.add_argument("--qkv", choices=QKV, default=STORED,
-                       help="merge attention's q, k and v as three matrices, as one, or (the default) as the files have them")  # fmt: skip
+                       help="merge attention's q, k and v as three matrices, as one, or (default) as stored")  # fmt: skip
 
 
 def add_folder(group: argparse._ActionsContainer) -> None:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from dcmerge.checkpoints.schemes import qkv_text
+
 #: No line is longer: it fits a terminal and a mail.
 WIDTH = 120
 _NARROWEST = 6
@@ -72,10 +74,8 @@ def percent_with_interval(share: float, interval: tuple[float, float], *, signed
 
 def qkv_lines(merged: str, stored: str, *, indent: int = 0) -> list[str]:
     """How attention's q, k and v are merged, in a line; none where there is nothing to choose."""
-    if merged == "none":
-        return []
-    files = "as the files have them" if merged == stored else f"the files have them {stored}"
-    return [paragraph(f"attention's q, k and v: merged {merged} ({files})", indent=indent)]
+    text = qkv_text(merged, stored)
+    return [paragraph(text, indent=indent)] if text else []
 
 
 def seconds(duration: float) -> str:

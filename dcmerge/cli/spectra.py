@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor
 
-from dcmerge.checkpoints.schemes import NONE
 from dcmerge.cli.options import Commands, Parser, add_command, add_model_set, number, open_vectors, whole_number
 from dcmerge.cli.output import Progress, percent, print_json, printable, qkv_lines, table
 from dcmerge.compatibility import Kind
@@ -70,8 +69,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({**settings, "layers": [_layer_dict(layer, spectra) for layer, spectra in layers]})
     else:
         rho = f" with ρ = {args.rho:g}" if args.smoothing == "linear" else ""
-        print("\n".join(qkv_lines(vectors.qkv, vectors.qkv_stored)), end="\n" if vectors.qkv != NONE else "")
-        print(f"Smoothing of the kept values: {args.smoothing}{rho}")
+        print("\n".join([*qkv_lines(vectors.qkv, vectors.qkv_stored), f"Smoothing of the kept values: {args.smoothing}{rho}"]))
         print("\n".join(_layer_text(layer, spectra) for layer, spectra in layers))
     return 0
 

@@ -14,7 +14,7 @@ from dcmerge.output.targets import CARD, DTYPES, Target, Written, ours
 from dcmerge.recipe import METADATA_KEY, Recipe
 from dcmerge.task_vectors import Delta, TaskVectors
 
-__all__ = ["DTYPES", "Rounding", "Target", "Written", "write_merged"]
+__all__ = ["DTYPES", "Rounding", "Target", "Written", "rounding_of", "write_merged"]
 
 
 def write_merged(
@@ -47,6 +47,21 @@ def write_merged(
         notes += copy_companions(vectors.base, folder, target.dtype) + ((rounding.text,) if rounding.text else ())
         write_text(folder / CARD, card(vectors, made, target, notes))
     return _written(target, len(infos), notes, rounding=rounding if rounding.dtypes else None)
+
+
+def rounding_of(
+    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], scale: float, dtype: str | None = None
+) -> Rounding:  # fmt: skip
+    """What a model of base + scale · deltas would lose in its own dtypes, or in another, without writing it.
+
+    Raises InputError as writing would: without a base, or where values leave the range of the dtype.
+    """
+    vectors, deltas = vectors.as_stored(deltas)
+    found = Rounding()
+    infos_of(vectors, "model")
+    for _ in tensors_of(vectors, deltas, "model", scale, DTYPES.get(dtype), found):
+        pass
+    return found
 
 
 def _adapter(

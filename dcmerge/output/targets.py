@@ -30,8 +30,8 @@ class Target:
     """``content`` is "model" (base + α · merged), "delta" (α · merged, dense) or "adapter" (a PEFT folder of it).
 
     A path that does not end in ``.safetensors`` is a folder, with a card in it; ``card`` writes one beside a single file too.
-    ``dtype`` is another one than the base's own, of a model alone. ``rank`` bounds an adapter's, ``evaluation`` is what the card says of accuracies, and ``replace`` allows an earlier merge's
-    folder to be replaced.
+    ``rank`` bounds an adapter's, ``evaluation`` is what the card says of accuracies, and ``replace`` allows an earlier merge's
+    folder to be replaced. ``dtype`` is another one than the base's own dtypes, for a model alone.
     """
 
     path: Path
@@ -56,7 +56,8 @@ class Target:
         if self.content == "delta" and self.is_folder:
             raise InputError(f"expected one file {SAFETENSORS_SUFFIX} for the delta alone, got the folder {self.path}")
         if self.dtype is not None and (self.dtype not in DTYPES or self.content != "model"):
-            raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, of a whole model, got {self.dtype!r} of its {self.content}")
+            raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, for a whole model, got {self.dtype!r} for the "
+                             f"{self.content}")  # fmt: skip
         if self.rank is not None and self.rank < 1:
             raise InputError(f"rank: expected an adapter's rank of at least 1, got {self.rank}")
         if self.is_folder:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import streamlit as st
 
+from dcmerge.merging import Merged
 from dcmerge.methods.declare import value_text
+from dcmerge.output import DTYPES
 from dcmerge.ui.choice import Choice
 from dcmerge.ui.merging import merged_once
-from dcmerge.ui.shell import Page
+from dcmerge.ui.shell import Page, readable_errors
+from dcmerge.ui.text import plain
 
 _DOWNLOAD_LIMIT = 500 << 20
 
@@ -23,16 +26,17 @@ def save_card(page: Page, choice: Choice) -> None:
         st.markdown("The merged model in the base's own names and dtypes, with its recipe (inputs and their hashes, method, "
                     "parameters, α and where it came from) in the file's metadata.")  # fmt: skip
         task = _task(page, choice)
+        dtype = _dtype(page, choice, task) if size <= _DOWNLOAD_LIMIT else None
         if size and size <= _DOWNLOAD_LIMIT:
             whose = f"-{task}" if task else ""
             name = f"{choice.method.slug}{whose}-alpha-{choice.scale.value:g}.safetensors"
-            st.download_button("Save merged model", data=lambda: _file(page, choice, task), file_name=name,
+            st.download_button("Save merged model", data=lambda: _file(page, choice, task, dtype), file_name=name,
                                icon=":material/download:", mime="application/octet-stream", on_click="ignore",
                                help=f"safetensors, about {size / 1e6:.0f} MB")  # fmt: skip
         else:
             st.info("Too large for a browser download: run the command below.", icon=":material/info:")
         st.caption("The same merge on the command line:")
-        st.code(_command(page, choice, task), language="bash", wrap_lines=True)
+        st.code(_command(page, choice, task, dtype), language="bash", wrap_lines=True)
 
 
 def _task(page: Page, choice: Choice) -> str | None:
@@ -44,18 +48,42 @@ def _task(page: Page, choice: Choice) -> str | None:
                         help="This method makes a model for each task; a file holds one of them.")  # fmt: skip
 
 
-def _file(page: Page, choice: Choice, task: str | None) -> bytes:
+def _dtype(page: Page, choice: Choice, task: str | None) -> str | None:
+    """What the file is written in, and what weights of 16 bits lose of the merge; None is the base's own dtypes."""
+    if page.models.vectors.base is None:
+        return None
+    chosen = st.selectbox("Written in", [None, *DTYPES], key="save.dtype", format_func=lambda name: name or "the base's dtypes",
+                          help="bfloat16 and float16 take half the space and round: what that costs is said here.")  # fmt: skip
+    merged = merged_once(page.models, choice.method.slug, choice.parameters)
+    if chosen in (None, "bfloat16", "float16") and choice.scale.value is not None:
+        key = (page.models.key, choice.method.slug, tuple(choice.parameters.items()), choice.scale.value, chosen, task)
+        with readable_errors():
+            told, is_large = _rounding(repr(key), merged, choice.scale.value, chosen, task)
+        if told:
+            (st.warning if is_large else st.caption)(plain(f"{told[0].upper()}{told[1:]}."))
+    return chosen
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _rounding(key: str, _merged: Merged, _scale: float, _dtype: str | None, _task: str | None) -> tuple[str, bool]:
+    """What is lost, as a sentence, and whether it is much. ``key`` says of which merge."""
+    found = _merged.rounding(_scale, dtype=_dtype, task=_task)
+    return found.text, found.is_large
+
+
+def _file(page: Page, choice: Choice, task: str | None, dtype: str | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "merged.safetensors"
         merged = merged_once(page.models, choice.method.slug, choice.parameters)
-        merged.save(path, scale=choice.scale.value, scale_origin=choice.scale.origin, task=task)
+        merged.save(path, scale=choice.scale.value, scale_origin=choice.scale.origin, task=task, dtype=dtype)
         return path.read_bytes()
 
 
-def _command(page: Page, choice: Choice, task: str | None) -> str:
+def _command(page: Page, choice: Choice, task: str | None, dtype: str | None) -> str:
     defaults = choice.method.defaults()
     changed = [f"--set {n}={value_text(v)}" for n, v in choice.parameters.items() if v != defaults[n]]
     source = f"--zoo {page.models.name}" if page.models.bench else "--base … --expert NAME=…"
     changed += [f"--task {task}"] if task else []
+    changed += [f"--dtype {dtype}"] if dtype else []
     return " ".join(["python -m dcmerge merge", source, f"--method {choice.method.slug}", *changed,
                      f"--scale {choice.scale.value:g}", "--out merged.safetensors"])  # fmt: skip
