@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python -m benchmarks [CASE ...]`` (default: all of full layer lora memory growth svd bounds ...).
+"""Run the benchmarks: ``python -m benchmarks [CASE ...]`` (default: all of full layer lora adapters memory growth svd ...).
 
 Each case replaces its own section of benchmarks/RESULTS.md, so that a long one can be run alone.
 """

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import models, plain
-from benchmarks.measuring import Row, Timer, fitted_exponent
+from benchmarks.measuring import Row, Timer, command, fitted_exponent
 from dcmerge.cache import Memo, Store
 from dcmerge.checkpoints import dense
 from dcmerge.layers import Layer, layer_of
@@ -135,6 +135,25 @@ def memory(folder: Path, count: int, blocks: int | None) -> Iterator[Row]:
                   f"peak {found['peak'] / 2**30:.2f} GiB resident, predicted {found['predicted'] / 2**30:.2f}")  # fmt: skip
 
 
+def adapters(folder: Path, runs: int) -> Iterator[Row]:
+    """(h) eight adapters of a language model of 7 billion parameters: inspected, and merged to an adapter, by command."""
+    for dtype in (torch.bfloat16, torch.float32):
+        place = folder / f"lora-7b-{dtype}".replace("torch.", "")
+        models.write_adapters_of_7b(place, TASKS, dtype=dtype)
+        experts = [f"--expert=task{t}={place / f'task{t}'}" for t in range(TASKS)]
+        threads = f"--threads={torch.get_num_threads()}"
+        merging = ["merge", threads, *experts, "--method=dc_merge", "--as-adapter", "--force", f"--out={place / 'merged'}"]
+        kind = str(dtype).removeprefix("torch.")
+        size = sum(file.stat().st_size for file in place.glob("task*/*.safetensors")) / 2**30
+        said = f"{TASKS} adapters r=16 of a 7B language model (32 layers, 7 targets), {kind}, {size:.1f} GiB"
+        for what, words, target in (("inspect", ["inspect", threads, *experts], "< 5 s"),
+                                    ("merge by DC-Merge to an adapter", merging, "< 60 s, < 4 GiB")):  # fmt: skip
+            seconds, peaks = zip(*(command(*words) for _ in range(runs)), strict=True)
+            all_runs = ", ".join(f"{s:.1f}" for s in seconds)
+            remark = f"best of {all_runs} s; peak {max(peaks) / 2**30:.2f} GiB resident"
+            yield Row("h", f"{said}: {what}", None, min(seconds), None, target, runs, remark)
+
+
 def growth(folder: Path, runs: int) -> Iterator[Row]:
     """(g) cold and warm seconds of one matrix over the number of tasks and over the width, with fitted exponents."""
     by_tasks, by_width = (2, 4, 8, 16, 32), (256, 512, 1024, 2048)
@@ -187,5 +206,5 @@ def routes(runs: int) -> Iterator[Row]:
 
 
 CASES: dict[str, Callable[..., Iterator[Row]]] = {
-    "full": full, "layer": one_layer, "lora": lora, "memory": memory, "growth": growth, "svd": routes,
+    "full": full, "layer": one_layer, "lora": lora, "adapters": adapters, "memory": memory, "growth": growth, "svd": routes,
 }  # fmt: skip

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -58,6 +61,20 @@ def peak_resident_bytes() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("no VmHWM in /proc/self/status")
+
+
+def command(*words: object) -> tuple[float, int]:
+    """Wall seconds and largest resident bytes of ``python -m dcmerge WORDS``, imports included, its cache empty (Linux)."""
+    with tempfile.TemporaryDirectory() as cache:
+        began = time.perf_counter()
+        process = subprocess.Popen([sys.executable, "-m", "dcmerge", *map(str, words)], stdout=subprocess.DEVNULL,
+                                   env={**os.environ, "DCMERGE_CACHE": cache})  # fmt: skip
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"dcmerge {words[0]} ended with code {process.returncode}")
+    return seconds, usage.ru_maxrss * 1024
 
 
 def machine() -> str:

@@ -7,10 +7,14 @@
 """
 
 from dcmerge.errors import Cancelled, IncompatibleSet, InputError
-from dcmerge.merging import Merged, merge, merge_to_file
+from dcmerge.merging import Merged, merge, merge_to, merge_to_file
 from dcmerge.methods import methods
+from dcmerge.output import Target, Written
 from dcmerge.recipe import Recipe
 from dcmerge.task_vectors import TaskVectors
 
-__all__ = ["Cancelled", "IncompatibleSet", "InputError", "Merged", "Recipe", "TaskVectors", "merge", "merge_to_file", "methods"]
+__all__ = [
+    "Cancelled", "IncompatibleSet", "InputError", "Merged", "Recipe", "Target", "TaskVectors", "Written", "merge", "merge_to",
+    "merge_to_file", "methods",
+]  # fmt: skip
 __version__ = "0.1.0"

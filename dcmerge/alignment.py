@@ -95,6 +95,14 @@ def kept_entries(D: Tensor, thresholds: Tensor) -> Tensor:
     return D.abs() >= per_task(thresholds, D)
 
 
+def kept_by_rank(delta: Tensor, first: int, count: int) -> Tensor:
+    """The ``count`` entries after the ``first`` largest ones by magnitude, the others zero."""
+    kept = torch.zeros(delta.numel(), dtype=torch.bool)
+    # Stable: of equal magnitudes the first ones count as larger, so the number kept is exact.
+    kept[delta.abs().flatten().argsort(descending=True, stable=True)[first : first + count]] = True
+    return delta * kept.reshape(delta.shape)
+
+
 def keep_thresholds(M: Tensor, count: int) -> Tensor:
     """The magnitude of each task's ``count``-th largest entry, (T,); infinite where none is kept.
 
@@ -195,7 +203,9 @@ def reconstruction_error(factors: SVD, smoothed: Tensor, M: Tensor, basis: Cover
     return (difference.norm() / target.norm().clamp_min(1e-30)).item()
 
 
-def cosine(a: Tensor, b: Tensor) -> float:
-    """⟨a, b⟩ / (‖a‖ ‖b‖) of two dense deltas; 0 where one of them is zero."""
+def cosine(a: Tensor | LowRank, b: Tensor | LowRank) -> float:
+    """⟨a, b⟩ / (‖a‖ ‖b‖) of two deltas, both dense or both factors; 0 where one of them is zero."""
+    if isinstance(a, LowRank):
+        return a.inner(b) / max(math.sqrt(max(0.0, a.inner(a))) * math.sqrt(max(0.0, b.inner(b))), 1e-300)
     a, b = a.double().flatten(), b.double().flatten()
     return (a @ b / (a.norm() * b.norm()).clamp_min(1e-300)).item()

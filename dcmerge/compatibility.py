@@ -7,6 +7,7 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
@@ -14,13 +15,13 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo
+from dcmerge.threads import one_thread
 from dcmerge.towers import tower_of
 
 #: Floating-point buffers that are no parameters: masks (old open_clip: -inf above the diagonal, and -inf minus -inf is NaN),
 #: tables of rotary positions.
 _BUFFERS = re.compile(r"(.*\.)?(attn_mask|causal_mask|masked_bias|position_ids|inv_freq)")
 OUTSIDE_TOWER = "not in the experts, kept from the base"
-
 #: So many names stand in a finding's text where the rest is told by their number; ``parameters`` has all.
 _NAMED = 8
 
@@ -128,12 +129,12 @@ def examine(
         parameters = tuple(replace(p, kind=Kind.SKIPPED, reason=OUTSIDE_TOWER) if p.name in outside else p for p in parameters)
     merged = {p.name for p in parameters if p.mergeable}
     findings = [*_compare_headers(wanted, called, experts, merged), *_notes(base, experts)]
-    if lora:
-        findings += [*_other_targets(wanted, experts), *_other_ranks(wanted, experts)]
     if tower:
         text = (f"the experts hold {tower.title} alone, {len(merged)} of the base's {len(names)} parameters: the other "
                 f"{len(tower.outside)} stay as in the base")  # fmt: skip
         findings.append(Finding("note", "tower", text, None, tower.outside))
+    if lora:
+        findings += [*_other_targets(wanted, experts), *_other_ranks(wanted, experts)]
     if lora and base:
         findings += _adapted_weights_in_base(base, parameters)
     if not any(p.mergeable for p in parameters):
@@ -146,10 +147,11 @@ def examine(
         return Report(tuple(experts), parameters, tuple(findings))
     read = _Values()
     mergeable = [p for p in parameters if p.mergeable]
-    for done, parameter in enumerate(mergeable):
-        if progress:
-            progress(done / len(mergeable), parameter.name)
-        read.add(parameter.name, None if lora else base.read(parameter.name), experts)
+    with one_thread() if lora else nullcontext():
+        for done, parameter in enumerate(mergeable):
+            if progress:
+                progress(done / len(mergeable), parameter.name)
+            read.add(parameter.name, None if lora else base.read(parameter.name), experts)
     findings += read.findings(tuple(experts))
     norms = {task: math.sqrt(read.delta_square[task]) for task in experts}
     return Report(tuple(experts), parameters, tuple(findings), norms, None if lora else math.sqrt(read.base_square))

@@ -1,39 +1,141 @@
-"""Small files of the program's own: where they lie, and JSON that appears whole or not at all."""
+"""YAML and JSON that people write, read as plain data: no code, no surprises, one sentence where something is wrong."""
 
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from contextlib import suppress
+import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
+import yaml
 
-def state_folder(variable: str, name: str) -> Path:
-    """The folder that an environment variable names, else ``dcmerge/NAME`` in the user's folder for programs' states."""
-    folder = os.environ.get(variable, "")
-    if not folder:
-        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        folder = os.path.join(state, "dcmerge", name)
-    return Path(os.path.abspath(folder))
+from dcmerge.checkpoints.paths import checked_file, reason, shown
+from dcmerge.errors import InputError
+
+#: A recipe has a few kB; more is not one.
+SIZE_LIMIT = 1 << 20
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Write a document so that readers see the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+class _Loader(yaml.SafeLoader):
+    """Plain data only; without aliases, which can unfold a small file to gigabytes, and without doubled keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise _at("an alias (*name), expected every value written out", self.peek_event())
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                raise _at("a key that is not a plain name", key)
+            if key.value in keys:
+                raise _at(f"the key {key.value!r} twice", key)
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Every value written out, also where the same object stands twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    # PyYAML writes some line breaks of Unicode as they are, and then reads spaces; in quotes it escapes them.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)
+# YAML 1.1 takes 1e-3 for text: it asks for a point. People and JSON write it without.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_document(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file; raises InputError, which names the file, for anything else."""
+    file = checked_file(path)
     try:
-        temporary.write_text(json.dumps(document), encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+        with open(file, "rb") as stream:
+            data = stream.read(SIZE_LIMIT + 1)
+        if len(data) > SIZE_LIMIT:
+            raise InputError(f"Expected a file of at most {SIZE_LIMIT} bytes, {shown(file)} has more.")
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"Expected text in UTF-8, got {shown(file)}, which is none.") from None
+    except OSError as error:
+        raise InputError(f"Cannot read {shown(file)}: {reason(error)}.") from None
+    return parsed_document(text, shown(file))
 
 
-def read_json(path: Path) -> Any:
-    """The document in a file; None where there is none or it is damaged."""
+def parsed_document(text: str, where: str = "the text") -> dict[str, Any]:
+    """The mapping in a YAML or JSON text, its keys text; ``where`` is what an InputError calls it."""
+    if len(text) > SIZE_LIMIT:
+        raise InputError(f"Expected at most {SIZE_LIMIT} characters, {where} has {len(text)}.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+        found = _parsed(text)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"{where}: expected YAML or JSON, got a text that is neither ({_reason(error)})") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{where}: expected names with values (a mapping), got {_kind(found)}")
+    _check_keys(found, where)
+    return found
+
+
+def dumped_document(document: dict[str, Any]) -> str:
+    """The mapping as YAML in its own order; ``parsed_document`` reads the same again."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _parsed(text: str) -> Any:
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant)
+        except json.JSONDecodeError:
+            pass  # YAML has braces of its own
+    return yaml.load(text, _Loader)
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise InputError(f"expected every key once, got the key {key!r} twice")
+        found[key] = value
+    return found
+
+
+def _no_constant(text: str) -> float:
+    raise InputError(f"expected a finite number, got {text}")
+
+
+def _check_keys(value: Any, where: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InputError(f"{where}: expected names of text, got {key!r} (quotes make text of it)")
+            _check_keys(item, where)
+    elif isinstance(value, list):
+        for item in value:
+            _check_keys(item, where)
+
+
+def _at(what: str, place: Any) -> InputError:
+    return InputError(f"got {what} in line {place.start_mark.line + 1}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"{shown(error.problem)} in line {error.problem_mark.line + 1}"
+    return shown(reason(error))
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"

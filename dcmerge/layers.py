@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -164,6 +164,31 @@ def _padded(svd: SVD, rank: int) -> SVD:
 def magnitudes(layers: Sequence[Layer], task: str) -> Tensor:
     """|D_t| of several parameters in one vector, (d,)."""
     return torch.cat([layer.dense_delta(task).abs().flatten() for layer in layers])
+
+
+#: A float32 magnitude is 31 bits that sort as it does: the upper ones choose a bin, the lower ones the place in it.
+_LOWER_BITS = 16
+
+
+def magnitude_at(layers: Sequence[Layer], task: str, place: int) -> Tensor:
+    """The ``place``-th smallest (from 1) of |D_t| of several parameters, (), exactly: one of them is in memory at a time.
+
+    Two passes that count, first by the upper half of the bits, then within one bin by the lower half.
+    """
+    if layers[0].dtype != torch.float32:
+        return magnitudes(layers, task).kthvalue(place).values
+    upper = sum(torch.bincount(bits >> _LOWER_BITS, minlength=1 << 15) for bits in _magnitude_bits(layers, task))
+    inside = int((upper.cumsum(0) < place).sum())
+    place -= int(upper[:inside].sum())
+    mask = (1 << _LOWER_BITS) - 1
+    lower = sum(torch.bincount(bits[bits >> _LOWER_BITS == inside] & mask, minlength=mask + 1)
+                for bits in _magnitude_bits(layers, task))  # fmt: skip
+    found = int((lower.cumsum(0) < place).sum())
+    return torch.tensor((inside << _LOWER_BITS) + found, dtype=torch.int32).view(torch.float32)
+
+
+def _magnitude_bits(layers: Sequence[Layer], task: str) -> Iterator[Tensor]:
+    return (layer.dense_delta(task).abs().flatten().view(torch.int32) for layer in layers)
 
 
 def layer_of(vectors: TaskVectors, name: str, dtype: torch.dtype = torch.float32) -> Layer:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -220,6 +221,30 @@ def on_all_threads(function: Callable[[Item], Result], items: Sequence[Item], wo
         with ThreadPoolExecutor(min(threads, len(items)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(function, items))
     finally:
+        torch.set_num_threads(threads)
+
+
+def ahead_on_all_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """``function`` of every item in order, as ``on_all_threads``, but as they are asked for: only a few are computed ahead.
+
+    While one result is used the next ones are in work. Close the iterator where not all are taken.
+    """
+    threads = torch.get_num_threads() if compute_device().type == "cpu" else 1
+    if threads == 1 or len(items) < 2:
+        yield from map(function, items)
+        return
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        waiting = deque(pool.submit(function, item) for item in items[: threads + 1])
+        for item in items[threads + 1 :]:
+            result = waiting.popleft().result()
+            waiting.append(pool.submit(function, item))
+            yield result
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
 
 

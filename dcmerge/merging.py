@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import torch
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Assembly, Bench, Evaluation, Model, TaskModule
 from dcmerge.methods import deltas_of, method, planned
-from dcmerge.output import Rounding, Target, Written, rounding_of, write_merged
-from dcmerge.recipe import Recipe, check_scale, recipe_of
+from dcmerge.output import Rounding, Target, Written, check_target, rounding_of, write_merged
+from dcmerge.recipe import ADAPTER, ARITHMETIC, DELTA, MODEL, Recipe, check_scale, package_versions, qkv_of, recipe_of
 from dcmerge.task_vectors import Delta, TaskVectors
 
 
@@ -23,7 +23,7 @@ class Merged:
 
     ``modules`` holds what each task adds at inference, for methods with such parts. ``curve`` is the loss of every step,
     for methods that train. ``assembly`` is the merged model where it was put together from whole blocks; α is 1 then, and the
-    deltas tell the same where the base has as many.
+    deltas tell the same where the base has as many. ``dtype`` is that of the arithmetic.
     """
 
     vectors: TaskVectors
@@ -33,6 +33,7 @@ class Merged:
     modules: Mapping[str, TaskModule] = field(default_factory=dict, repr=False)
     curve: tuple[float, ...] = field(default=(), repr=False)
     assembly: Assembly | None = field(default=None, repr=False)
+    dtype: torch.dtype = torch.float32
 
     def model(self, bench: Bench, scale: float) -> Model:
         """What is evaluated: base + α · merged, with each task's part. Raises InputError for a scale that has no meaning."""
@@ -41,9 +42,13 @@ class Merged:
             return Model(self.assembly.weights, encoder=self.assembly.encoder)
         return bench.model(self.deltas, scale, self.modules)
 
-    def recipe(self, scale: float | None = None, scale_origin: str | None = None, dtype: str | None = None) -> Recipe:
+    def recipe(
+        self, scale: float | None = None, scale_origin: str | None = None, dtype: str | None = None, *,
+        content: str = MODEL, adapter_rank: int | None = None, task: str | None = None,
+    ) -> Recipe:  # fmt: skip
         """The recipe of this merge; hashes all inputs, which reads them once."""
-        return recipe_of(self.vectors, self.method, self.parameters, scale, scale_origin, dtype)
+        return recipe_of(self.vectors, self.method, self.parameters, scale, scale_origin, dtype,
+                         **_further(content, adapter_rank, task, self.dtype))  # fmt: skip
 
     def save(
         self, path: str | Path, *, scale: float = 1.0, scale_origin: str = "given", delta_only: bool = False,
@@ -64,7 +69,7 @@ class Merged:
         for a scale that is not a finite number, where a task is missing or the tasks' parts are not weights, and for a network of
         another depth than the base's.
         """
-        target = Target(Path(path), "delta" if delta_only else "model", None, card, evaluation, replace, dtype)
+        target = Target(Path(path), DELTA if delta_only else MODEL, None, card, evaluation, replace, dtype)
         return self._write(target, scale, scale_origin, task)
 
     def rounding(self, scale: float = 1.0, *, dtype: str | None = None, task: str | None = None) -> Rounding:
@@ -82,15 +87,16 @@ class Merged:
         Of every weight at most ``rank`` directions; by default the exact rank where the method keeps factors, else the sum of the
         experts' ranks, and ``discarded`` of what is returned says what that leaves out. Raises InputError for full fine-tuning.
         """
-        target = Target(Path(path), "adapter", rank, True, evaluation, replace)
+        target = Target(Path(path), ADAPTER, rank, True, evaluation, replace)
         return self._write(target, scale, scale_origin, task)
 
     def _write(self, target: Target, scale: float, scale_origin: str, task: str | None) -> Written:
-        check_depth(self.method, self.assembly, check_scale(scale))
+        scale = check_scale(scale)
+        check_depth(self.method, self.assembly, scale)
         own = own_delta(self.method, self.modules, task)
         deltas = ((name, own(name, delta)) for name, delta in self.deltas.items())
-        return write_merged(self.vectors, deltas, target, check_scale(scale),
-                            lambda dtype: self.recipe(scale, scale_origin, dtype))  # fmt: skip
+        said = {"content": target.content, "adapter_rank": target.rank, "task": task}
+        return write_merged(self.vectors, deltas, target, scale, lambda dtype: self.recipe(scale, scale_origin, dtype, **said))
 
 
 def merge(
@@ -110,19 +116,14 @@ def merge(
     """
     plan = planned(vectors, slug, parameters, bench=bench, progress=progress, cancelled=cancelled, dtype=dtype)
     deltas = dict(deltas_of(plan, progress=progress, cancelled=cancelled))
-    return Merged(vectors, slug, plan.values, deltas, plan.modules(), plan.curve, plan.assembly())
+    return Merged(vectors, slug, plan.values, deltas, plan.modules(), plan.curve, plan.assembly(), dtype)
 
 
 def merge_to_file(
-    vectors: TaskVectors,
-    slug: str,
-    path: str | Path,
-    *,
-    delta_only: bool = False,
-    **how: Any,
+    vectors: TaskVectors, slug: str, path: str | Path, *, delta_only: bool = False, **how: Any
 ) -> Written:
     """``merge(...).save(...)`` one parameter at a time; see ``merge_to``."""
-    return merge_to(vectors, slug, Target(Path(path), "delta" if delta_only else "model"), **how)
+    return merge_to(vectors, slug, Target(Path(path), DELTA if delta_only else MODEL), **how)
 
 
 def merge_to(
@@ -136,6 +137,7 @@ def merge_to(
     bench: Bench | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    dtype: torch.dtype = torch.float32,
     **parameters: Any,
 ) -> Written:
     """``merge(...).save(...)`` or ``.save_adapter(...)`` one parameter at a time: each is written as it is merged, and not held.
@@ -143,14 +145,45 @@ def merge_to(
     Only a method that surveys the whole model first may hold more. The file is the same, byte for byte. Raises as both do;
     whatever goes wrong, nothing is left behind.
     """
-    scale, values = check_scale(scale), method(slug).check(parameters)
-    target.check()
-    plan = planned(vectors, slug, values, bench=bench, progress=progress, cancelled=cancelled)
+    values = method(slug).check(parameters)
+    recipe = Recipe({}, slug, values, check_scale(scale), scale_origin, **_further(target.content, target.rank, task, dtype))
+    return follow(recipe, vectors, target, bench=bench, progress=progress, cancelled=cancelled)
+
+
+def follow(
+    recipe: Recipe,
+    vectors: TaskVectors,
+    target: Target,
+    *,
+    bench: Bench | None = None,
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Written:
+    """Merge these models as a recipe says, by ``merge_to``'s way; what is written holds that recipe.
+
+    The names of the inputs are the recipe's where it has them, so that the file does not depend on where its inputs lie; hashes,
+    dtypes and versions are those of this merge. Raises InputError and Cancelled as ``merge_to`` does.
+    """
+    check_target(vectors, target)
+    slug, scale = recipe.method, check_scale(recipe.scale)
+    plan = planned(vectors, slug, recipe.parameters, bench=bench, progress=progress, cancelled=cancelled,
+                   dtype=ARITHMETIC[recipe.arithmetic])  # fmt: skip
     check_depth(slug, plan.assembly(), scale)
-    own = own_delta(slug, plan.modules(), task)
+    own = own_delta(slug, plan.modules(), recipe.task)
     stream = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress, cancelled=cancelled))
-    return write_merged(vectors, stream, target, scale,
-                        lambda dtype: recipe_of(vectors, slug, values, scale, scale_origin, dtype))  # fmt: skip
+    return write_merged(vectors, stream, target, scale, lambda dtype: _as_followed(recipe, vectors, dtype))
+
+
+def _as_followed(recipe: Recipe, vectors: TaskVectors, dtype: str) -> Recipe:
+    found = recipe_of(vectors, recipe.method, recipe.parameters, recipe.scale, recipe.scale_origin, dtype).inputs
+    inputs = {name: found[name] | {"file": recipe.inputs.get(name, found[name])["file"]} for name in found}
+    return replace(recipe, inputs=inputs, dtype=dtype, tolerance=vectors.tolerance, zoo=vectors.zoo, qkv=qkv_of(vectors),
+                   versions=package_versions())  # fmt: skip
+
+
+def _further(content: str, rank: int | None, task: str | None, dtype: torch.dtype) -> dict[str, Any]:
+    """What a recipe says beyond method, parameters and α."""
+    return {"content": content, "adapter_rank": rank, "task": task, "arithmetic": str(dtype).removeprefix("torch.")}
 
 
 def own_delta(slug: str, modules: Mapping[str, TaskModule], task: str | None) -> Callable[[str, Delta], Delta]:

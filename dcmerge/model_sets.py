@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from dcmerge.benches import BenchSpecification, open_bench
 from dcmerge.checkpoints import Roots
 from dcmerge.checkpoints.paths import shown
+from dcmerge.checkpoints.roots import what_text_lacks
+from dcmerge.datasets import NO_IMAGES, known_data_set
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.layouts import FoundSet, find_sets
@@ -66,10 +70,14 @@ def folder_sets(allowed: Roots) -> dict[str, FoundSet]:
     return dict(sorted(named.items()))
 
 
-def available(allowed: Roots) -> dict[str, str]:
-    """Names and titles of the sets that can be opened: the zoos, the remembered ones, then every set found below the roots."""
+def available(allowed: Roots, in_folders: Mapping[str, FoundSet] | None = None) -> dict[str, str]:
+    """Names and titles of the sets that can be opened: the zoos, the remembered ones, then every set found below the roots.
+
+    ``in_folders``: what ``folder_sets`` found a moment ago, which saves the search.
+    """
     saved = {f"{SAVED}{name}": name for name in saved_sets()}
-    return ZOOS | saved | {name: _title(name, found) for name, found in folder_sets(allowed).items()}
+    found = folder_sets(allowed) if in_folders is None else in_folders
+    return ZOOS | saved | {name: _title(name, one) for name, one in found.items()}
 
 
 def _title(name: str, found: FoundSet) -> str:
@@ -78,12 +86,14 @@ def _title(name: str, found: FoundSet) -> str:
     return f"{title} ({', '.join(about)})" if about else title
 
 
-def stamp(name: str, allowed: Roots) -> str:
+def stamp(name: str, allowed: Roots, in_folders: Mapping[str, FoundSet] | None = None) -> str:
     """Changes when a file of the set does (name, size or time): then the set is opened again. Empty for a zoo."""
     if name.startswith(SAVED):
         saved = saved_sets().get(name.removeprefix(SAVED))
         return _stamp([Path(path) for path in (saved.base, *saved.experts.values()) if path], repr(saved)) if saved else ""
-    found = None if name in ZOOS else folder_sets(allowed).get(name)
+    if name in ZOOS:
+        return ""
+    found = (folder_sets(allowed) if in_folders is None else in_folders).get(name)
     return _stamp_of(found) if found else ""
 
 
@@ -125,7 +135,20 @@ def _open_saved(name: str, allowed: Roots, progress: Progress | None) -> ModelSe
     base = None if saved.base is None else allowed.resolve(saved.base)
     experts = {task: allowed.resolve(path) for task, path in saved.experts.items()}
     vectors = TaskVectors.open(base, experts, progress=progress)
-    return ModelSet(name, saved.name, vectors, stamp=stamp(name, allowed))
+    bench = open_bench(vectors, _inside_roots(saved.bench, allowed), progress=progress) if saved.bench else None
+    return ModelSet(name, saved.name, vectors, bench, stamp(name, allowed))
+
+
+def _inside_roots(bench: Mapping[str, Any], allowed: Roots) -> BenchSpecification:
+    """The same with every path of it below the roots; raises InputError for one that is not."""
+    given = BenchSpecification.of(bench)
+    paths: dict[str, Any] = {name: str(allowed.resolve(path)) for name in ("data", "heads") if (path := getattr(given, name))}
+    for name in ("encoder", "weights"):  # a name of open_clip's, or a file
+        text = getattr(given, name)
+        if text and (text.endswith(".json") or Path(text).exists()):
+            paths[name] = str(allowed.resolve(text))
+    paths["datasets"] = {task: _data_set_inside(text, paths.get("data"), allowed) for task, text in given.datasets.items()}
+    return replace(given, **paths)
 
 
 def _inside(found: FoundSet, allowed: Roots) -> FoundSet:
@@ -136,3 +159,11 @@ def _inside(found: FoundSet, allowed: Roots) -> FoundSet:
 
     experts = {task: resolved(path) for task, path in found.experts.items()}
     return replace(found, base=found.base and resolved(found.base), experts=experts)
+
+
+def _data_set_inside(text: str, data: str | None, allowed: Roots) -> str:
+    """A known data set's name as it is; else the folder of that name in the folder of data sets, or below a root."""
+    if text == NO_IMAGES or known_data_set(text):
+        return text
+    beside = f"{data}/{text}"
+    return str(allowed.resolve(beside if data and not what_text_lacks(text) and Path(beside).exists() else text))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dcmerge import documents
+from dcmerge import state_files
 from dcmerge.checkpoints.paths import reason, shown
 from dcmerge.errors import InputError
 
@@ -48,7 +48,7 @@ def saved_sets() -> dict[str, SavedSet]:
     found = {}
     for path in sorted(_folder().glob("*.json")):
         with suppress(InputError, TypeError):
-            one = SavedSet(**documents.read_json(path))
+            one = SavedSet(**state_files.read_json(path))
             found[one.name] = one
     return dict(sorted(found.items()))
 
@@ -57,7 +57,7 @@ def save_set(one: SavedSet) -> None:
     """Remember a set, in the place of one of the same name; raises InputError where the folder cannot be written."""
     try:
         _folder().mkdir(parents=True, exist_ok=True)
-        documents.write_json(_file(one.name), asdict(one))
+        state_files.write_json(_file(one.name), asdict(one))
     except OSError as error:
         raise InputError(f"Cannot write {shown(_folder())}: {reason(error)}.") from None
 
@@ -69,7 +69,7 @@ def forget_set(name: str) -> None:
 
 
 def _folder() -> Path:
-    return documents.state_folder(FOLDER_VARIABLE, "sets")
+    return state_files.state_folder(FOLDER_VARIABLE, "sets")
 
 
 def _file(name: str) -> Path:

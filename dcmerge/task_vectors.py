@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -38,6 +38,8 @@ class TaskVectors:
     store: Store | None = field(default_factory=default_store, repr=False)
     #: Relative residual that a truncated SVD may have (see ``linalg.truncated_svd``); 0 is exact.
     tolerance: float = 0.0
+    #: The embedded zoo that these models are, for recipes.
+    zoo: str | None = None
 
     @classmethod
     def open(
@@ -98,7 +100,7 @@ class TaskVectors:
             for stored in stored_names([holder], name):
                 parameters[stored] = classify(stored, holder.stored.infos[stored])
         base, experts = self.base and self.base.stored, {task: expert.stored for task, expert in self.experts.items()}
-        twin = TaskVectors(base, experts, parameters, self.report, store=self.store, tolerance=self.tolerance)
+        twin = replace(self, base=base, experts=experts, parameters=parameters, memo=Memo())
         return twin, in_stored_scheme(self._checkpoints, deltas)
 
     @property
@@ -138,7 +140,7 @@ class TaskVectors:
         if unknown or not tasks:
             raise InputError(f"tasks: expected some of {', '.join(self.tasks)}, got {', '.join(unknown) or 'none'}")
         experts = {task: self.experts[task] for task in tasks}
-        return TaskVectors(self.base, experts, self.parameters, self.report, store=self.store, tolerance=self.tolerance)
+        return replace(self, experts=experts, memo=Memo())
 
 
 #: Python, torch and its buffers, in bytes, before anything is read.

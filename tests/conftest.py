@@ -11,6 +11,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ["DCMERGE_CACHE"] = "off"
 # Jobs of the tests stay among themselves; the tests of jobs name a folder each.
 os.environ["DCMERGE_JOBS"] = tempfile.mkdtemp(prefix="dcmerge-jobs-")
+os.environ["DCMERGE_SETS"] = tempfile.mkdtemp(prefix="dcmerge-sets-")
 # No test may leave the machine: what is not on it is a mistake.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

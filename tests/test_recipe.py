@@ -17,6 +17,7 @@ from torch import Tensor
 
 import dcmerge
 from dcmerge import Cancelled, InputError, TaskVectors, merge, merge_to_file
+from dcmerge.checkpoints import write_safetensors
 from dcmerge.merging import Merged
 from dcmerge.recipe import METADATA_KEY, Recipe, check_scale
 from tests.builders import SHAPES, full_set, lora_set, random_deltas, random_factors, random_tensors, write
@@ -101,6 +102,100 @@ def test_the_recipe_is_in_the_metadata(tmp_path: Path) -> None:
 def test_a_recipe_survives_its_text_form() -> None:
     recipe = Recipe({"base": {"file": "b", "sha256": "0"}}, "ties", {"density": 0.2}, 0.3)
     assert Recipe(**json.loads(recipe.to_json())) == recipe
+
+
+HASH = "0" * 64
+WHOLE: dict[str, Any] = {
+    "inputs": {"base": {"file": "b.safetensors", "sha256": HASH}, "z": {"file": "z/"}, "a": {"file": "sub/a.pt", "sha256": HASH}},
+    "method": "dc_merge", "parameters": {"rank": "auto", "rho": 2.5}, "scale": 1, "scale_origin": "by hand", "dtype": "float32",
+    "qkv": "split", "content": "delta", "task": "a", "arithmetic": "float64", "tolerance": 0.001, "zoo": None,
+    "versions": {"dcmerge": "0.1", "torch": "2.10"},
+}  # fmt: skip
+
+
+def test_a_whole_recipe_is_read_and_written_in_both_forms() -> None:
+    recipe = Recipe.of(WHOLE)
+    assert list(recipe.inputs) == ["base", "z", "a"] and recipe.parameters["rank"] is None and recipe.parameters["rho"] == 2.5
+    assert isinstance(recipe.scale, float) and recipe.parameters.keys() == dcmerge.methods()["dc_merge"].parameters.keys()
+    for text in (recipe.to_yaml(), recipe.to_json(), recipe.text_for("r.yml"), recipe.text_for("r.json")):
+        again = Recipe.from_text(text)
+        assert again == recipe and list(again.inputs) == list(recipe.inputs)
+    assert recipe.to_json().startswith("{") and recipe.to_yaml().startswith("method: dc_merge")
+
+
+def test_every_method_survives_its_text_form() -> None:
+    for slug, one in dcmerge.methods().items():
+        recipe = Recipe.of({"inputs": {"a": {"file": "a"}}, "method": slug})
+        assert recipe.parameters == one.defaults() and recipe.scale == one.usual_scale
+        assert Recipe.from_text(recipe.to_yaml()) == recipe == Recipe.from_text(recipe.to_json())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"methd": "ties"}, "expected inputs, method, .* got the unknown key 'methd'"),
+        ({"method": None}, "method: expected a method's slug, got none"),
+        ({"method": "mean"}, "method: expected one of average"),
+        ({"method": 3}, "method: expected a text, got 3"),
+        ({"parameters": {"k": 1}}, "dc_merge: expected rank, .* got the unknown parameter 'k'"),
+        ({"parameters": {"rho": "5"}}, "rho: expected a number in .*, got '5'"),
+        ({"parameters": [1]}, r"parameters: expected names with values, got \[1\]"),
+        ({"inputs": None}, "inputs: expected at least one expert"),
+        ({"inputs": {}}, "inputs: expected at least one expert"),
+        ({"inputs": {"base": {"file": "b"}}}, "inputs: expected at least one expert"),
+        ({"inputs": {"a": "a.safetensors"}}, "inputs.a: expected names with values"),
+        ({"inputs": {"a": {"sha256": HASH}}}, "inputs.a.file: expected a text, got None"),
+        ({"inputs": {"a": {"file": "x\0y"}}}, "inputs.a.file: expected a text"),
+        ({"inputs": {"a": {"file": "a", "hash": HASH}}}, "inputs.a: expected file and sha256, got the unknown key 'hash'"),
+        ({"inputs": {"a": {"file": "a", "sha256": "12"}}}, "inputs.a.sha256: expected 64 hexadecimal digits, got '12'"),
+        ({"inputs": {"a": {"file": "a", "sha256": 12}}}, "inputs.a.sha256: expected 64 hexadecimal digits, got 12"),
+        ({"scale": "0.5"}, "scale: expected a number in"),
+        ({"scale": math.nan}, "scale: expected a number in"),
+        ({"scale_origin": 1}, "scale_origin: expected a text"),
+        ({"dtype": ["float32"]}, "dtype: expected a text"),
+        ({"qkv": "joined"}, "qkv: expected one of stored, split, fused, got 'joined'"),
+        ({"content": "all"}, "content: expected one of model, delta, adapter, got 'all'"),
+        ({"task": 1}, "task: expected a text"),
+        ({"arithmetic": "float16"}, "arithmetic: expected one of float32, float64"),
+        ({"tolerance": 1}, r"tolerance: expected a number in \[0, 0.1\], got 1"),
+        ({"zoo": 1}, "zoo: expected a text"),
+        ({"versions": {"torch": 2.1}}, "versions.torch: expected a text, got 2.1"),
+    ],
+)  # fmt: skip
+def test_a_bad_recipe_is_one_sentence_that_names_the_field(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words) as error:
+        Recipe.of(WHOLE | change)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_an_opened_recipe_names_its_file(merged: Merged, tmp_path: Path) -> None:
+    merged.save(tmp_path / "out.safetensors", scale=0.5, scale_origin="by hand")
+    found = Recipe.open(tmp_path / "out.safetensors")
+    assert found == merged.recipe(0.5, "by hand", "float32").embedded() and found.inputs["task0"]["file"] == "task0.safetensors"
+    (tmp_path / "r.yaml").write_text("method: mean")
+    for path, words in (
+        ("r.yaml", "r.yaml: method: expected one of"), ("in/base.safetensors", "base.safetensors, which holds no recipe"),
+        ("none.yaml", "no file or folder .*none.yaml"), ("none.safetensors", "no file or folder .*none.safetensors"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            Recipe.open(tmp_path / path)
+    write_safetensors(tmp_path / "bad.safetensors", [], {}, {METADATA_KEY: "[1]"})
+    with pytest.raises(InputError, match=r"bad\.safetensors"):
+        Recipe.open(tmp_path / "bad.safetensors")
+
+
+def test_paths_are_relative_below_the_recipe_and_absolute_elsewhere(merged: Merged, tmp_path: Path) -> None:
+    recipe = merged.recipe(1.0)
+    assert recipe.beside(tmp_path).inputs["task0"]["file"] == "in/task0.safetensors"
+    assert recipe.beside(tmp_path / "in" / "deeper").inputs["task0"]["file"] == str(tmp_path / "in" / "task0.safetensors")
+    assert recipe.embedded().inputs["task0"]["file"] == "task0.safetensors"
+
+
+def test_a_task_called_base_is_refused_beside_a_base(tmp_path: Path) -> None:
+    vectors = full_set(tmp_path / "in", random_deltas(1), BASE)
+    named = TaskVectors.open(vectors.base, {"base": tmp_path / "in" / "task0.safetensors"})
+    with pytest.raises(InputError, match="task: expected another name than 'base'"):
+        merge(named, "average").save(tmp_path / "out.safetensors")
 
 
 def test_equal_merges_give_equal_files(merged: Merged, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ PEFT_PREFIX = "base_model.model."
 FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.(?P<adapter>[^.]+))?\.weight")
 EMBEDDING_FACTOR = re.compile(r"(?P<module>.+)\.lora_embedding_(?P<side>[AB])(\.(?P<adapter>[^.]+))?")
 ATTENTION_OUTPUT = ".base_layer.out_proj"
+COPY = ".base_layer.weight"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class LoraCheckpoint(Checkpoint):
         self.notes = file.notes
         if settings.doubles_attention_output and any(ATTENTION_OUTPUT in one.factor_a for one in self.adapted.values()):
             self.notes += (f"{shown(path.name)}: PEFT adds the out_proj deltas of this adapter twice, and so do we.",)
+        if copies := len(file.infos) - len(factor_keys(file)):
+            self.notes += (f"{shown(path.name)}: {copies} copies of the base's own weights lie in the file and are not read.",)
         if (path / "non_lora_trainables.bin").exists():
             self.notes += ("non_lora_trainables.bin lies beside the adapter and is not read.",)
 
@@ -135,10 +138,16 @@ class LoraCheckpoint(Checkpoint):
         return LowRank(b * one.scale, a)
 
 
+def factor_keys(file: TensorFile) -> list[str]:
+    """Names of the file without the copies of the base's own weights that PEFT saves beside adapted embeddings and heads."""
+    adapted = {match["module"] for key in file.infos if (match := FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key))}
+    return [key for key in file.infos if not (key.endswith(COPY) and key.removesuffix(COPY) in adapted)]
+
+
 def _adapted(file: TensorFile, settings: AdapterSettings) -> list[Adapted]:
     """Pair the factors of a file and check each pair."""
     pairs: dict[str, dict[str, str]] = {}
-    for key in file.infos:
+    for key in factor_keys(file):
         match = FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key)
         if match is None:
             raise InputError(

@@ -13,12 +13,12 @@ from contextlib import suppress
 
 import torch
 
-from dcmerge.cli import app, cache, compare, convert, evaluate, inspect, jobs, merge, methods, spectra
+from dcmerge.cli import app, cache, compare, convert, evaluate, inspect, jobs, merge, methods, recipe, run, spectra
 from dcmerge.cli.options import Parser, add_threads, common_options
 from dcmerge.cli.output import printable
 from dcmerge.errors import IncompatibleSet, InputError
 
-COMMANDS = (methods, inspect, spectra, convert, merge, evaluate, compare, jobs, cache, app)
+COMMANDS = (methods, inspect, spectra, convert, merge, run, recipe, evaluate, compare, jobs, cache, app)
 
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 

@@ -1,4 +1,4 @@
-"""``dcmerge merge``: checkpoints in, one file, folder or adapter out."""
+"""``dcmerge merge``: checkpoints in, one checkpoint out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from dcmerge import jobs
 from dcmerge.checkpoints import open_checkpoint
+from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.cli.options import (
     Commands,
     Parser,
@@ -24,21 +27,21 @@ from dcmerge.cli.options import (
 )
 from dcmerge.cli.output import Progress, paragraph, print_json, qkv_lines, seconds, size
 from dcmerge.errors import InputError
+from dcmerge.exports import check_target, write_text
 from dcmerge.merging import merge_to
 from dcmerge.methods import method
-from dcmerge.methods.declare import Number
-from dcmerge.output import DTYPES, Rounding, Target
-from dcmerge.recipe import check_scale
+from dcmerge.output import DTYPES, Rounding, Target, Written, written_dtypes
+from dcmerge.recipe import ADAPTER, DELTA, GIVEN, MODEL, TOLERANCE, USUAL, Recipe, check_scale, recipe_of
 from dcmerge.task_vectors import TaskVectors
 
 SUFFIX = ".safetensors"
+RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
 #: Names of files, not of folders.
 OTHER_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".json", ".zip", ".gguf", ".npz")
 CONTENT = {
-    "model": "base + α · merged task vector", "delta": "the delta, α · merged task vector",
-    "adapter": "α · merged task vector as a PEFT adapter",
+    MODEL: "base + α · merged task vector", DELTA: "the delta, α · merged task vector",
+    ADAPTER: "α · merged task vector as a PEFT adapter",
 }  # fmt: skip
-TOLERANCE = Number("Tolerance", "Relative residual that a randomised SVD may have; 0 is exact.", 0, 0.1, 1e-4)
 
 
 def add_to(commands: Commands, common: Parser) -> None:
@@ -48,6 +51,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     group = parser.add_argument_group("merging")
     add_method(group, required=True)
     group.add_argument("--scale", type=number, metavar="A", help="α (default: the method's usual one)")
+    group.add_argument("--scale-origin", metavar="TEXT", help="where α comes from, for the recipe (default: given)")
     group.add_argument("--out", required=True, metavar="PATH",
                        help=f"the file to write, *{SUFFIX}, or a folder: the base's shards and settings, a card")  # fmt: skip
     group.add_argument("--tolerance", type=number, default=0.0, metavar="E",
@@ -60,6 +64,9 @@ def add_to(commands: Commands, common: Parser) -> None:
     group.add_argument("--dtype", choices=tuple(DTYPES), help="write the model in this dtype (default: the base's own dtypes)")
     group.add_argument("--card", action="store_true", help="write a model card beside a single file too, NAME.md")
     group.add_argument("--task", metavar="NAME", help="whose model, for a method that makes one for each task (emr)")
+    group.add_argument("--recipe", metavar="FILE", help="write the recipe as well, *.yaml or *.json; the command run takes it")
+    group.add_argument("--background", action="store_true",
+                       help="merge a zoo as a job that outlives this terminal; prints its id (see the command jobs)")
     group.add_argument("--force", action="store_true", help="replace an existing file, or a folder that a merge wrote")
 
 
@@ -67,26 +74,54 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     parameters = method_parameters(args)
     usual = method(args.method).usual_scale
-    scale, origin = (usual, "the method's usual α") if args.scale is None else (check_scale(args.scale), "given")
+    scale, origin = (usual, USUAL) if args.scale is None else (check_scale(args.scale), args.scale_origin or GIVEN)
+    if args.scale is None and args.scale_origin is not None:
+        raise InputError("scale-origin: expected it with --scale, whose origin it tells, got it alone")
     target = checked_output(args)
+    if args.recipe is not None:
+        check_recipe_target(args.recipe, force=args.force)
+    if args.background:
+        return _submit(args, parameters, scale, origin)
     with Progress() as progress:
         vectors, bench = open_models(args, progress)
         refuse_inputs(target.path, vectors)
         vectors.tolerance = TOLERANCE.check("tolerance", args.tolerance)
-        if vectors.base is None and target.content == "model":
-            target = replace(target, content="delta")
+        if vectors.base is None and target.content == MODEL:
+            target = replace(target, content=DELTA)
             target.check()
         written = merge_to(vectors, args.method, target, scale=scale, scale_origin=origin, task=args.task, bench=bench,
                            progress=progress, **parameters)  # fmt: skip
-    report = {
-        "out": str(target.path), "content": written.content, "method": args.method, "parameters": parameters,
-        "scale": scale, "scale_origin": origin, "tasks": vectors.tasks, "kind": vectors.kind,
-        "tensors": written.tensors, "bytes": written.nbytes, "sha256": open_checkpoint(target.path).fingerprint,
+    recipe = recipe_of(vectors, args.method, parameters, scale, origin,
+                       written_dtypes(vectors, target.content, target.torch_dtype), content=target.content, adapter_rank=target.rank, task=args.task)  # fmt: skip
+    if args.recipe is not None:
+        write_text(Path(args.recipe), recipe.beside(Path(args.recipe).parent).text_for(args.recipe))
+    report = report_of(written, recipe, vectors, started) | ({"recipe": args.recipe} if args.recipe else {})
+    print_json(report) if args.json else print(as_text(report))
+    return 0
+
+
+def report_of(written: Written, recipe: Recipe, vectors: TaskVectors, started: float) -> dict[str, Any]:
+    """What was written and how, and how long it took since ``started``."""
+    return {
+        "out": str(written.path), "content": written.content, "method": recipe.method, "parameters": recipe.parameters,
+        "scale": recipe.scale, "scale_origin": recipe.scale_origin, "tasks": vectors.tasks, "kind": vectors.kind,
         "qkv": vectors.qkv, "qkv_stored": vectors.qkv_stored, "rounding": rounding_as_data(written.rounding),
+        "tensors": written.tensors, "bytes": written.nbytes, "sha256": open_checkpoint(written.path).fingerprint,
         "files": written.files, "notes": written.notes, "ranks": written.ranks, "discarded_energy": written.discarded,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
-    print_json(report) if args.json else print(as_text(report))
+
+
+def _submit(args: argparse.Namespace, parameters: dict[str, Any], scale: float, origin: str) -> int:
+    """The same merge as a job; it goes on when this command has ended."""
+    given = {"--base and --expert": args.expert, "--recipe": args.recipe, "--task": args.task, "--tolerance": args.tolerance,
+             "--force": args.force, "--as-adapter": args.as_adapter, "--card": args.card,
+             "--dtype": args.dtype, "--qkv": args.qkv != STORED, "--out": Path(args.out).suffix != SUFFIX and "a folder"}  # fmt: skip
+    if refused := [option for option, value in given.items() if value]:
+        raise InputError(f"--background: expected a zoo and a new file, got {', '.join(refused)}")
+    job = jobs.submit({"kind": "merge", "set": args.zoo, "method": args.method, "parameters": parameters, "out": str(args.out),
+                       "scale": scale, "scale_origin": origin, "delta_only": args.delta_only})  # fmt: skip
+    print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
     return 0
 
 
@@ -99,17 +134,33 @@ def rounding_as_data(rounding: Rounding | None) -> dict[str, object] | None:
             "is_large": rounding.is_large}  # fmt: skip
 
 
+def check_recipe_target(text: str, *, force: bool) -> None:
+    """A recipe's file, refused before any work where it could not be written or is there."""
+    if "\0" in text or Path(text).suffix not in RECIPE_SUFFIXES:
+        raise InputError(f"recipe: expected a file name that ends in {', '.join(RECIPE_SUFFIXES)}, got {text}")
+    check_target(Path(text))
+    if os.path.lexists(text) and not force:
+        raise InputError(f"recipe: {text} exists already; --force replaces it")
+
+
 def checked_output(args: argparse.Namespace) -> Target:
     """What the options ask for, refused before any work where writing would fail or lose something."""
     if args.adapter_rank and not args.as_adapter:
         raise InputError("adapter-rank: expected --as-adapter with it, got another output")
     if args.as_adapter and args.delta_only:
         raise InputError("expected --as-adapter or --delta-only, got both")
-    content = "adapter" if args.as_adapter else "delta" if args.delta_only else "model"
+    content = ADAPTER if args.as_adapter else DELTA if args.delta_only else MODEL
+    return target_of(args.out, content, args.adapter_rank, card=args.card, force=args.force, dtype=args.dtype)
+
+
+def target_of(
+    out: str, content: str, rank: int | None = None, *, card: bool = False, force: bool = False, dtype: str | None = None
+) -> Target:
+    """A file or a folder, by its name and what goes into it; raises InputError where it could not be written."""
     # What ends like a file of weights and is not one that we write was meant as a file.
-    file = not args.as_adapter and (Path(args.out).suffix == SUFFIX or Path(args.out).suffix.lower() in OTHER_SUFFIXES)
-    path = checked_target(args.out, force=args.force) if file else checked_folder(args.out)
-    target = Target(path, content, args.adapter_rank, args.card, replace=args.force, dtype=args.dtype)
+    file = content != ADAPTER and (Path(out).suffix == SUFFIX or Path(out).suffix.lower() in OTHER_SUFFIXES)
+    path = checked_target(out, force=force) if file else checked_folder(out)
+    target = Target(path, content, rank, card, replace=force, dtype=dtype)
     target.check()
     return target
 
@@ -162,4 +213,5 @@ def as_text(report: dict) -> str:
         *(paragraph(note, indent=2) for note in report["notes"]),
         f"  {report['tensors']} tensors{files}, {size(report['bytes'])}, {seconds(report['seconds'])} s",
         f"  sha256 {report['sha256']}",
+        *([paragraph(f"  its recipe is in {report['recipe']}")] if report.get("recipe") else []),
     ])  # fmt: skip

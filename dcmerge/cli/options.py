@@ -227,10 +227,7 @@ def _on_tasks_of_zoo(args: argparse.Namespace, progress: Progress | None) -> Ben
 
 def named_zoo(name: str, progress: Progress | None, qkv: str = STORED) -> Zoo:
     """An embedded zoo; raises InputError for an unknown one and where its files are missing."""
-    try:
-        return open_zoo(name, qkv=qkv, progress=progress)
-    except FileNotFoundError as error:
-        raise InputError(f"the zoo's file {error.filename} is missing: python -m dcmerge.zoo.build makes it") from None
+    return open_zoo(name, qkv=qkv, progress=progress)
 
 
 def add_method(parser: argparse.ArgumentParser, **method_settings: Any) -> None:

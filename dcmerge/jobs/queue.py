@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dcmerge.documents import write_json
 from dcmerge.errors import InputError
 from dcmerge.jobs import locks
 from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, State, all_jobs, state_folder
@@ -21,6 +20,7 @@ from dcmerge.jobs.record import job as job_of
 from dcmerge.jobs.specification import Specification, specification, to_data
 from dcmerge.model_sets import roots
 from dcmerge.processes import environment, module_command
+from dcmerge.state_files import write_json
 
 RUNNER_LOCK = "runner.lock"
 #: How long a lock may be held by somebody who only changes the state or looks at it, and by a worker that ends, in seconds.

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dcmerge import documents
+from dcmerge import state_files
 from dcmerge.comparison import Comparison, Row
 from dcmerge.errors import InputError
 from dcmerge.evaluation import ZERO_SHOT
@@ -133,14 +133,14 @@ class Job:
 
     def steps(self) -> dict[str, Any]:
         """Results of the finished steps by name, in the order of the specification."""
-        found = {name: documents.read_json(self.folder / "steps" / f"{name}.json") for name in self.specification.steps}
+        found = {name: state_files.read_json(self.folder / "steps" / f"{name}.json") for name in self.specification.steps}
         return {name: result for name, result in found.items() if result is not None}
 
     def finish_step(self, name: str, result: Any, **facts: Any) -> None:
         """Keep a step's result, and tell the journal."""
         folder = self.folder / "steps"
         folder.mkdir(exist_ok=True)
-        documents.write_json(folder / f"{name}.json", to_plain(result))
+        state_files.write_json(folder / f"{name}.json", to_plain(result))
         self.journal.append("step", name=name, **facts)
 
     def rows(self) -> dict[str, Row]:
@@ -190,7 +190,7 @@ def duration(seconds: float | None) -> str | None:
 
 def state_folder() -> Path:
     """The folder of ``DCMERGE_JOBS``, else ``dcmerge/jobs`` in the user's folder for programs' states."""
-    return documents.state_folder(FOLDER_VARIABLE, "jobs")
+    return state_files.state_folder(FOLDER_VARIABLE, "jobs")
 
 
 def all_jobs(folder: Path | None = None) -> list[Job]:
@@ -215,7 +215,7 @@ def job(prefix: str) -> Job:
 
 def read_job(folder: Path) -> Job | None:
     """The job in a folder; None where there is no whole one."""
-    data = documents.read_json(folder / "job.json")
+    data = state_files.read_json(folder / "job.json")
     if not isinstance(data, dict):
         return None
     try:

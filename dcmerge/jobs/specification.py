@@ -13,7 +13,7 @@ from dcmerge.errors import InputError
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT
 from dcmerge.methods import method
 from dcmerge.model_sets import available, roots
-from dcmerge.recipe import check_scale
+from dcmerge.recipe import GIVEN, check_scale
 from dcmerge.zoo import ZOOS
 
 AUTO = "auto"
@@ -96,6 +96,7 @@ class Merge:
     out: str
     scale: float | None = None
     delta_only: bool = False
+    scale_origin: str = GIVEN
     val_limit: int | None = None
 
     @classmethod
@@ -107,7 +108,10 @@ class Merge:
         given = data.get("method")
         choice = MethodChoice.of({"slug": given, "parameters": data.get("parameters")} if isinstance(given, str) else given)
         out = checked_target(data.get("out"))
-        return cls(_checked_set(data.get("set")), choice, str(out), scale, delta_only, _limit("val_limit", data))
+        origin = data.get("scale_origin", GIVEN)
+        if not isinstance(origin, str) or not origin:
+            raise InputError(f"scale_origin: expected a text, got {origin!r}")
+        return cls(_checked_set(data.get("set")), choice, str(out), scale, delta_only, origin, _limit("val_limit", data))
 
     @property
     def label(self) -> str:

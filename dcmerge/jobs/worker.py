@@ -21,6 +21,7 @@ from dcmerge.jobs.specification import Compare, Merge, checked_target
 from dcmerge.merging import Merged, merge, merge_to_file
 from dcmerge.methods import method
 from dcmerge.model_sets import ModelSet, open_set_by_name
+from dcmerge.recipe import USUAL
 
 #: Seconds between two notes of progress: the first, and the last one of a long job, whose journal shall stay small.
 _OFTEN, _SELDOM = 0.5, 5.0
@@ -137,11 +138,11 @@ def _scale(job: Job, spec: Merge, models: ModelSet, tell: Told) -> tuple[Scale, 
     """α as given, fixed or usual; else the best on validation, with the merge that it was found with."""
     slug = spec.method.slug
     if spec.scale is not None:
-        return Scale(spec.scale, "given"), None
+        return Scale(spec.scale, spec.scale_origin), None
     if fixed := fixed_scale(slug):
         return fixed, None
     if models.bench is None:
-        return Scale(method(slug).usual_scale, "the method's usual α"), None
+        return Scale(method(slug).usual_scale, USUAL), None
     cancelled = job.cancel_marker.exists
     merged = merge(models.vectors, slug, bench=models.bench, progress=lambda share, text: tell(0.3 * share, text),
                    cancelled=cancelled, **spec.method.parameters)  # fmt: skip

@@ -15,6 +15,7 @@ from dcmerge.task_vectors import Delta
     source="Wortsman et al. 2022, arXiv 2203.05482",
     everywhere=True,
     fixed_scale="averaging is α = 1",
+    keeps_factors=True,
 )
 def average(layer: Layer) -> Delta:
     """(1/T) Σ D_t, for every kind of parameter."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from dcmerge.alignment import kept_by_rank
 from dcmerge.layers import Layer
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
@@ -32,10 +33,5 @@ def breadcrumbs(
 
 
 def _middle(delta: Tensor, density: float, gamma: float) -> Tensor:
-    count = delta.numel()
-    first = round(gamma * count)
-    last = min(count, first + round(density * count))
-    kept = torch.zeros(count, dtype=torch.bool)
-    # Stable: of equal magnitudes the first ones count as larger, so the number kept is exact.
-    kept[delta.abs().flatten().argsort(descending=True, stable=True)[first:last]] = True
-    return delta * kept.reshape(delta.shape)
+    # Both counts rounded down, as mergekit does.
+    return kept_by_rank(delta, int(gamma * delta.numel()), int(density * delta.numel()))

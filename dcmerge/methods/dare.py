@@ -8,11 +8,14 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from dcmerge.alignment import elected
 from dcmerge.layers import Layer
-from dcmerge.methods.declare import Number
+from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
 
 SEED = Number("Seed", "Which random draw: the same seed gives the same merge.", 0, 2**31 - 1, 1, integer=True, soft_high=10)
+#: Sums of magnitudes below this are not rescaled, as in mergekit.
+_SMALL = 1e-7
 
 
 @merging_method(
@@ -32,17 +35,34 @@ def dare(
         float, Number("Density", "Share of the entries that survives; the paper drops up to 90 %.", 0.01, 1, 0.01)
     ] = 0.5,
     seed: Annotated[int, SEED] = 0,
+    rescale: Annotated[
+        str,
+        Choice("Rescaling", "density: survivors are divided by the density (the paper). l1: enlarged until each parameter has "
+                            "its former sum of magnitudes (mergekit). none: left as they are.", ("density", "l1", "none")),
+    ] = "density",
+    combine: Annotated[
+        str,
+        Choice("Combination", "sum: of all tasks. elected_sum, elected_mean: of the tasks that agree with the sign of the sum, "
+                              "entry by entry (DARE-TIES).", ("sum", "elected_sum", "elected_mean")),
+    ] = "sum",
 ) -> Tensor:
     """Σ_t m_t ∘ D_t / d, every entry of m_t being 1 with probability d. Each task and parameter draws for itself."""
-    return sum(kept_at_random(layer, density, seed))
+    D = kept_at_random(layer, density, seed, rescale)
+    if combine == "sum":
+        return sum(D)
+    return elected(torch.stack(D), undecided=1.0, aggregate=combine.removeprefix("elected_"))
 
 
-def kept_at_random(layer: Layer, density: float, seed: int) -> list[Tensor]:
-    """m_t ∘ D_t / d of every task."""
+def kept_at_random(layer: Layer, density: float, seed: int, rescale: str = "density") -> list[Tensor]:
+    """m_t ∘ D_t / d of every task; ``rescale`` as in ``dare``."""
     draws = [f"{seed} {layer.name} {task}" for task in layer.tasks]
-    return [_kept(delta, density, draw) for delta, draw in zip(layer.dense_deltas(), draws, strict=True)]
+    return [_kept(delta, density, draw, rescale) for delta, draw in zip(layer.dense_deltas(), draws, strict=True)]
 
 
-def _kept(delta: Tensor, density: float, name: str) -> Tensor:
+def _kept(delta: Tensor, density: float, name: str, rescale: str) -> Tensor:
     draw = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    return delta * (torch.rand(delta.shape, generator=draw) < density) / density
+    kept = delta * (torch.rand(delta.shape, generator=draw) < density)
+    if rescale == "density":
+        return kept / density
+    before, after = delta.abs().sum(), kept.abs().sum()
+    return kept * (before / after) if rescale == "l1" and min(before, after) >= _SMALL else kept

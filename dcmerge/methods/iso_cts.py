@@ -21,6 +21,7 @@ from dcmerge.task_vectors import Delta
     idea="Iso-C with room for each task: the weakest common directions give way to directions that only one task uses.",
     formula=r"\tau=\bar\sigma\,\mathrm{polar}[U_1\cdots U_T\,U_c]\;\mathrm{polar}[V_1\cdots V_T\,V_c]^\top",
     source="Marczak et al. 2025, arXiv 2502.04959",
+    keeps_factors=True,
 )
 def iso_cts(
     layer: Layer,

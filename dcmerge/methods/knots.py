@@ -59,6 +59,7 @@ def _align(layers: Sequence[Layer], *, density: float) -> Aligned:
     source="Stoica et al. 2024, arXiv 2410.19735",
     needs=("weights", "lora"),
     prepare=_align,
+    keeps_factors=True,
 )
 def knots(
     layer: Layer,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Annotated
 
 from dcmerge.alignment import cosine
+from dcmerge.checkpoints import total
 from dcmerge.layers import Layer
+from dcmerge.methods.declare import Flag
 from dcmerge.methods.registry import merging_method
+from dcmerge.task_vectors import Delta
+
+#: So close to its pole t has no meaning.
+_POLE = 1e-6
 
 
 @merging_method(
@@ -17,11 +23,24 @@ from dcmerge.methods.registry import merging_method
     formula=r"\tau=t\,\bar\tau,\quad t=\frac{K\cos\theta}{(K-1)\cos\theta+1}\ \text{per parameter}",
     source="Jang et al. 2024, arXiv 2403.19522",
     everywhere=True,
+    keeps_factors=True,
 )
-def model_stock(layer: Layer) -> Tensor:
-    """t · mean(D_t) with cos θ the mean pairwise cosine of the deltas, not below 0 (mergekit averages cosines likewise)."""
-    D = layer.dense_deltas()
+def model_stock(
+    layer: Layer,
+    *,
+    limit: Annotated[
+        bool, Flag("Not past the base", "Off: where the deltas oppose each other, t may be negative, as in mergekit.")
+    ] = True,
+) -> Delta:
+    """t · mean(D_t) with cos θ the mean pairwise cosine of the deltas, not below 0 with ``limit``. mergekit averages cosines too.
+
+    Without the limit t is 0 at its pole, (K−1) cos θ = −1. Of adapters the cosines come from the factors, and the mean stays
+    factors.
+    """
+    D = layer.deltas()
     K = len(D)
     pairs = [cosine(D[i], D[j]) for i in range(K) for j in range(i)]
-    c = max(0.0, sum(pairs) / len(pairs)) if pairs else 1.0
-    return K * c / ((K - 1) * c + 1) * D.mean(dim=0)
+    c = sum(pairs) / len(pairs) if pairs else 1.0
+    c = max(0.0, c) if limit else c
+    pole = abs((K - 1) * c + 1) < _POLE
+    return (total(D) * (1 / K)) * (0.0 if pole else K * c / ((K - 1) * c + 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
@@ -14,6 +15,7 @@ from dcmerge.calibration import Calibration
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import Assembly, Bench, TaskModule
 from dcmerge.layers import Layer
+from dcmerge.linalg import ahead_on_all_threads
 from dcmerge.methods.declare import Choice, Declared, Flag, Number
 from dcmerge.task_vectors import Delta, TaskVectors
 
@@ -43,7 +45,8 @@ class Method:
     makes each task's part of it, where the result has such. ``assemble(layers, prepared)`` makes a network of whole blocks of it,
     where that is the result. ``everywhere`` methods treat every kind of parameter; the others only matrices, and every other
     parameter becomes the mean of the deltas. ``fixed_scale`` says why α is not searched; ``quick`` holds the parameters of a
-    first look; ``extra`` names the optional extra of the package that it needs (see EXTRAS).
+    first look; ``extra`` names the optional extra of the package that it needs (see EXTRAS). ``keeps_factors``: of
+    LoRA adapters it never forms a dense product, and its result is factors too.
     """
 
     slug: str
@@ -64,6 +67,7 @@ class Method:
     quick: Mapping[str, Any] = field(default_factory=dict)
     assemble: Callable[[Sequence[Layer], Any], Assembly] | None = None
     extra: str = ""
+    keeps_factors: bool = False
 
     @property
     def trains(self) -> bool:
@@ -245,12 +249,16 @@ def deltas_of(
     """The only loop over parameters. Raises Cancelled between two of them."""
     progress = _part(progress, _PREPARING if "images" in plan.method.needs else 0.0, 1.0)
     wanted = [layer for layer in plan.layers if names is None or layer.name in names]
-    for done, layer in enumerate(wanted):
-        if cancelled and cancelled():
-            raise Cancelled
-        if progress:
-            progress(done / len(wanted), layer.name)
-        yield layer.name, plan.delta(layer)
+    # Factors are small: several weights at once scale, threads within one do not.
+    ahead = bool(wanted) and plan.method.keeps_factors and wanted[0].vectors.kind == "lora"
+    deltas = ahead_on_all_threads(plan.delta, wanted) if ahead else map(plan.delta, wanted)
+    with closing(deltas) if ahead else nullcontext():
+        for done, layer in enumerate(wanted):
+            if cancelled and cancelled():
+                raise Cancelled
+            if progress:
+                progress(done / len(wanted), layer.name)
+            yield layer.name, next(deltas)
 
 
 def _part(progress: Progress | None, start: float, end: float) -> Progress | None:

@@ -25,6 +25,7 @@ from dcmerge.task_vectors import Delta
     source="Zeng et al. 2025, arXiv 2502.17159",
     needs=("weights", "lora"),
     usual_scale=2.0,
+    keeps_factors=True,
 )
 def robustmerge(
     layer: Layer,

@@ -15,6 +15,7 @@ from dcmerge.task_vectors import Delta
     source="Ilharco et al. 2023, arXiv 2212.04089",
     everywhere=True,
     usual_scale=0.3,
+    keeps_factors=True,
 )
 def task_arithmetic(layer: Layer) -> Delta:
     """Σ D_t, for every kind of parameter."""

@@ -9,8 +9,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.alignment import elected, kept_entries
-from dcmerge.layers import Layer, magnitudes
+from dcmerge.alignment import elected, kept_by_rank, kept_entries
+from dcmerge.layers import Layer, magnitude_at
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
 
@@ -28,21 +28,33 @@ def trimmed(deltas: Tensor, thresholds: Tensor) -> Tensor:
     return deltas * kept_entries(deltas, thresholds)
 
 
-def _survey(layers: Sequence[Layer], *, density: float, aggregate: str) -> WholeModel:
-    """Two passes over the model: thresholds (one task's magnitudes in memory at a time), then the majority of signs."""
+def _survey(layers: Sequence[Layer], *, density: float, aggregate: str, trim: str) -> WholeModel | None:
+    """Passes over the model, one parameter in memory at a time: thresholds, then the majority of signs.
+
+    None where each parameter is trimmed by itself, which needs no look at the others.
+    """
+    if trim == "parameter":
+        return None
     thresholds = trim_thresholds(layers, density)
     balance = sum(trimmed(layer.dense_deltas(), thresholds).sum(dim=0).sign().sum() for layer in layers)
     return WholeModel(thresholds, torch.sign(balance))
 
 
 def trim_thresholds(layers: Sequence[Layer], density: float) -> Tensor:
-    """Each task's threshold over all these parameters together, (T,)."""
-    return torch.stack([kept_threshold(magnitudes(layers, task), density) for task in layers[0].tasks])
+    """Each task's threshold over all these parameters together, (T,); one parameter is in memory at a time."""
+    dropped = dropped_by(sum(layer.parameter.numel for layer in layers), density)
+    none = torch.zeros((), dtype=layers[0].dtype)
+    return torch.stack([magnitude_at(layers, task, dropped) if dropped else none for task in layers[0].tasks])
+
+
+def dropped_by(count: int, density: float) -> int:
+    """k = d − floor(density · d) of d entries: the k-th smallest magnitude is where the authors' trim cuts."""
+    return count - int(density * count)
 
 
 def kept_threshold(magnitudes: Tensor, density: float) -> Tensor:
-    """Where a trim of (d,) magnitudes to ``density`` cuts: the authors' k-th smallest value with k = d − floor(density · d)."""
-    dropped = magnitudes.numel() - int(density * magnitudes.numel())
+    """Where a trim of (d,) magnitudes to ``density`` cuts."""
+    dropped = dropped_by(magnitudes.numel(), density)
     return magnitudes.kthvalue(dropped).values if dropped else magnitudes.new_zeros(())
 
 
@@ -58,7 +70,7 @@ def kept_threshold(magnitudes: Tensor, density: float) -> Tensor:
 def ties(
     layer: Layer,
     *,
-    prepared: WholeModel,
+    prepared: WholeModel | None,
     density: Annotated[
         float, Number("Density", "Share of each task vector's entries that survives the trim.", 0, 1, 0.01)
     ] = 0.2,
@@ -67,7 +79,20 @@ def ties(
         Choice("Aggregation", "mean: over the tasks that agree with the elected sign (the paper). sum: their "
                               "sum.", ("mean", "sum")),
     ] = "mean",
+    trim: Annotated[
+        str,
+        Choice("Trim over", "model: the largest entries of the whole model (the authors). parameter: those of each parameter "
+                            "(mergekit); there, entries whose signs cancel count as positive.", ("model", "parameter")),
+    ] = "model",
 ) -> Tensor:
     """Disjoint mean or sum of the trimmed deltas that agree with the elected sign; zeros never count."""
+    if prepared is None:
+        D = torch.stack([_largest(delta, density) for delta in layer.dense_deltas()])
+        return elected(D, 1.0, aggregate)
     D = trimmed(layer.dense_deltas(), prepared.thresholds)
     return elected(D, prepared.majority_sign, aggregate)
+
+
+def _largest(delta: Tensor, density: float) -> Tensor:
+    """The share ``density`` of one delta's entries, at least one of them where the share is not 0, as in mergekit."""
+    return kept_by_rank(delta, 0, max(int(density > 0), int(density * delta.numel())))

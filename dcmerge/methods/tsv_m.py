@@ -25,6 +25,7 @@ RANK = Number(
     idea="Keep each task's leading singular directions and make them mutually orthogonal, so that tasks interfere less.",
     formula=r"\tau = U_\perp\,\mathrm{diag}(s_1,\ldots,s_T)\,V_\perp^\top,\quad U_\perp=\mathrm{polar}[U_1\cdots U_T]",
     source="Gargiulo et al. 2025, arXiv 2412.00081",
+    keeps_factors=True,
 )
 def tsv_m(layer: Layer, *, rank: Annotated[int | None, RANK] = None) -> Delta:
     """polar([U_1..U_T]) diag([s_1..s_T]) polar([V_1..V_T])ᵀ; the mean where not one component a task fits."""

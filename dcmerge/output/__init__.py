@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from dcmerge.checkpoints import new_folder, write_safetensors, write_text
-from dcmerge.output.adapters import Shrunk, write_factors
+from dcmerge.output.adapters import Shrunk, places, write_factors
 from dcmerge.output.cards import card
 from dcmerge.output.folders import copy_companions, write_shards
-from dcmerge.output.models import infos_of, tensors_of
+from dcmerge.output.models import asked_dtype, infos_of, tensors_of, written_dtypes
 from dcmerge.output.rounding import Rounding
 from dcmerge.output.targets import CARD, DTYPES, Target, Written, ours
 from dcmerge.recipe import METADATA_KEY, Recipe
 from dcmerge.task_vectors import Delta, TaskVectors
 
-__all__ = ["DTYPES", "Rounding", "Target", "Written", "rounding_of", "write_merged"]
+__all__ = [
+    "DTYPES", "Rounding", "Target", "Written", "asked_dtype", "check_target", "rounding_of", "write_merged", "written_dtypes",
+]  # fmt: skip
+
+#: A smaller share of the energy is rounding of float32, not a direction.
+_ROUNDING = 1e-10
 
 
 def write_merged(
@@ -25,13 +30,13 @@ def write_merged(
     Raises InputError for a target that cannot be written, a model without a base, an adapter of full fine-tuning, and values
     that leave the range of the dtype; whatever goes wrong, nothing is left behind.
     """
-    target.check()
+    check_target(vectors, target)
     # From here on everything has the names and the grouping of the files.
     vectors, deltas = vectors.as_stored(deltas)
+    made = recipe(written_dtypes(vectors, target.content, target.torch_dtype)).embedded()
     if target.content == "adapter":
-        return _adapter(vectors, deltas, target, scale, recipe("float32"))
+        return _adapter(vectors, deltas, target, scale, made)
     infos = infos_of(vectors, target.content, target.torch_dtype)
-    made = recipe("+".join(sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})))
     metadata = {METADATA_KEY: made.to_json(), "content": target.content}
     rounding = Rounding()
     tensors = tensors_of(vectors, deltas, target.content, scale, target.torch_dtype, rounding)
@@ -64,6 +69,16 @@ def rounding_of(
     return found
 
 
+def check_target(vectors: TaskVectors, target: Target) -> None:
+    """Raises InputError, before any work, for what could not be written after it."""
+    target.check()
+    stored, _ = vectors.as_stored(())
+    if target.content == "adapter":
+        places(stored)
+    else:
+        infos_of(stored, target.content)
+
+
 def _adapter(
     vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], target: Target, scale: float, recipe: Recipe
 ) -> Written:
@@ -87,12 +102,16 @@ def _of_adapter(done: Shrunk, rank: int | None) -> Iterator[str]:
     low, high = min(done.ranks.values()), max(done.ranks.values())
     span = f"rank {low}" if low == high else f"ranks {low} to {high}"
     name, share = done.worst
-    lost = f"{100 * done.discarded:.3g} % of the merged delta's energy (squared norm) is discarded"
-    most = f", at most {100 * share:.3g} % of one matrix ({name})" if share > 0 else ""
+    lost = f"{_percent(done.discarded)} of the merged delta's energy (squared norm) is discarded"
+    most = f", at most {_percent(share)} of one matrix ({name})" if share > _ROUNDING else ""
     yield f"{span}; {lost}{most}"
     if done.dense and rank is None:
         yield (f"warning: the method gives dense matrices, {len(done.dense)} of {len(done.ranks)}: each is replaced by its best "
                "approximation whose rank is the sum of the experts' ranks; a larger rank, or the full model, keeps more")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share if share > _ROUNDING else 0:.3g} %"
 
 
 def _written(target: Target, tensors: int, notes: tuple[str, ...], **facts: object) -> Written:

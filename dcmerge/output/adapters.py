@@ -86,8 +86,6 @@ def write_factors(
             place, bound = at[name], layer_of(vectors, name).joint_rank()
             bound = bound if rank is None else min(rank, *delta.shape)
             factors = _balanced(name, delta, scale / place.times, bound, done)
-            if not (torch.isfinite(factors.left).all() and torch.isfinite(factors.right).all()):
-                raise InputError(f"{name} leaves the range of float32 at scale {scale:g}: expected a smaller scale")
             factors = factors.padded(bound if place.module in shared else 1)
             done.ranks[name] = factors.rank
             A, B = (factors.left.T, factors.right.T) if place.transposed else (factors.right, factors.left)
@@ -99,16 +97,18 @@ def write_factors(
 
 def _balanced(name: str, delta: Delta, scale: float, bound: int, done: Shrunk) -> LowRank:
     """U √s and √s Vᵀ of scale · delta without directions that are rounding, at most ``bound`` of them."""
-    if isinstance(delta, LowRank):
-        svd = truncated_svd(delta)
-        energy = _square(svd.s)
-    else:
+    if not isinstance(delta, LowRank):
         done.dense.append(name)
-        svd, energy = truncated_svd(delta, bound), frobenius_norm(delta) ** 2
-    svd = svd.present().truncate(bound)
-    done.energy[name], done.lost[name] = energy, max(0.0, energy - _square(svd.s))
-    root = svd.s.sqrt() * abs(scale) ** 0.5
-    return LowRank(svd.U * (root if scale >= 0 else -root), root[:, None] * svd.V.T)
+    svd = truncated_svd(delta, None if isinstance(delta, LowRank) else bound)
+    if not abs(scale) * svd.largest < torch.finfo(torch.float32).max:
+        raise InputError(f"{name} leaves the range of float32 at scale {scale:g}: expected a smaller scale")
+    kept = svd.present().truncate(bound)
+    known = isinstance(delta, LowRank) or svd.spectrum.numel() == min(delta.shape)  # a quick route knows the leading values alone
+    energy = _square(svd.spectrum) if known else frobenius_norm(delta) ** 2
+    lost = _square(svd.spectrum[kept.rank :]) if known else max(0.0, energy - _square(kept.s))
+    done.energy[name], done.lost[name] = energy, lost
+    root = kept.s.sqrt() * abs(scale) ** 0.5
+    return LowRank(kept.U * (root if scale >= 0 else -root), root[:, None] * kept.V.T)
 
 
 def _square(s: Tensor) -> float:

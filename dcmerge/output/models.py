@@ -10,12 +10,26 @@ from torch import Tensor
 from dcmerge.checkpoints import TensorInfo, dense, scaled_sum
 from dcmerge.errors import InputError
 from dcmerge.output.rounding import Rounding
+from dcmerge.output.targets import DTYPES
+from dcmerge.recipe import MODEL, Recipe
 from dcmerge.task_vectors import Delta, TaskVectors
 
 
 def infos_of(vectors: TaskVectors, content: str, dtype: torch.dtype | None = None) -> dict[str, TensorInfo]:
     """Names, shapes and dtypes of what is written, a model's own or another; raises InputError for a model without a base."""
     return _delta_infos(vectors) if content == "delta" else _model_infos(vectors, dtype)
+
+
+def written_dtypes(vectors: TaskVectors, content: str, dtype: torch.dtype | None = None) -> str:
+    """The dtypes in what is written: "bfloat16+float32"."""
+    infos = {} if content == "adapter" else infos_of(vectors.as_stored(())[0], content, dtype)
+    return "+".join(sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})) or "float32"
+
+
+def asked_dtype(recipe: Recipe) -> str | None:
+    """The dtype of all floating-point weights of the model that a recipe writes; None where it has several, or is no model."""
+    floats = {dtype for dtype in (recipe.dtype or "").split("+") if "float" in dtype}
+    return floats.pop() if recipe.content == MODEL and len(floats) == 1 and floats <= DTYPES.keys() else None
 
 
 def tensors_of(

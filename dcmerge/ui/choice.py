@@ -11,6 +11,7 @@ import streamlit as st
 from dcmerge.evaluation import Scale
 from dcmerge.methods import Method, fitting_methods, method
 from dcmerge.methods.dc_merge import smoothing_in_use
+from dcmerge.recipe import USUAL
 from dcmerge.ui.controls import method_controls
 from dcmerge.ui.shell import Page, readable_errors
 from dcmerge.ui.view import choose, remembered
@@ -59,7 +60,7 @@ def choice_of_method(page: Page) -> Choice:
         alpha = _alpha_control(chosen)
     choice = Choice(chosen, parameters)
     found = found_scales(page).get(choice.key(page))
-    by_hand = "the method's usual value" if alpha == chosen.usual_scale else "set by hand"
+    by_hand = USUAL if alpha == chosen.usual_scale else "set by hand"
     origin = found.origin if found and found.value == alpha else by_hand
     return Choice(chosen, parameters, Scale(alpha, origin, found.curve if found else ()))
 

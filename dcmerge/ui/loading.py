@@ -104,7 +104,10 @@ def found_set(folder: Path) -> FoundSet | None:
         label = f"{len(titles)} sets lie here"
         place = st.selectbox(label, range(len(titles)), format_func=titles.__getitem__, key=f"load.which.{folder}")
     one = found.sets[place]
-    st.markdown(f"**{plain(one.title)}**, in {plain(str(one.folder))}")
+    size = sum(peek(path).size for path in one.checkpoints)
+    encoder = f", image encoder {one.encoder}" if one.encoder else ""
+    st.markdown(f"**{plain(one.title)}** in {plain(str(one.folder))}: {len(one.experts)} experts, {size / 1e6:,.1f} MB on disk"
+                f"{plain(encoder)}.")  # fmt: skip
     for note in one.notes:
         st.info(plain(note), icon=":material/info:")
     if one.convert:
@@ -130,11 +133,14 @@ def _skipped_table(skipped: Sequence[Any]) -> None:
 def draft_of(found: FoundSet) -> Draft:
     """Base, and the experts with their task names, as a person left them."""
     st.header("3. Base and experts")
-    options: list[Path | None] = [*found.checkpoints, *([None] if found.is_lora else [])]
+    allowed = roots()
+    elsewhere = (allowed.resolve(name) for name in allowed.checkpoints())
+    options: list[Path | None] = [*dict.fromkeys([*found.checkpoints, *([None] if found.is_lora else []), *elsewhere])]
     key = f"{found.folder}.{found.layout}"
     base = st.selectbox("Base", options, key=f"load.base.{key}", index=options.index(found.base) if found.base in options else 0,
                         format_func=lambda path: _NO_BASE if path is None else str(path),
-                        help="The pre-trained model that all experts were fine-tuned from.")  # fmt: skip
+                        help="The pre-trained model that all experts were fine-tuned from: one of these files, or another "
+                             "checkpoint below the roots.")  # fmt: skip
     experts = found.with_base(base).experts
     rows = [{"merge": True, "task": task, "checkpoint": str(path), "size, MB": round(peek(path).size / 1e6, 1),
              "head": task in found.heads} for task, path in experts.items()]  # fmt: skip
@@ -164,7 +170,39 @@ def _by_task(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
 
 def attachments(draft: Draft, found: FoundSet) -> Draft:
     """Images, heads and encoder, where accuracies are wanted."""
-    return replace(draft, bench={})
+    with st.expander("Images and heads, for accuracies (optional)", icon=":material/image:"):
+        st.markdown("Spectra, alignment and merging work without them; accuracies, the search for α and methods that look at "
+                    "images need them.")  # fmt: skip
+        wanted = st.toggle("Evaluate on images", key=f"load.images.{found.folder}")
+        return replace(draft, bench=_bench(draft, found)) if wanted else draft
+
+
+def _bench(draft: Draft, found: FoundSet) -> dict[str, Any]:
+    """What ``BenchSpecification.of`` takes, as far as it differs from its defaults."""
+    key, folders = str(found.folder), [str(path) for path in roots().subfolders()]
+    left, right = st.columns(2)
+    with left:
+        encoder = st.text_input("Image encoder", found.encoder or "", key=f"load.encoder.{key}",
+                                help="open_clip's name of the architecture, such as ViT-B-32-quickgelu for OpenAI's weights.")
+        data = st.selectbox("Folder of the data sets", folders, key=f"load.data.{key}",
+                            help="As torchvision lays them out, class folders, or saved by Hugging Face's datasets.")
+    beside = next((str(head.parent) for head in found.heads.values()), None)
+    options = [None, *folders]
+    with right:
+        heads = st.selectbox("Heads", options, key=f"load.heads.{key}", index=options.index(beside) if beside in options else 0,
+                             format_func=lambda path: path or "computed by the text tower",
+                             help="A folder of head files (a task's frozen classifier), or the base's own text tower.")
+        limit = st.number_input("Images a task, at most", 50, None, 1000, 50, key=f"load.limit.{key}",
+                                help="Of each split, every class in its share: bounds memory and waiting.")  # fmt: skip
+    names = st.data_editor([{"task": task, "data set": ""} for task in draft.experts], hide_index=True, disabled=["task"],
+                           key=f"load.datasets.{key}.{'/'.join(draft.experts)}")  # fmt: skip
+    st.caption("**Data set:** empty where the task is called by its data set (mnist, stanford_cars, …); else its name, a folder "
+               "in the one above, or *none* for a task that is not evaluated.")  # fmt: skip
+    download = st.toggle("Download what is missing", key=f"load.download.{key}",
+                         help="Off: nothing is fetched. On: data sets and weights that are not on this machine are.")
+    named = {row["task"]: row["data set"].strip() for row in names if (row["data set"] or "").strip()}
+    return {"encoder": encoder.strip(), "data": data, "heads": heads, "datasets": named, "limit": limit, "val_limit": limit,
+            "download": download}  # fmt: skip
 
 
 def examined(draft: Draft) -> None:

@@ -1,16 +1,19 @@
-"""Taking a merged model along: as a file with its recipe, or as the command that makes it."""
+"""Taking a merged model along: as a file or an adapter with its recipe, or as a text that makes it again."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
 import streamlit as st
 
+from dcmerge.layers import layer_of
 from dcmerge.merging import Merged
-from dcmerge.methods.declare import value_text
 from dcmerge.output import DTYPES
+from dcmerge.recipe import ADAPTER, DELTA, MODEL
 from dcmerge.ui.choice import Choice
+from dcmerge.ui.copying import copies
 from dcmerge.ui.merging import merged_once
 from dcmerge.ui.shell import Page, readable_errors
 from dcmerge.ui.text import plain
@@ -19,13 +22,15 @@ _DOWNLOAD_LIMIT = 500 << 20
 
 
 def save_card(page: Page, choice: Choice) -> None:
-    """Download the merged model, or the command that makes it."""
+    """Download the merged model, or copy what makes it again."""
     with st.container(border=True):
         st.subheader("Take it with you")
         size = sum(info.nbytes for info in page.models.vectors.base.infos.values()) if page.models.vectors.base else 0
         st.markdown("The merged model in the base's own names and dtypes, with its recipe (inputs and their hashes, method, "
                     "parameters, α and where it came from) in the file's metadata.")  # fmt: skip
         task = _task(page, choice)
+        if page.models.vectors.kind == "lora" and _wants_adapter():
+            return _adapter(page, choice, task)
         dtype = _dtype(page, choice, task) if size <= _DOWNLOAD_LIMIT else None
         if size and size <= _DOWNLOAD_LIMIT:
             whose = f"-{task}" if task else ""
@@ -35,8 +40,8 @@ def save_card(page: Page, choice: Choice) -> None:
                                help=f"safetensors, about {size / 1e6:.0f} MB")  # fmt: skip
         else:
             st.info("Too large for a browser download: run the command below.", icon=":material/info:")
-        st.caption("The same merge on the command line:")
-        st.code(_command(page, choice, task, dtype), language="bash", wrap_lines=True)
+        content = MODEL if page.models.vectors.base else DELTA
+        copies(page, choice, {"content": content, "task": task, "dtype": dtype}, small=size <= _DOWNLOAD_LIMIT)
 
 
 def _task(page: Page, choice: Choice) -> str | None:
@@ -71,19 +76,40 @@ def _rounding(key: str, _merged: Merged, _scale: float, _dtype: str | None, _tas
     return found.text, found.is_large
 
 
+def _wants_adapter() -> bool:
+    what = st.radio("As", ["Full model", "PEFT adapter"], key="save.as", horizontal=True,
+                    help="A PEFT adapter holds α · merged task vector as LoRA factors, and loads where the experts' adapters do.")
+    return what == "PEFT adapter"
+
+
+def _adapter(page: Page, choice: Choice, task: str | None) -> None:
+    """Download the adapter's folder as an archive, or copy what makes it again."""
+    rank = st.number_input("Rank", min_value=1, value=None, step=1, key="save.rank", placeholder="exact",
+                           help="At most so many directions of every weight. Empty: the exact rank, up to the sum of the "
+                           "experts' ranks. The card in the archive states what a smaller rank discards.")  # fmt: skip
+    layers = [layer_of(page.models.vectors, name) for name in page.models.vectors.parameters]
+    size = sum(4 * min(layer.joint_rank(), rank or layer.joint_rank()) * sum(layer.shape) for layer in layers)
+    if size <= _DOWNLOAD_LIMIT:
+        name = f"{choice.method.slug}-alpha-{choice.scale.value:g}-adapter.zip"
+        st.download_button("Save merged adapter", data=lambda: _archive(page, choice, task, rank), file_name=name,
+                           icon=":material/download:", mime="application/zip", on_click="ignore",
+                           help=f"a PEFT folder as a zip archive, at most about {max(1, size // 10**6)} MB")  # fmt: skip
+    else:
+        st.info("Too large for a browser download: run the command below.", icon=":material/info:")
+    copies(page, choice, {"content": ADAPTER, "adapter_rank": rank, "task": task}, small=size <= _DOWNLOAD_LIMIT)
+
+
+def _archive(page: Page, choice: Choice, task: str | None, rank: int | None) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        merged = merged_once(page.models, choice.method.slug, choice.parameters)
+        scale = {"scale": choice.scale.value, "scale_origin": choice.scale.origin}
+        merged.save_adapter(Path(folder) / "adapter", rank=rank, **scale, task=task)
+        return Path(shutil.make_archive(str(Path(folder) / "archive"), "zip", Path(folder) / "adapter")).read_bytes()
+
+
 def _file(page: Page, choice: Choice, task: str | None, dtype: str | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "merged.safetensors"
         merged = merged_once(page.models, choice.method.slug, choice.parameters)
         merged.save(path, scale=choice.scale.value, scale_origin=choice.scale.origin, task=task, dtype=dtype)
         return path.read_bytes()
-
-
-def _command(page: Page, choice: Choice, task: str | None, dtype: str | None) -> str:
-    defaults = choice.method.defaults()
-    changed = [f"--set {n}={value_text(v)}" for n, v in choice.parameters.items() if v != defaults[n]]
-    source = f"--zoo {page.models.name}" if page.models.bench else "--base … --expert NAME=…"
-    changed += [f"--task {task}"] if task else []
-    changed += [f"--dtype {dtype}"] if dtype else []
-    return " ".join(["python -m dcmerge merge", source, f"--method {choice.method.slug}", *changed,
-                     f"--scale {choice.scale.value:g}", "--out merged.safetensors"])  # fmt: skip

@@ -14,8 +14,9 @@ from dcmerge.checkpoints.schemes import qkv_text
 from dcmerge.errors import Cancelled, IncompatibleSet, InputError
 from dcmerge.inspection import matrices
 from dcmerge.layers import Layer, layer_of
+from dcmerge.layouts import FoundSet
 from dcmerge.methods import method
-from dcmerge.model_sets import ModelSet, available, open_set_by_name, roots, stamp
+from dcmerge.model_sets import ModelSet, available, folder_sets, open_set_by_name, roots, stamp
 from dcmerge.naming import place_of
 from dcmerge.ui.controls import parameter_control
 from dcmerge.ui.jobs_panel import jobs_panel
@@ -87,7 +88,7 @@ def _frame(title: str, about: str) -> tuple[DeltaGenerator, str]:
         controls = st.container()
         jobs_panel()
     with controls:
-        sets = available(roots())
+        sets = available(roots(), _sets_in_folders())
         name = remembered(
             st.selectbox, "Model set", key=SET, default=first_set(), options=list(sets), format_func=lambda n: sets[n],
             help="A base and its experts: the embedded demos, the sets put together on the Load page, and every set that is "
@@ -131,7 +132,18 @@ def first_set() -> str:
 
 def opened(name: str) -> ModelSet:
     """The set of that name, opened once as long as its files stay as they are."""
-    return _open(name, stamp(name, roots()))
+    return _open(name, stamp(name, roots(), _sets_in_folders()))
+
+
+def _sets_in_folders() -> dict[str, FoundSet]:
+    """What lies below the roots, looked for again every while, and at once where something was put directly into a root."""
+    folders = [folder for folder in roots().folders if folder.is_dir()]
+    return _search_roots(tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders))
+
+
+@st.cache_resource(max_entries=4, ttl=30, show_spinner=False)
+def _search_roots(state: tuple[tuple[str, int], ...]) -> dict[str, FoundSet]:
+    return folder_sets(roots())
 
 
 @st.cache_resource(max_entries=3, show_spinner="Opening the checkpoints and checking that they fit together …")

@@ -69,3 +69,18 @@ def test_a_comparison_in_the_background(run: Run) -> None:
     job = jobs.job(found.out.strip())
     assert job.state is jobs.State.QUEUED and (job.specification.limit, job.specification.val_limit) == (40, 40)
     run("compare", "--zoo", "demo", "--methods", "tiez", "--background").assert_refused("tiez")
+
+
+def test_a_merge_in_the_background_is_what_the_command_would_do(run: Run, models: list[str], folder: Path) -> None:
+    out = folder / "m.safetensors"
+    how = ["--zoo=demo", "--method=dc_merge", "--set=rho=2", "--out", out, "--background"]
+    job = jobs.job(run("merge", *how).out.strip())
+    spec = job.specification
+    assert job.state in jobs.ACTIVE and (spec.set, spec.out, spec.method.parameters["rho"]) == ("demo", str(out), 2)
+    assert (spec.scale, spec.scale_origin) == (1.0, "the method's usual α")
+    assert run("merge", *how, "--scale=0.5", "--scale-origin=x", "--delta-only", "--json").json["label"] == job.label
+    last = next(one.specification for one in jobs.all_jobs() if one.id != job.id)
+    assert (last.scale, last.scale_origin, last.delta_only) == (0.5, "x", True)
+    run("merge", *how, "--force", "--task=a").assert_refused("--background", "--force", "--task")
+    run("merge", *models, "--method=average", "--out", out, "--background").assert_refused("--background: expected a zoo")
+    assert len(jobs.all_jobs()) == 2

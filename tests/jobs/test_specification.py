@@ -58,6 +58,7 @@ def test_a_set_without_tasks_has_nothing_to_compare_on(small_set: str) -> None:
         ({"scale": "much"}, "scale: expected a number"),
         ({"delta_only": "yes"}, "delta_only"),
         ({"method": None}, "method: expected"),
+        ({"scale_origin": 3}, "scale_origin: expected a text"),
         ({"parameters": {"density": -1}}, "density"),
         ({"set": "folder:other"}, "set: expected one of"),
     ],
@@ -79,7 +80,7 @@ def test_an_existing_file_is_never_replaced(small_set: str, tmp_path: Path) -> N
 
 def test_defaults_are_filled_in_and_data_comes_back(tmp_path: Path) -> None:
     spec = jobs.specification(COMPARE)
-    assert spec.methods[0].parameters == {"density": 0.2, "aggregate": "mean"}
+    assert spec.methods[0].parameters == {"density": 0.2, "aggregate": "mean", "trim": "model"}
     assert spec.steps == ("zero-shot", "average", "ties", "experts") and "TIES" in spec.label
     assert jobs.specification(json.loads(json.dumps(jobs.to_data(spec)))) == spec
     merge = jobs.specification({"kind": "merge", "set": "demo", "method": "ties", "out": str(tmp_path / "m.safetensors")})

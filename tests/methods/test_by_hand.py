@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcmerge.layers import layer_of
+from dcmerge.layers import layer_of, magnitudes
 from dcmerge.methods.dc_merge import Trace, smoothing_in_use, trace
-from tests.builders import full_set, layer_set, lora_set, merged_dense, random_matrices
+from dcmerge.methods.ties import kept_threshold, trim_thresholds
+from tests.builders import full_set, layer_set, lora_set, merged_dense, random_deltas, random_matrices
 
 
 def merged(folder: Path, deltas: list[Tensor], slug: str, **parameters: object) -> Tensor:
@@ -58,6 +59,18 @@ def test_ties_trims_over_the_whole_model(tmp_path: Path) -> None:
     vectors = full_set(tmp_path, {"task": {"small": small, "large": large}})
     found = merged_dense(vectors, "ties", {"density": 0.5})
     assert found["small"].tolist() == [[0, 0], [0, 4]] and torch.equal(found["large"], large)
+
+
+def test_ties_trims_each_parameter_by_itself_where_asked_to(tmp_path: Path) -> None:
+    """Half of each four entries; 3 and −3 cancel, which counts as positive, whatever the majority."""
+    small, large = matrix([1, 2], [3, 4]), matrix([5, 6], [7, 8])
+    vectors = full_set(tmp_path, {"task": {"small": small, "large": large}})
+    found = merged_dense(vectors, "ties", {"density": 0.5, "trim": "parameter"})
+    assert found["small"].tolist() == [[0, 0], [3, 4]] and found["large"].tolist() == [[0, 0], [7, 8]]
+    assert merged(tmp_path / "one", [small], "ties", density=0.01, trim="parameter").tolist() == [[0, 0], [0, 4]]
+    assert not merged(tmp_path / "none", [small], "ties", density=0, trim="parameter").any()
+    first, second = matrix([3, -1], [-2, 4]), matrix([-3, -1], [-2, -5])
+    assert merged(tmp_path / "two", [first, second], "ties", density=1.0, trim="parameter").tolist() == [[3, -1], [-2, -5]]
 
 
 def tilted() -> tuple[list[Tensor], Tensor]:
@@ -212,3 +225,13 @@ def test_the_mean_where_no_component_fits(tmp_path: Path) -> None:
     for slug in ("dc_merge", "tsv_m"):
         torch.testing.assert_close(merged(tmp_path / slug, deltas, slug), torch.stack(deltas).mean(dim=0))
     assert trace(layer_of(layer_set(tmp_path, deltas), "weight")) is None
+
+
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.2, 0.777, 1.0])
+def test_thresholds_over_the_whole_model_are_the_kth_values_of_the_flattened_one(tmp_path: Path, density: float) -> None:
+    deltas = random_deltas(2)
+    deltas["task1"]["visual.mlp.c_fc.weight"] = deltas["task1"]["visual.mlp.c_fc.weight"].round(decimals=1)  # many equal ones
+    vectors = full_set(tmp_path, deltas)
+    layers = [layer_of(vectors, name) for name in vectors.parameters]
+    wanted = torch.stack([kept_threshold(magnitudes(layers, task), density) for task in vectors.tasks])
+    assert torch.equal(trim_thresholds(layers, density), wanted)

@@ -130,7 +130,7 @@ def test_unknown_methods_and_parameters_are_named() -> None:
     with pytest.raises(InputError, match=r"method: expected one of average, .*dc_merge.*, got 'mean'"):
         method("mean")
     for refuse in (lambda: method("ties").check({"k": 1}), lambda: method("ties").parse({"k": "1"})):
-        with pytest.raises(InputError, match="ties: expected density, aggregate, got the unknown parameter 'k'"):
+        with pytest.raises(InputError, match="ties: expected density, aggregate, trim, got the unknown parameter 'k'"):
             refuse()
     with pytest.raises(InputError, match="average: expected no parameters, got the unknown parameter 'rho'"):
         method("average").check({"rho": 5})

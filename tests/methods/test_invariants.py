@@ -12,6 +12,8 @@ from torch import Tensor
 
 from dcmerge import Cancelled, TaskVectors, merge, methods
 from dcmerge.cache import Memo
+from dcmerge.checkpoints import LowRank
+from dcmerge.methods import merged_deltas
 from tests.builders import SHAPES, full_set, lora_set, merged_dense, random_deltas, random_factors, random_tensors, relative_error
 
 SLUGS = [slug for slug, method in methods().items() if {"weights"} <= set(method.needs) <= {"weights", "task"}]
@@ -42,6 +44,9 @@ ORDER_MATTERS = {slug for slug in SLUGS if "seed" in methods()[slug].parameters}
 SCALE_MATTERS = {"wudi", "doge", "pcb"}
 #: DARE enlarges what it keeps, WUDI's closed form projects obliquely.
 MAY_BE_LONG = {"dare", "wudi"}
+
+#: On adapters these never form a dense product (WUDI in closed form).
+KEEP_FACTORS = [*(slug for slug, method in methods().items() if method.keeps_factors), "wudi"]
 
 Deltas = Mapping[str, Mapping[str, Tensor]]
 
@@ -260,3 +265,56 @@ def test_some_parameters_alone_are_merged_as_in_the_whole(three: TaskVectors, sl
     part, whole = run(three, slug, names=chosen), run(three, slug)
     assert set(part) == set(chosen)
     assert all(torch.equal(part[name], whole[name]) for name in chosen)
+
+
+#: Iso's mean is over the directions that adapters have, RobustMerge looks at the factor A of an adapter whose B is zero.
+COUNT_DIRECTIONS = {"iso_c", "iso_cts"}
+
+
+@pytest.mark.parametrize("slug", [*(s for s in SLUGS if "base" not in methods()[s].needs and s not in COUNT_DIRECTIONS), "knots"])
+def test_an_adapter_without_a_weight_counts_as_one_that_leaves_it_as_it_is(tmp_path: Path, slug: str) -> None:
+    own = {f"task{t}": random_factors(t, rank) for t, rank in enumerate((2, 3, 3))}
+    lacking = {task: dict(factors) for task, factors in own.items()}
+    B, A = own["task1"]["mlp.fc1.weight"]
+    own["task1"]["mlp.fc1.weight"] = torch.zeros_like(B), A
+    del lacking["task1"]["mlp.fc1.weight"]
+    parameters = {"iterations": 5} if slug == "doge" else {}
+    found, wanted = (run(lora_set(tmp_path / kind, given), slug, parameters)
+                     for kind, given in (("lacking", lacking), ("zero", own)))  # fmt: skip
+    assert found["mlp.fc1.weight"].any() or slug == "model_stock"  # random deltas do not agree
+    assert_close(found, wanted, 1e-5)
+
+
+@pytest.mark.parametrize("slug", KEEP_FACTORS)
+def test_methods_that_can_never_form_the_product(tmp_path: Path, slug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On adapters of other ranks and targets: the dense product is what the test forbids."""
+    whole, part = random_factors(0), random_factors(1, 3)
+    del part["mlp.fc1.weight"]
+    vectors = lora_set(tmp_path, {"whole": whole, "part": part})
+    parameters = {"solver": "exact"} if slug == "wudi" else {}
+    wanted = run(vectors, slug, parameters)
+    monkeypatch.setattr(LowRank, "dense", lambda self: pytest.fail("the dense product was formed"))
+    for name, delta in merged_deltas(TaskVectors(None, vectors.experts, vectors.parameters, vectors.report), slug, parameters):
+        assert isinstance(delta, LowRank) and delta.rank <= 2 * 3
+        assert relative_error(delta.left @ delta.right, wanted[name]) < 1e-5
+
+
+@pytest.mark.parametrize("slug", ["dc_merge", "knots"])
+def test_weights_that_are_merged_ahead_come_in_order_and_alike(tmp_path: Path, slug: str) -> None:
+    shapes = {f"layers.{i}.weight": (16 + i, 12) for i in range(9)}
+    vectors = lora_set(tmp_path, {f"task{t}": random_factors(t, shapes=shapes) for t in range(3)})
+    found, threads = {}, torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found[count] = run(TaskVectors(None, vectors.experts, vectors.parameters, vectors.report), slug)
+            assert torch.get_num_threads() == count
+        answers = iter([False, False, False])
+        stopped = merged_deltas(vectors, slug, cancelled=lambda: next(answers, True))
+        with pytest.raises(Cancelled):
+            list(stopped)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert list(found[3]) == list(shapes)
+    assert_close(found[3], found[1], 1e-6)

@@ -64,6 +64,23 @@ def test_dare_draws_for_every_task_by_itself(tmp_path: Path) -> None:
     assert set(found.unique().tolist()) == {0.0, 2.0, 4.0}
 
 
+def test_dare_rescales_by_the_density_by_the_sum_of_magnitudes_or_not_at_all(tmp_path: Path) -> None:
+    delta = torch.arange(1.0, 2501).reshape(50, 50)
+    plain, density, l1 = (merged(tmp_path, [delta], "dare", density=0.25, rescale=r) for r in ("none", "density", "l1"))
+    kept = plain != 0
+    assert torch.equal(plain[kept], delta[kept]) and 0 < kept.sum() < kept.numel()
+    torch.testing.assert_close(density, 4 * plain)
+    torch.testing.assert_close(l1, plain * (delta.sum() / plain.sum()))
+
+
+def test_dare_elects_signs_where_asked_to(tmp_path: Path) -> None:
+    """Sums 3, −8, 4 and 1: B's −1 is outvoted."""
+    a, b = torch.tensor([[4.0, -3], [2, 1]]), torch.tensor([[-1.0, -5], [2, 0]])
+    for combine, wanted in (("elected_sum", [[4, -8], [4, 1]]), ("elected_mean", [[4, -4], [2, 1]]), ("sum", [[3, -8], [4, 1]])):
+        assert merged(tmp_path, [a, b], "dare", density=1.0, combine=combine).tolist() == wanted
+    assert merged(tmp_path, [a, -a], "dare", density=1.0, combine="elected_sum").tolist() == [[4, 3], [2, 1]]
+
+
 # Breadcrumbs
 
 
@@ -104,6 +121,13 @@ def test_model_stock_between_the_mean_and_the_base(tmp_path: Path) -> None:
     assert not merged(tmp_path / "orthogonal", [e1, e2], "model_stock").any()
     torch.testing.assert_close(merged(tmp_path / "60", [e1, between], "model_stock"), 2 / 3 * (e1 + between) / 2)
     assert not merged(tmp_path / "opposite", [A, -0.5 * A], "model_stock").any()
+
+
+def test_model_stock_goes_past_the_base_where_asked_to(tmp_path: Path) -> None:
+    """cos 120° = −½: t = −1 / ½ for two experts; for three of them, −1 / 0 is the pole, which is the base."""
+    e1, obtuse, third = (torch.tensor([[x, y]]) for x, y in ((1.0, 0.0), (-0.5, 0.75**0.5), (-0.5, -(0.75**0.5))))
+    torch.testing.assert_close(merged(tmp_path / "2", [e1, obtuse], "model_stock", limit=False), -2 * (e1 + obtuse) / 2)
+    assert not merged(tmp_path / "3", [e1, obtuse, third], "model_stock", limit=False).any()
 
 
 # SLERP and Karcher mean
@@ -246,10 +270,19 @@ def test_robustmerge_follows_a_common_permutation_of_ranks(tmp_path: Path) -> No
         assert relative_error(found["q.weight"], wanted["q.weight"]) < 1e-5
 
 
-def test_robustmerge_refuses_adapters_of_different_ranks(tmp_path: Path) -> None:
-    vectors = adapter_set(tmp_path, [*adapters(1, 2), *adapters(1, 3)])
-    with pytest.raises(InputError, match="expected adapters of one rank, got 2, 3 in q.weight"):
-        next(merged_deltas(vectors, "robustmerge"))
+def test_robustmerge_fills_smaller_ranks_up_with_zeros_after_pruning(tmp_path: Path) -> None:
+    small, large = *adapters(1, 2), *adapters(1, 3)
+    ((_, found),) = merged_deltas(adapter_set(tmp_path / "found", [small, large]), "robustmerge", {"density": 1.0})
+    # Nothing is pruned: every direction has strength 1, a missing one too, shared by both tasks.
+    assert relative_error(found.dense(), (small.dense() + large.dense()) / 2) < 1e-5
+
+
+def test_model_stock_and_exact_wudi_of_factors_are_those_of_the_dense_deltas(tmp_path: Path) -> None:
+    own = adapters(3)
+    as_factors, as_matrices = adapter_set(tmp_path / "low", own), layer_set(tmp_path / "full", [d.dense() for d in own])
+    for slug, parameters in (("model_stock", {}), ("wudi", {"solver": "exact"})):
+        ((_, found),), ((_, wanted),) = (merged_deltas(v, slug, parameters) for v in (as_factors, as_matrices))
+        assert isinstance(found, LowRank) and relative_error(found.dense(), wanted) < 1e-4
 
 
 # OPCM

@@ -12,7 +12,9 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
+from dcmerge.checkpoints.base import content_digest
 from dcmerge.methods import methods
+from dcmerge.recipe import Recipe
 from dcmerge.spectra import smooth
 from dcmerge.ui.shell import PAGES as NAVIGATION
 from tests.builders import write
@@ -148,9 +150,22 @@ def test_a_changed_parameter_is_in_the_command(folder: Path, open_page: Open) ->
     app = open_page(MERGE, set=f"folder:{folder.name}", method="dc_merge", smoothing="linear", rho="7")
     app.toggle(key="dc_merge.elect").set_value(False)
     app.slider(key="dc_merge.alpha").set_value(0.5).run()
-    (command,) = (code.value for code in app.code)
-    for part in ("--set smoothing=linear", "--set rho=7", "--set elect=off", "--scale 0.5"):
+    command, python, text = (code.value for code in app.code)
+    for part in ("--set smoothing=linear", "--set rho=7", "--set elect=off", "--scale 0.5", "--scale-origin 'set by hand'"):
         assert part in command
+    assert "smoothing='linear', rho=7.0, elect=False)" in python and "scale=0.5, scale_origin='set by hand')" in python
+    recipe = Recipe.from_text(text)
+    assert (recipe.method, recipe.scale, recipe.scale_origin) == ("dc_merge", 0.5, "set by hand")
+    assert recipe.parameters["rho"] == 7 and recipe.parameters["elect"] is False
+    for name, one in recipe.inputs.items():
+        assert one == {"file": str(folder / f"{name}.safetensors"), "sha256": content_digest(folder / f"{name}.safetensors")}
+
+
+def test_a_name_that_no_option_holds_is_explained_and_the_other_texts_stay(folder: Path, open_page: Open) -> None:
+    (folder / "birds.safetensors").rename(folder / "a=b.safetensors")
+    app = open_page(MERGE, set=f"folder:{folder.name}", method="ties")
+    assert not app.exception and any("without = and spaces" in box.value for box in app.info)
+    assert len(app.code) == 2 and "a=b" in app.code[0].value
 
 
 def test_a_matrix_too_small_for_all_tasks_is_explained(folder: Path, open_page: Open) -> None:
