@@ -46,7 +46,7 @@ def _row(row: Row) -> dict[str, Any]:
         "dirsim": _rounded(row.dirsim and row.dirsim.mean, 4),
         "feature drift": _rounded(row.drift and row.drift.relative[-1], 4),
         "split": measured and measured.split, "images a task": measured and measured.images,
-        "splits": measured and measured.splits_text, "error": row.error,
+        "splits": measured and "; ".join(measured.split_lines), "error": row.error,
     }  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def _splits(comparison: Comparison) -> str:
-    told = comparison.row(ZERO_SHOT).evaluation.splits_text
+    told = "; ".join(comparison.row(ZERO_SHOT).evaluation.split_lines)
     return f" ({_cell(told)})" if told else ""
 
 

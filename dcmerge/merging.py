@@ -70,7 +70,7 @@ class Merged:
         another depth than the base's.
         """
         target = Target(Path(path), DELTA if delta_only else MODEL, None, card, evaluation, replace, dtype)
-        return self._write(target, scale, scale_origin, task)
+        return self.write(target, scale, scale_origin, task)
 
     def rounding(self, scale: float = 1.0, *, dtype: str | None = None, task: str | None = None) -> Rounding:
         """What ``save`` would lose of the merged task vector by rounding, as ``rounding`` of what it returns says afterwards."""
@@ -88,9 +88,10 @@ class Merged:
         experts' ranks, and ``discarded`` of what is returned says what that leaves out. Raises InputError for full fine-tuning.
         """
         target = Target(Path(path), ADAPTER, rank, True, evaluation, replace)
-        return self._write(target, scale, scale_origin, task)
+        return self.write(target, scale, scale_origin, task)
 
-    def _write(self, target: Target, scale: float, scale_origin: str, task: str | None) -> Written:
+    def write(self, target: Target, scale: float, scale_origin: str = "given", task: str | None = None) -> Written:
+        """What ``save`` and ``save_adapter`` do, for a target with all its settings."""
         scale = check_scale(scale)
         check_depth(self.method, self.assembly, scale)
         own = own_delta(self.method, self.modules, task)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from dcmerge.checkpoints.roots import what_text_lacks
 from dcmerge.datasets import NO_IMAGES, known_data_set
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
-from dcmerge.layouts import FoundSet, find_sets
+from dcmerge.layouts import FoundSet, by_name, find_sets
 from dcmerge.saved_sets import saved_sets
 from dcmerge.task_vectors import TaskVectors
 from dcmerge.zoo import ZOOS, open_zoo
@@ -59,15 +58,7 @@ def roots() -> Roots:
 def folder_sets(allowed: Roots) -> dict[str, FoundSet]:
     """Every set below the roots by name: ``folder:PATH``, and ``folder:PATH#WHAT`` where a folder holds several."""
     found = [one for root in allowed.folders if root.is_dir() for one in find_sets(root, allowed)]
-    counts = Counter(one.folder for one in found)
-    named: dict[str, FoundSet] = {}
-    for one in found:
-        name = f"{FOLDER}{allowed.name_of(one.folder)}"
-        if counts[one.folder] > 1:
-            what = f"{name}#{one.base.stem if one.base else one.layout}"
-            name = what if what not in named else f"{what}#{one.layout}"
-        named.setdefault(name, one)
-    return dict(sorted(named.items()))
+    return dict(sorted(by_name(found, lambda folder: f"{FOLDER}{allowed.name_of(folder)}").items()))
 
 
 def available(allowed: Roots, in_folders: Mapping[str, FoundSet] | None = None) -> dict[str, str]:
@@ -107,6 +98,11 @@ def _stamp(paths: Sequence[Path], settings: str = "") -> str:
         files = sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]
         lines += [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files if file.exists()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def sets_with_images() -> tuple[str, ...]:
+    """Names of the sets that bring images to evaluate on: the zoos, and remembered sets with a bench."""
+    return (*ZOOS, *(f"{SAVED}{name}" for name, one in saved_sets().items() if one.bench))
 
 
 def open_set_by_name(name: str, allowed: Roots, *, progress: Progress | None = None) -> ModelSet:

@@ -29,6 +29,8 @@ _PER_MATRIX = 4e-4
 #: Where ``linalg`` takes eigenvectors in float32 first: of a Gram matrix this large, and for a polar factor.
 _LARGE_GRAM, _LARGE_POLAR, _BESIDE = 512, 100, 16
 _PROCESS_BYTES = 600 << 20
+#: Seconds of opening and checking, however small the files are.
+_START = 0.1
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def predicted_costs(
     ranks = {p.name: [adapter.rank_of(p.name) for adapter in adapters] for p in parameters} if adapters else {}
     out = _dense_bytes(base) if base else sum(4 * p.numel for p in parameters)
     read = sum(file.stat().st_size for one in experts.values() for file in one.files) + (_dense_bytes(base) if base else 0)
-    moving = read * rates.byte + out / _WRITING
+    moving = _START + read * rates.byte + out / _WRITING
     if adapters:
         moving += sum(sum(ranks[p.name]) * p.numel * rates.product32 for p in parameters)
         average, merge = (_peak_of_adapters(parameters, ranks, with_basis=basis) for basis in (False, True))
@@ -135,7 +137,7 @@ def _measured(threads: int, device: str) -> Rates:
     draw = torch.Generator().manual_seed(0)
     X = torch.randn(512, 512, generator=draw).to(device)
     G32, G64 = X @ X.T, (X[:384].double() @ X[:384].double().T)
-    Y = torch.randn(1 << 21, generator=draw)
+    Y = torch.randn(1 << 22, generator=draw)
     n32, n64 = len(G32) ** 3, len(G64) ** 3
 
     def at_once(G: torch.Tensor) -> float:
@@ -166,7 +168,7 @@ def _pass_over(Y: torch.Tensor) -> None:
     torch.isfinite(Y).all()
     delta.double().square().sum()
     hashlib.sha256(Y.numpy()).digest()
-    torch.stack([Y.clone() - Y]).sum(dim=0)
+    torch.stack([delta, Y.clone()]).sum(dim=0)
 
 
 def _timed(work: Callable[[], object]) -> float:

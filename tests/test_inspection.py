@@ -13,7 +13,8 @@ from dcmerge.alignment import diagonal_blocks
 from dcmerge.errors import Cancelled
 from dcmerge.inspection import MEASURES, concentration, consistency, layer_alignment, layer_spectra, matrices
 from dcmerge.layers import Layer, layer_of
-from tests.builders import SHAPES, full_set, layer_set, random_deltas, random_matrices
+from dcmerge.methods import merged_deltas
+from tests.builders import SHAPES, full_set, layer_set, lora_set, random_deltas, random_factors, random_matrices
 
 TASKS, ROWS, COLUMNS = 3, 14, 10
 RANK = COLUMNS // TASKS
@@ -140,3 +141,16 @@ def test_cosine_of_a_sum_of_orthogonal_deltas(tmp_path: Path) -> None:
     deltas[0][0, 0], deltas[1][1, 1] = 3.0, 4.0
     found = consistency(layer_set(tmp_path, deltas), {"weight": deltas[0] + deltas[1]})
     assert found.measures["Cosine"][:, 0].tolist() == pytest.approx([0.6, 0.8])
+
+
+def test_adapters_with_other_targets_and_ranks_are_drawn(tmp_path: Path) -> None:
+    whole, part = random_factors(0), random_factors(1, 3)
+    del part["mlp.fc1.weight"]
+    vectors = lora_set(tmp_path, {"whole": whole, "part": part})
+    lengths = [len(task.raw) for task in layer_spectra(layer_of(vectors, "mlp.fc1.weight")).tasks]
+    assert lengths == [2, 0]
+    seen = layer_alignment(layer_of(vectors, "mlp.fc1.weight"))
+    assert seen.kept_share[1] == 0 and torch.isfinite(seen.energy).all()
+    measured = consistency(vectors, dict(merged_deltas(vectors, "dc_merge")))
+    assert all(torch.isfinite(values).all() for values in measured.measures.values())
+    assert concentration(vectors).share.shape == (2, 2)

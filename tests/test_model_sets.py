@@ -8,9 +8,10 @@ import pytest
 
 from dcmerge.checkpoints import Roots
 from dcmerge.errors import InputError
-from dcmerge.model_sets import ROOTS_VARIABLE, available, open_set_by_name, roots
+from dcmerge.model_sets import ROOTS_VARIABLE, available, open_set_by_name, roots, stamp
 from dcmerge.zoo import ZOOS
 from tests.builders import random_factors, random_tensors, write, write_adapter
+from tests.layouts.builders import adapters, old_task_vectors, task_vectors
 
 SMALL = {"a.weight": (6, 4)}
 
@@ -72,6 +73,46 @@ def test_a_link_out_of_the_roots_is_not_followed(tmp_path: Path) -> None:
     (allowed / "files").mkdir()
     (allowed / "files" / "base.safetensors").symlink_to(outside / "base.safetensors")
     assert available(Roots([allowed])) == ZOOS
+
+
+def test_every_layout_below_the_roots_is_offered_under_a_name_of_its_own(tmp_path: Path) -> None:
+    task_vectors(tmp_path / "full")
+    old_task_vectors(tmp_path / "old")
+    for model in ("KnOTS-ViT-B-32", "KnOTS-ViT-L-14"):
+        adapters(tmp_path / "lora", model + "_lora_R16_{task}")
+    allowed = Roots([tmp_path])
+    assert {name: title for name, title in available(allowed).items() if name not in ZOOS} == {
+        "folder:full/ViT-B-32": "Folder full/ViT-B-32 (Task vectors of ViT-B-32)",
+        "folder:lora#KnOTS-ViT-B-32": "Folder lora#KnOTS-ViT-B-32 (LoRA adapters of KnOTS-ViT-B-32)",
+        "folder:lora#KnOTS-ViT-L-14": "Folder lora#KnOTS-ViT-L-14 (LoRA adapters of KnOTS-ViT-L-14)",
+        "folder:old/ViT-B-32": "Folder old/ViT-B-32 (Task vectors, old layout, of ViT-B-32, cannot be opened yet)",
+    }
+    assert open_set_by_name("folder:full/ViT-B-32", allowed).vectors.tasks == ("DTD", "MNIST")
+    assert open_set_by_name("folder:lora#KnOTS-ViT-L-14", allowed).vectors.kind == "lora"
+    with pytest.raises(InputError, match="python -m dcmerge convert"):
+        open_set_by_name("folder:old/ViT-B-32", allowed)
+
+
+def test_the_stamp_changes_with_any_file_of_the_set(tmp_path: Path) -> None:
+    folder = adapters(tmp_path / "lora")
+    write_small(tmp_path / "other", "x")
+    allowed = Roots([tmp_path])
+    before = stamp("folder:lora", allowed)
+    write_small(tmp_path / "other", "x", "y")
+    assert stamp("folder:lora", allowed) == before != ""
+    settings = folder / "dtd" / "adapter_config.json"
+    settings.write_text(settings.read_text().replace('"lora_alpha": 4', '"lora_alpha": 8'))
+    assert stamp("folder:lora", allowed) != before
+    assert stamp("folder:unknown", allowed) == stamp("demo", allowed) == ""
+
+
+def test_the_same_folder_below_two_roots(tmp_path: Path) -> None:
+    for root in ("first", "second"):
+        write_small(tmp_path / root / "one", root)
+    allowed = Roots([tmp_path / "first", tmp_path / "second"])
+    names = [name for name in available(allowed) if name not in ZOOS]
+    assert names == [f"folder:{tmp_path / 'second' / 'one'}", "folder:one"]
+    assert [open_set_by_name(name, allowed).vectors.tasks for name in names] == [("second",), ("first",)]
 
 
 def test_a_base_alone_is_refused_with_what_was_expected(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     parameters = given_parameters(args, slugs)
     check_exports(args)
     if args.background and not args.zoo:
-        raise InputError("expected --background with --zoo NAME: a job opens zoos by name, not files that are given one by one")
+        raise InputError("expected --background with --zoo NAME: a job opens sets by name (the Compare page starts jobs of sets "
+                         "that the Load page remembers), got files")  # fmt: skip
     if args.quick:
         args.limit = QUICK_IMAGES if args.limit is None else args.limit
         parameters = {slug: {**method(slug).quick, **parameters.get(slug, {})} for slug in (AVERAGE, *slugs)}

@@ -178,8 +178,7 @@ def notes_of(bench: Bench) -> tuple[str, ...]:
 
 def about_images(measured: Evaluation, notes: Sequence[str]) -> list[str]:
     """How the images were split, and what else a reader of the accuracies must know; as lines of text."""
-    told = [f"Splits: {measured.splits_text}."] if measured.split_rules else []
-    return [paragraph(text) for text in (*told, *notes)]
+    return [paragraph(text) for text in (*(f"Splits of {line}." for line in measured.split_lines), *notes)]
 
 
 def with_interval(accuracy: TaskAccuracy) -> str:

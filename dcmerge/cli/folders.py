@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from dcmerge.checkpoints.paths import shown
 from dcmerge.cli.output import paragraph, size, table
 from dcmerge.errors import InputError
-from dcmerge.layouts import FoundSet, Search, Skipped, peek, search
+from dcmerge.layouts import FoundSet, Search, Skipped, by_name, glance, search
 
 #: So many skipped files are listed one by one for each reason; of more the number is told.
 _LISTED = 5
@@ -17,46 +18,55 @@ _LISTED = 5
 
 def set_in(folder: str, base: str | None = None) -> FoundSet:
     """The one set in a folder, with another base where one is named; raises InputError for none, several, or no base."""
-    return chosen(search(folder), base).checked()
+    place, what = folder_and_set(folder)
+    return chosen(search(place), what, base).checked()
 
 
-def chosen(found: Search, base: str | None) -> FoundSet:
-    """The one set of a search. Where there are several, ``base`` chooses the one whose base it is."""
+def folder_and_set(text: str) -> tuple[str, str]:
+    """``FOLDER#WHAT`` as its parts; what comes behind # is the name of one of several sets, empty where there is none."""
+    place, mark, what = text.rpartition("#")
+    return (place or ".", what) if mark and "\0" not in text and not os.path.exists(text) else (text, "")
+
+
+def chosen(found: Search, what: str, base: str | None) -> FoundSet:
+    """The one set of a search, or of several the one that ``#WHAT`` names or whose base ``base`` is."""
     if not found.sets:
         raise InputError(f"expected a base and experts below {shown(found.folder)}, got none that go together; "
                          "dcmerge inspect says what lies there, and --base and --expert name files one by one")  # fmt: skip
-    sets = found.sets
+    named = names(found)
+    sets = {name: one for name, one in named.items() if not what or name.endswith(f"#{what}")}
     if base is not None and len(sets) > 1:
-        sets = tuple(one for one in sets if one.base and _is_same(one.base, base)) or sets
-    if len(sets) > 1:
-        raise InputError(f"expected one set below {shown(found.folder)}, got {len(sets)}: name the folder of one of them, or its "
-                         f"--base: {', '.join(name_of(one, found) for one in sets)}")  # fmt: skip
-    return sets[0].with_base(base)
+        sets = {name: one for name, one in sets.items() if one.base and _is_same(one.base, base)} or sets
+    if len(sets) != 1:
+        raise InputError(f"expected one set below {shown(found.folder)}, got {len(sets) or f'none called {shown(what)}'}: name "
+                         f"one of {', '.join(map(shown, sets or named))}")  # fmt: skip
+    return next(iter(sets.values())).with_base(base)
 
 
 def _is_same(one: Path, other: str) -> bool:
     return one.resolve() == Path(other).resolve()
 
 
-def name_of(one: FoundSet, found: Search) -> str:
-    """A set's folder below the one that was searched, with its base where another set lies there too."""
-    folder = shown(_relative(one.folder, found.folder))
-    twice = sum(other.folder == one.folder for other in found.sets) > 1
-    return f"{folder} ({shown(one.base.name) if one.base else one.title})" if twice else folder
+def names(found: Search) -> dict[str, FoundSet]:
+    """Sets by the names under which ``--from`` takes them, as the user wrote the folder."""
+    return by_name(found.sets, lambda folder: str(found.folder / _relative(folder, found.folder)))
 
 
 def _relative(path: Path, folder: Path) -> Path:
-    return path.relative_to(folder) if path.is_relative_to(folder) else path
+    if path.is_relative_to(folder.parent):
+        return Path(os.path.relpath(path, folder))
+    return path
 
 
 def sizes(one: FoundSet) -> dict[Path, int]:
     """Bytes on disk of every checkpoint of a set."""
-    return {path: peek(path).size for path in one.checkpoints}
+    return {path: glance(path).size for path in one.checkpoints}
 
 
 def search_as_data(found: Search) -> dict[str, Any]:
     """Plain data of everything that was found."""
-    return {"folder": str(found.folder), "sets": [set_as_data(one) for one in found.sets], "skipped": _plain(found.skipped)}
+    sets = [{"name": name, **set_as_data(one)} for name, one in names(found).items()]
+    return {"folder": str(found.folder), "sets": sets, "skipped": _plain(found.skipped)}
 
 
 def set_as_data(one: FoundSet) -> dict[str, Any]:
@@ -78,16 +88,16 @@ def search_as_text(found: Search) -> str:
     """Everything that was found, for people."""
     count = len(found.sets)
     parts = [f"{count} set{'s' * (count != 1)} below {shown(found.folder)}"]
-    for one in found.sets:
-        parts += ["", *_set_lines(one, found)]
+    for name, one in names(found).items():
+        parts += ["", paragraph(f"{one.title}: {name}"), *_set_lines(one)]
     if found.skipped:
         parts += ["", "Not part of a set", *_skipped_lines(found.skipped, found.folder)]
     return "\n".join(parts)
 
 
-def _set_lines(one: FoundSet, found: Search) -> list[str]:
+def _set_lines(one: FoundSet) -> list[str]:
     held = sizes(one)
-    lines = [paragraph(f"{one.title}: {name_of(one, found)}"), f"  layout {one.layout}"]
+    lines = [f"  layout {one.layout}"]
     if one.encoder:
         lines.append(f"  image encoder {one.encoder} (open_clip)")
     rows: list[list[object]] = [["(base)", _where(one.base, one), _bytes(held, one.base), None]]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dcmerge.checkpoints import Checkpoint
 from dcmerge.checkpoints.regrouped import qkv_of
-from dcmerge.cli.folders import chosen, search_as_data, search_as_text
+from dcmerge.cli.folders import chosen, folder_and_set, search_as_data, search_as_text
 from dcmerge.cli.options import Commands, Parser, add_command, add_model_set, named_models, named_zoo
 from dcmerge.cli.output import Progress, paragraph, print_json, qkv_lines, seconds, size, table
 from dcmerge.compatibility import Kind, Parameter, Report, examine
 from dcmerge.errors import InputError
-from dcmerge.layouts import FoundSet, Search, search
+from dcmerge.layouts import Search, search
 from dcmerge.prediction import Cost, predicted_costs
 from dcmerge.task_vectors import open_set
 
@@ -85,8 +85,10 @@ def _told(found: Inspected) -> int:
 
 def _run_folder(args: argparse.Namespace) -> int:
     """Everything in a folder; of a single set, or the one that ``--base`` chooses, the report on its values too."""
-    found = search(args.folder)
-    one = _single(found, args.base)
+    place, what = folder_and_set(args.folder)
+    found = search(place)
+    one = chosen(found, what, args.base) if len(found.sets) == 1 or (found.sets and (what or args.base)) else None
+    found = found if one is None else replace(found, sets=(one,))
     inspected = None
     if one is not None and not one.lacks:
         with Progress() as progress:
@@ -97,20 +99,14 @@ def _run_folder(args: argparse.Namespace) -> int:
         print(search_as_text(found))
         print(f"\n{as_text(inspected)}" if inspected else _why_no_report(found))
     if not found.sets:
-        chosen(found, args.base)
+        chosen(found, what, args.base)
     if one is not None:
         one.checked()
     return _told(inspected) if inspected else 0
 
 
-def _single(found: Search, base: str | None) -> FoundSet | None:
-    if not found.sets or (len(found.sets) > 1 and base is None):
-        return None
-    return chosen(found, base)
-
-
 def _why_no_report(found: Search) -> str:
-    many = "\nThe report on values is made of one set: name its folder, or its base with --base."
+    many = "\nThe report on values is made of one set: name it."
     return many if len(found.sets) > 1 else ""
 
 

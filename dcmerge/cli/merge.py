@@ -25,12 +25,14 @@ from dcmerge.cli.options import (
     parameters_text,
     whole_number,
 )
-from dcmerge.cli.output import Progress, paragraph, print_json, qkv_lines, seconds, size
+from dcmerge.cli.output import Progress, paragraph, percent, print_json, qkv_lines, seconds, size
 from dcmerge.errors import InputError
-from dcmerge.exports import check_target, write_text
-from dcmerge.merging import merge_to
+from dcmerge.evaluation import Bench, Evaluation
+from dcmerge.exports import check_target as check_text_target
+from dcmerge.exports import write_text
+from dcmerge.merging import merge, merge_to
 from dcmerge.methods import method
-from dcmerge.output import DTYPES, Rounding, Target, Written, written_dtypes
+from dcmerge.output import DTYPES, Rounding, Target, Written, check_target, written_dtypes
 from dcmerge.recipe import ADAPTER, DELTA, GIVEN, MODEL, TOLERANCE, USUAL, Recipe, check_scale, recipe_of
 from dcmerge.task_vectors import TaskVectors
 
@@ -63,6 +65,8 @@ def add_to(commands: Commands, common: Parser) -> None:
                        help="at most R directions a weight (default: the exact rank, up to the sum of the experts')")  # fmt: skip
     group.add_argument("--dtype", choices=tuple(DTYPES), help="write the model in this dtype (default: the base's own dtypes)")
     group.add_argument("--card", action="store_true", help="write a model card beside a single file too, NAME.md")
+    group.add_argument("--measure", choices=("val", "test"), metavar="SPLIT",
+                       help="evaluate on that split of the tasks' images (val, test) and write it into the card")  # fmt: skip
     group.add_argument("--task", metavar="NAME", help="whose model, for a method that makes one for each task (emr)")
     group.add_argument("--recipe", metavar="FILE", help="write the recipe as well, *.yaml or *.json; the command run takes it")
     group.add_argument("--background", action="store_true",
@@ -89,18 +93,25 @@ def run(args: argparse.Namespace) -> int:
         if vectors.base is None and target.content == MODEL:
             target = replace(target, content=DELTA)
             target.check()
-        written = merge_to(vectors, args.method, target, scale=scale, scale_origin=origin, task=args.task, bench=bench,
-                           progress=progress, **parameters)  # fmt: skip
+        chosen = {"scale": scale, "scale_origin": origin, "task": args.task}
+        measured = None
+        if args.measure:
+            written, measured = measured_and_written(args, vectors, bench, target, chosen, parameters, progress)
+        else:
+            written = merge_to(vectors, args.method, target, bench=bench, progress=progress, **chosen, **parameters)
     recipe = recipe_of(vectors, args.method, parameters, scale, origin,
-                       written_dtypes(vectors, target.content, target.torch_dtype), content=target.content, adapter_rank=target.rank, task=args.task)  # fmt: skip
+                       written_dtypes(vectors, target.content, target.torch_dtype), content=target.content,
+                       adapter_rank=target.rank, task=args.task)  # fmt: skip
     if args.recipe is not None:
         write_text(Path(args.recipe), recipe.beside(Path(args.recipe).parent).text_for(args.recipe))
-    report = report_of(written, recipe, vectors, started) | ({"recipe": args.recipe} if args.recipe else {})
+    report = report_of(written, recipe, vectors, started, measured) | ({"recipe": args.recipe} if args.recipe else {})
     print_json(report) if args.json else print(as_text(report))
     return 0
 
 
-def report_of(written: Written, recipe: Recipe, vectors: TaskVectors, started: float) -> dict[str, Any]:
+def report_of(
+    written: Written, recipe: Recipe, vectors: TaskVectors, started: float, measured: Evaluation | None = None
+) -> dict[str, Any]:
     """What was written and how, and how long it took since ``started``."""
     return {
         "out": str(written.path), "content": written.content, "method": recipe.method, "parameters": recipe.parameters,
@@ -108,7 +119,7 @@ def report_of(written: Written, recipe: Recipe, vectors: TaskVectors, started: f
         "qkv": vectors.qkv, "qkv_stored": vectors.qkv_stored, "rounding": rounding_as_data(written.rounding),
         "tensors": written.tensors, "bytes": written.nbytes, "sha256": open_checkpoint(written.path).fingerprint,
         "files": written.files, "notes": written.notes, "ranks": written.ranks, "discarded_energy": written.discarded,
-        "seconds": time.perf_counter() - started,
+        "accuracies": measured and measured.to_dict(), "seconds": time.perf_counter() - started,
     }  # fmt: skip
 
 
@@ -116,7 +127,8 @@ def _submit(args: argparse.Namespace, parameters: dict[str, Any], scale: float, 
     """The same merge as a job; it goes on when this command has ended."""
     given = {"--base and --expert": args.expert, "--recipe": args.recipe, "--task": args.task, "--tolerance": args.tolerance,
              "--force": args.force, "--as-adapter": args.as_adapter, "--card": args.card,
-             "--dtype": args.dtype, "--qkv": args.qkv != STORED, "--out": Path(args.out).suffix != SUFFIX and "a folder"}  # fmt: skip
+             "--dtype": args.dtype, "--qkv": args.qkv != STORED, "--measure": args.measure,
+             "--out": Path(args.out).suffix != SUFFIX and "a folder"}  # fmt: skip
     if refused := [option for option, value in given.items() if value]:
         raise InputError(f"--background: expected a zoo and a new file, got {', '.join(refused)}")
     job = jobs.submit({"kind": "merge", "set": args.zoo, "method": args.method, "parameters": parameters, "out": str(args.out),
@@ -138,9 +150,24 @@ def check_recipe_target(text: str, *, force: bool) -> None:
     """A recipe's file, refused before any work where it could not be written or is there."""
     if "\0" in text or Path(text).suffix not in RECIPE_SUFFIXES:
         raise InputError(f"recipe: expected a file name that ends in {', '.join(RECIPE_SUFFIXES)}, got {text}")
-    check_target(Path(text))
+    check_text_target(Path(text))
     if os.path.lexists(text) and not force:
         raise InputError(f"recipe: {text} exists already; --force replaces it")
+
+
+def measured_and_written(
+    args: argparse.Namespace, vectors: TaskVectors, bench: Bench | None, target: Target, chosen: dict, parameters: dict,
+    progress: Progress,
+) -> tuple[Written, Evaluation]:  # fmt: skip
+    """The merge, held, evaluated on one split and written with its accuracies in the card."""
+    if bench is None:
+        raise InputError("measure: expected a set with images of its tasks, got files alone; leave --measure out")
+    if args.task or target.content == DELTA or target.rank:
+        raise InputError("measure: expected the whole merged model, got --task, --delta-only or --adapter-rank with it")
+    check_target(vectors, target)
+    merged = merge(vectors, args.method, bench=bench, progress=progress, **parameters)
+    found = bench.evaluate(merged.model(bench, chosen["scale"]), args.method, split=args.measure, progress=progress)
+    return merged.write(replace(target, evaluation=found), **chosen), found
 
 
 def checked_output(args: argparse.Namespace) -> Target:
@@ -211,6 +238,8 @@ def as_text(report: dict) -> str:
         f"  α = {report['scale']:g} ({report['scale_origin']})",
         *qkv_lines(report["qkv"], report["qkv_stored"], indent=2),
         *(paragraph(note, indent=2) for note in report["notes"]),
+        *([f"  {percent(found['mean'])} % mean accuracy on the {found['split']} split (the card has all tasks)"]
+          if (found := report["accuracies"]) else []),
         f"  {report['tensors']} tensors{files}, {size(report['bytes'])}, {seconds(report['seconds'])} s",
         f"  sha256 {report['sha256']}",
         *([paragraph(f"  its recipe is in {report['recipe']}")] if report.get("recipe") else []),

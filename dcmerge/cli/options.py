@@ -123,7 +123,7 @@ def add_qkv(group: argparse._ActionsContainer) -> None:
 def add_folder(group: argparse._ActionsContainer) -> None:
     """``--from``."""
     group.add_argument("--from", dest="folder", metavar="FOLDER",
-                       help="find base and experts in a folder (inspect FOLDER shows them); --base names its base")  # fmt: skip
+                       help="find base and experts in a folder, as dcmerge inspect FOLDER shows them")  # fmt: skip
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
@@ -196,10 +196,10 @@ def open_vectors(args: argparse.Namespace, progress: Progress | None) -> TaskVec
 def open_models(args: argparse.Namespace, progress: Progress | None) -> tuple[TaskVectors, Bench | None]:
     """The same with its bench, where it has images to evaluate on."""
     base, experts = named_models(args)
+    specification = bench_specification(args)  # before a zoo is opened, which takes no such options
     if args.zoo:
         zoo = named_zoo(args.zoo, progress, args.qkv)
         return zoo.vectors, zoo.bench
-    specification = bench_specification(args)
     vectors = TaskVectors.open(base, experts, qkv=args.qkv, progress=progress)
     return vectors, open_bench(vectors, specification, progress=progress) if specification else None
 
@@ -217,6 +217,7 @@ def opened_bench(args: argparse.Namespace, progress: Progress | None) -> Bench:
 
 def _on_tasks_of_zoo(args: argparse.Namespace, progress: Progress | None) -> Bench:
     """The models of a folder on a zoo's tasks of the same names; raises InputError where one of the experts has none."""
+    bench_specification(args)
     bench, found = named_zoo(args.zoo, progress).bench, set_in(args.folder, args.base)
     without = [task for task in found.experts if task not in bench.tasks]
     if without:

@@ -99,12 +99,12 @@ class Evaluation:
         return f"{SPLIT_NAMES.get(self.split, self.split)} split, {self.images} images a task"
 
     @property
-    def splits_text(self) -> str:
-        """The rules by which the images were split, tasks of one rule together; empty where none is known."""
+    def split_lines(self) -> tuple[str, ...]:
+        """The rules by which the images were split, tasks of one rule together; none where none is known."""
         tasks: dict[str, list[str]] = {}
         for task, rule in self.split_rules.items():
             tasks.setdefault(rule, []).append(task)
-        return "; ".join(f"{', '.join(names)}: {rule}" for rule, names in tasks.items())
+        return tuple(f"{', '.join(names)}: {rule}" for rule, names in tasks.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON."""

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from dcmerge.checkpoints import open_checkpoint
 from dcmerge.checkpoints.paths import checked_path, shown
+from dcmerge.checkpoints.pickles import pickled_tensors
 from dcmerge.checkpoints.state_dicts import read_tensors
-from dcmerge.errors import InputError
+from dcmerge.errors import InputError, PickledObject
 
 _ALL = "heads.safetensors"
 _WEIGHT = "weight"
@@ -48,7 +49,10 @@ def read_head(folder: str | Path, names: Sequence[str]) -> tuple[Tensor, str]:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".pt":
-        return read_tensors(path)
+        try:
+            return read_tensors(path)
+        except PickledObject:  # a whole module, as the papers publish their heads: its tensors are read, nothing in it is run
+            return pickled_tensors(path)
     checkpoint = open_checkpoint(path)
     return {name: checkpoint.read(name) for name in checkpoint.infos}
 
@@ -70,7 +74,7 @@ def _unit(head: Tensor, path: Path) -> Tensor:
     return nn.functional.normalize(head.float(), dim=-1)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def text_heads(
     config: Mapping[str, Any],
     weights: Mapping[str, Tensor],

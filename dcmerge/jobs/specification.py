@@ -12,7 +12,7 @@ from dcmerge.comparison import AVERAGE
 from dcmerge.errors import InputError
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT
 from dcmerge.methods import method
-from dcmerge.model_sets import available, roots
+from dcmerge.model_sets import available, roots, sets_with_images
 from dcmerge.recipe import GIVEN, check_scale
 from dcmerge.zoo import ZOOS
 
@@ -56,8 +56,8 @@ class Compare:
     def of(cls, data: Mapping[str, Any]) -> Compare:
         """Raises InputError for anything that the comparison could not run with."""
         name = _checked_set(data.get("set"))
-        if name not in ZOOS:
-            raise InputError(f"set: expected one with tasks to compare on ({', '.join(ZOOS)}), got {name!r}")
+        if name not in (with_images := sets_with_images()):
+            raise InputError(f"set: expected one with tasks to compare on ({', '.join(with_images)}), got {name!r}")
         given = data.get("methods")
         if not isinstance(given, (list, tuple)) or not given:
             raise InputError(f"methods: expected a list of at least one method, got {given!r}")

@@ -46,7 +46,7 @@ class ModelFolder:
         experts = {task: unit.path for task, unit in sorted(self.experts.items())}
         return FoundSet(layout, f"{words} {shown(self.path.name)}", self.path, base and base.path, experts, named,
                         self._encoder(), tuple(self.skipped), (*notes, *head_notes, *unreadable(members)),
-                        pickled(members))  # fmt: skip
+                        pickled(members), () if base else notes)  # fmt: skip
 
     def _base(self) -> tuple[Unit | None, tuple[str, ...]]:
         """The one base, or a note where there is none, or files that differ."""

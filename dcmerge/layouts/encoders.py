@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dcmerge.layouts.peek import Shape
@@ -53,12 +54,21 @@ def encoder_of(shapes: Mapping[str, Shape], config: Mapping[str, Any], openai: b
     model = config.get("model_cfg")
     if isinstance(model, Mapping):
         quick = bool(model.get("quick_gelu", quick))
-    tower = _of_open_clip(shapes) or _of_hugging_face(shapes, vision)
+    tower = _of_open_clip(shapes) or _of_hugging_face(shapes)
     return _named(tower, bool(quick)) if tower else None
 
 
-def encoder_in_name(name: str) -> str | None:
-    """The encoder that the name of a model or folder tells, OpenAI's where it is Hugging Face's name of one."""
+def encoder_in_name(name: str, shapes: Mapping[str, Shape] = MappingProxyType({})) -> str | None:
+    """The encoder that the name of a model or folder tells, OpenAI's where it is Hugging Face's name of one.
+
+    None where ``shapes`` show another tower than the one that is named.
+    """
+    told = _told_by(name)
+    tower = _of_open_clip(shapes) or _of_hugging_face(shapes)
+    return told if told is None or tower is None or _towers()[told].fits(tower) else None
+
+
+def _told_by(name: str) -> str | None:
     if found := _HUGGING_FACE.search(name):
         size, patch, pixels = found.groups()
         known = f"ViT-{_SIZES[size.lower()]}-{patch}" + (f"-{pixels}" if pixels else "")
@@ -111,7 +121,7 @@ def _of_open_clip(shapes: Mapping[str, Shape]) -> Tower | None:
     return None
 
 
-def _of_hugging_face(shapes: Mapping[str, Shape], vision: Mapping[str, Any]) -> Tower | None:
+def _of_hugging_face(shapes: Mapping[str, Shape]) -> Tower | None:
     for prefix in ("vision_model.", ""):
         own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
         conv, positions = own.get("embeddings.patch_embedding.weight"), own.get("embeddings.position_embedding.weight")

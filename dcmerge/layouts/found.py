@@ -32,6 +32,7 @@ class FoundSet:
         encoder: open_clip's name of the image encoder, where names, settings or shapes tell it.
         skipped: everything in the folder that is not used.
         notes: what the user should know, one sentence each.
+        doubts: those of the notes that say why there is no base.
         convert: files that hold pickled modules and must be converted before the set can be opened.
     """
 
@@ -45,6 +46,7 @@ class FoundSet:
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     convert: tuple[Path, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def is_lora(self) -> bool:
@@ -74,7 +76,8 @@ class FoundSet:
         path = Path(base)
         experts = {task: expert for task, expert in self.experts.items() if not _same(expert, path)}
         convert = tuple(old for old in self.convert if old in experts.values())
-        return replace(self, base=path, experts=experts, convert=convert)
+        notes = tuple(note for note in self.notes if note not in self.doubts)
+        return replace(self, base=path, experts=experts, convert=convert, notes=notes, doubts=())
 
     def checked(self) -> FoundSet:
         """Itself; raises InputError where something must be done before it can be opened."""

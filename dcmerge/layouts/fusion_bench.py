@@ -36,11 +36,12 @@ def _set(view: View, container: Path, model: str, units: list[Unit], experts: di
     kept, skipped = strangers(units, base)
     tasks = by_task((experts[unit.path]["task"], unit) for unit in kept)
     folder = Path(commonpath([container, base.container])) if base else container
-    encoder = encoder_of(kept[0].peek.shapes, kept[0].config) or encoder_in_name(model) if kept else encoder_in_name(model)
+    shapes, config = (kept[0].peek.shapes, kept[0].config) if kept else ({}, {})
+    encoder = encoder_of(shapes, config) or encoder_in_name(model, shapes)
     heads, head_notes = view.heads_for(tasks, folder, model)
     members = [*kept, *([base] if base else [])]
     return FoundSet("fusion_bench", f"FusionBench, {model}", folder, base and base.path, tasks, heads, encoder, skipped,
-                    (*notes, *head_notes, *unreadable(members)), pickled(members))  # fmt: skip
+                    (*notes, *head_notes, *unreadable(members)), pickled(members), () if base else notes)  # fmt: skip
 
 
 def _base(view: View, container: Path, model: str) -> tuple[Unit | None, tuple[str, ...]]:

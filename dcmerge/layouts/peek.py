@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,17 @@ from dcmerge.errors import InputError, PickledObject
 
 Shape = tuple[int, ...]
 _PROBES, _PROBE_BYTES = 16, 1 << 16
+#: What a state dict's pickle names: https://docs.pytorch.org/docs/stable/notes/serialization.html
+_TENSOR_GLOBALS = re.compile(
+    rb"torch\._utils\n(_rebuild_tensor_v2|_rebuild_parameter)|torch\n(\w+Storage|Size)|collections\nOrderedDict"
+)
+_GLOBAL = re.compile(rb"c([A-Za-z_][\w.]*\n[A-Za-z_]\w*)\n")
+
+
+class Shapes(dict[str, Shape]):
+    """Names and shapes; checkpoints of one model share the object, which is compared by identity where it is remembered."""
+
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +39,7 @@ class Peek:
     """
 
     kind: str = ""
-    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    shapes: Shapes = field(default_factory=Shapes)
     size: int = 0
     files: tuple[Path, ...] = ()
     error: str = ""
@@ -39,17 +51,44 @@ def peek(path: Path) -> Peek:
     return _peek(str(path), _signature(path))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def _peek(path: str, signature: tuple) -> Peek:
     try:
         opened = open_checkpoint(path)
-        shapes = {name: info.shape for name, info in opened.infos.items()}
+        shapes = _shared(tuple((name, info.shape) for name, info in opened.infos.items()))
         size = sum(file.stat().st_size for file in opened.files)
         return Peek(opened.kind, shapes, size, opened.files)
     except PickledObject as error:
         return Peek(error=str(error), pickled=True, size=_size(Path(path)))
     except InputError as error:
         return Peek(error=str(error), size=_size(Path(path)))
+
+
+@lru_cache(maxsize=256)
+def _shared(items: tuple[tuple[str, Shape], ...]) -> Shapes:
+    return Shapes(items)
+
+
+def glance(path: Path) -> Peek:
+    """Like ``peek``, but of a state dict that looks sound only kind and size, in a tenth of the time.
+
+    PyTorch's own reader takes 25 ms for 150 tensors. Here the pickle is not run but searched for names of anything that is no
+    tensor; with one of those, or damage, the reader decides. It is the one that opens the file in the end.
+    """
+    return _glance(str(path), _signature(path)) if path.suffix in (".pt", ".pth", ".bin") else peek(path)
+
+
+@lru_cache(maxsize=4096)
+def _glance(path: str, signature: tuple) -> Peek:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (inner,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            names = _GLOBAL.findall(archive.read(inner))
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        return peek(Path(path))
+    if not names or not all(map(_TENSOR_GLOBALS.fullmatch, names)):
+        return peek(Path(path))
+    return Peek("state_dict", size=_size(Path(path)), files=(Path(path),))
 
 
 def settings(path: Path) -> dict[str, Any]:
@@ -92,14 +131,13 @@ def same_content(paths: Iterable[Path]) -> bool:
 
 
 def _content(path: Path) -> object:
-    head = peek(path)
     try:
         with zipfile.ZipFile(path) as archive:
             # The archive's inner folder is called after the file; what is in data/ are the tensors.
             stored = [(i.filename.partition("/")[2], i.file_size, i.CRC) for i in archive.infolist()]
-        return tuple(head.shapes.items()), tuple(sorted(entry for entry in stored if entry[0].startswith("data/")))
+        return tuple(sorted(entry for entry in stored if entry[0].startswith("data/")))
     except (OSError, zipfile.BadZipFile, NotImplementedError):
-        return tuple(head.shapes.items()), _samples(path)
+        return tuple(peek(path).shapes.items()), _samples(path)
 
 
 def _samples(path: Path) -> object:

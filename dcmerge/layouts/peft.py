@@ -42,14 +42,15 @@ def _set(view: View, container: Path, family: str, units: list[Unit]) -> FoundSe
     tasks = by_task((found["task"] if (found := NAME.fullmatch(unit.name)) else unit.name, unit) for unit in units)
     base, notes = _base(view, container, units)
     source = next((text for unit in units if (text := _last(unit.config.get(SOURCE)))), "")
-    told = encoder_in_name(family) or encoder_in_name(source) or encoder_in_name(container.name)
-    if base and not told:
-        told = encoder_of(base.peek.shapes, base.config)
+    shapes, config = (base.peek.shapes, base.config) if base else ({}, {})
+    names = (encoder_in_name(name, shapes) for name in (family, source, container.name))
+    told = encoder_of(shapes, config) or next(filter(None, names), None)
     heads, head_notes = view.heads_for(tasks, container, (told or family).removesuffix("-quickgelu"))
     known = family or source
     title = f"LoRA adapters of {shown(known)}" if known else "LoRA adapters"
-    return FoundSet("peft", title, container, base and base.path, tasks, heads, told, (),
-                    (*notes, *head_notes, *unreadable(units), *_partial(units)), pickled(units))  # fmt: skip
+    every = (*notes, *head_notes, *unreadable(units), *_partial(units))
+    return FoundSet("peft", title, container, base and base.path, tasks, heads, told, (), every, pickled(units),
+                    () if base else notes)  # fmt: skip
 
 
 def _base(view: View, container: Path, units: list[Unit]) -> tuple[Unit | None, tuple[str, ...]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,6 +57,20 @@ def search(folder: str | os.PathLike[str], roots: Roots | None = None) -> Search
 def find_sets(folder: str | os.PathLike[str], roots: Roots | None = None) -> list[FoundSet]:
     """Every set of a base and its experts in a folder, whatever the layout; see ``search``."""
     return list(search(folder, roots).sets)
+
+
+def by_name(sets: Iterable[FoundSet], name_of: Callable[[Path], str]) -> dict[str, FoundSet]:
+    """Sets by the name of their folder, with ``#WHAT`` behind it where one folder holds several: the base, or the title's end."""
+    sets = list(sets)
+    counts = Counter(one.folder for one in sets)
+    named: dict[str, FoundSet] = {}
+    for one in sets:
+        name = name_of(one.folder)
+        if counts[one.folder] > 1:
+            what = f"{name}#{one.base.stem if one.base else one.title.split()[-1]}"
+            name = next(n for n in (what, f"{what}-{one.layout}", *(f"{what}-{i}" for i in range(2, 9999))) if n not in named)
+        named[name] = one
+    return named
 
 
 def _in_order(skipped: Iterator[Skipped] | tuple[Skipped, ...]) -> tuple[Skipped, ...]:

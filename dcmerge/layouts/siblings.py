@@ -44,7 +44,7 @@ class Group:
         heads, head_notes = view.heads_for(tasks, self.container, (encoder or "").removesuffix("-quickgelu"))
         every = (*self.notes, *notes, *head_notes, *unreadable(self.members))
         return FoundSet(layout, title, self.container, self.base and self.base.path, tasks, heads, encoder, self.skipped, every,
-                        pickled(self.members))  # fmt: skip
+                        pickled(self.members), () if self.base else self.notes)  # fmt: skip
 
 
 def groups(view: View, wanted: Callable[[Group], bool] = lambda group: True) -> Iterator[Group]:

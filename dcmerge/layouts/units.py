@@ -12,7 +12,7 @@ from typing import Any
 from dcmerge.checkpoints.lora import ADAPTER_CONFIG
 from dcmerge.checkpoints.opening import INDEX_SUFFIX, OLD_MODELS, SAFETENSORS_SUFFIX, SHARD, STATE_DICT_SUFFIXES, WHOLE_MODELS
 from dcmerge.layouts.found import Skipped
-from dcmerge.layouts.peek import Peek, peek, settings
+from dcmerge.layouts.peek import Peek, glance, peek, settings
 from dcmerge.layouts.tree import Folder, Tree
 
 WEIGHTS = (SAFETENSORS_SUFFIX, *STATE_DICT_SUFFIXES)
@@ -45,6 +45,10 @@ class Unit:
     @property
     def peek(self) -> Peek:
         return peek(self.path)
+
+    @property
+    def glance(self) -> Peek:
+        return glance(self.path)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from dcmerge.checkpoints import align
 from dcmerge.checkpoints.paths import shown
 from dcmerge.layouts.found import FoundSet, Skipped
-from dcmerge.layouts.peek import Peek, peek
+from dcmerge.layouts.peek import Shapes, peek
 from dcmerge.layouts.tree import Folder, Tree
 from dcmerge.layouts.units import WEIGHTS, Unit, head_of
 
@@ -119,27 +119,26 @@ def by_task(named: Iterable[tuple[str, Unit]]) -> dict[str, Path]:
 
 
 @lru_cache(maxsize=4096)
-def overlap(expert: Peek, base: Peek) -> int:
-    """How many parameters of an expert the base has, with one prefix more or less. Remembered as long as the headers are."""
-    names = align(expert.shapes, base.shapes)
-    return sum(base.shapes.get(new) == expert.shapes[name] for name, new in names.items())
+def overlap(expert: Shapes, base: Shapes) -> int:
+    """How many parameters of an expert the base has, with one prefix more or less; of equal experts counted once."""
+    return sum(base.get(new) == expert[name] for name, new in align(expert, base).items())
 
 
 def unreadable(units: Iterable[Unit]) -> tuple[str, ...]:
     """A note for every checkpoint that cannot be opened: it stays in the set, so that nothing is merged without it."""
-    return tuple(f"{shown(unit.name)}: {unit.peek.error}" for unit in units if unit.peek.error and not unit.peek.pickled)
+    return tuple(f"{shown(unit.name)}: {unit.glance.error}" for unit in units if unit.glance.error and not unit.glance.pickled)
 
 
 def pickled(units: Iterable[Unit]) -> tuple[Path, ...]:
     """The files among them that hold pickled modules."""
-    return tuple(unit.path for unit in units if unit.peek.pickled)
+    return tuple(unit.path for unit in units if unit.glance.pickled)
 
 
 def strangers(units: Iterable[Unit], base: Unit | None) -> tuple[list[Unit], tuple[Skipped, ...]]:
     """Units that share parameters with the base, and the others, which are no experts of it. An unreadable one stays."""
     kept, skipped = [], []
     for unit in units:
-        known = base is None or base.peek.error or unit.peek.error or overlap(unit.peek, base.peek)
+        known = base is None or base.peek.error or unit.peek.error or overlap(unit.peek.shapes, base.peek.shapes)
         if known:
             kept.append(unit)
         else:

@@ -84,7 +84,7 @@ def _body(recipe: Recipe, target: Target, notes: Sequence[str]) -> Iterator[str]
 
 def _accuracies(found: Evaluation | None) -> Iterator[str]:
     if found is None:
-        yield "None was measured: this merge was written without images of the tasks to evaluate on."
+        yield "None was measured: no evaluation on images of the tasks was part of this merge."
         return
     yield f"Top-1 in percent on the {found.measured_on}; 95 % intervals (Wilson; of the mean by MOVER).\n"
     rows = [(name, one.accuracy, one.interval, one.normalised, one.images) for name, one in found.tasks.items()]

@@ -78,3 +78,17 @@ def test_a_union_is_told_by_inspect(run: Run, adapters: list[str], tmp_path: Pat
     assert done.code == 0 and "note: task1 does not adapt 1 of the 2 weights that are merged" in done.out
     merged = dcmerge.TaskVectors.open(None, {t: tmp_path / t for t in ("task0", "task1")})
     assert len(merged.parameters) == 2
+
+
+def test_what_is_measured_stands_in_the_card(run: Run, tiny_zoo: Path, tmp_path: Path) -> None:
+    done = run("merge", "--zoo=demo", "--method=average", "--measure=test", "--out", tmp_path / "out", "--json").json
+    card = (tmp_path / "out/README.md").read_text()
+    assert done["accuracies"]["split"] == "test" and "test split, 18 images a task" in card
+    for task, found in done["accuracies"]["tasks"].items():
+        assert f"| {task} | {100 * found['accuracy']:.1f} |" in card
+
+
+def test_nothing_is_measured_without_images(run: Run, models: list[str], tmp_path: Path) -> None:
+    done = run("merge", *models, "--method=average", "--measure=test", "--out", tmp_path / "out")
+    done.assert_refused("measure: expected a set with images")
+    assert not (tmp_path / "out").exists()

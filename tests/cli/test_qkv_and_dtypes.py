@@ -59,20 +59,20 @@ def test_bad_requests(run: Run, attention: list[str], models: list[str], adapter
     assert not (tmp_path / "o.safetensors").exists()
 
 
-def test_accuracies_are_labelled(run: Run, tiny_zoo: str, tmp_path: Path) -> None:
-    done = run("evaluate", "--zoo", tiny_zoo, "--method", "tsv_m", "--scale", "1", "--qkv", "split", "--json").json
+def test_accuracies_are_labelled(run: Run, tiny_zoo: Path, tmp_path: Path) -> None:
+    done = run("evaluate", "--zoo", "demo", "--method", "tsv_m", "--scale", "1", "--qkv", "split", "--json").json
     assert (done["qkv"], done["rows"][1]["qkv"], done["rows"][0]["qkv"]) == ("split", "split", None)
-    assert "merged split" in run("evaluate", "--zoo", tiny_zoo, "--method", "average", "--qkv", "split").out
-    assert "merged fused (as the files have them)" in run("evaluate", "--zoo", tiny_zoo, "--method", "average").out
-    text = run("compare", "--zoo", tiny_zoo, "--methods", "tsv_m", "--qkv", "split", "--csv", "-").out
+    assert "merged split" in run("evaluate", "--zoo", "demo", "--method", "average", "--qkv", "split").out
+    assert "merged fused (as the files have them)" in run("evaluate", "--zoo", "demo", "--method", "average").out
+    text = run("compare", "--zoo", "demo", "--methods", "tsv_m", "--qkv", "split", "--csv", "-").out
     assert {row["slug"]: row["q, k, v"] for row in csv.DictReader(io.StringIO(text))}["tsv_m"] == "split"
-    markdown = run("compare", "--zoo", tiny_zoo, "--methods", "tsv_m", "--markdown", "-").out
+    markdown = run("compare", "--zoo", "demo", "--methods", "tsv_m", "--markdown", "-").out
     assert "| q, k, v |" in markdown and "| fused |" in markdown
-    run("compare", "--zoo", tiny_zoo, "--background", "--qkv", "split").assert_refused("--background without --qkv")
+    run("compare", "--zoo", "demo", "--background", "--qkv", "split").assert_refused("--background without --qkv")
 
 
-def test_entrywise_methods_are_as_accurate_either_way(run: Run, tiny_zoo: str) -> None:
+def test_entrywise_methods_are_as_accurate_either_way(run: Run, tiny_zoo: Path) -> None:
     """The same weights come out, so the same images are right: the encoder gets them fused."""
-    found = [run("evaluate", "--zoo", tiny_zoo, "--method", "task_arithmetic", "--scale", "0.5", "--qkv", qkv, "--json").json
+    found = [run("evaluate", "--zoo", "demo", "--method", "task_arithmetic", "--scale", "0.5", "--qkv", qkv, "--json").json
              for qkv in ("fused", "split")]  # fmt: skip
     assert found[0]["rows"][1]["accuracy"] == found[1]["rows"][1]["accuracy"]

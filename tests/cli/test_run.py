@@ -134,4 +134,4 @@ def test_bad_options_are_one_line(run: Run, saved: Path, models: list[str], tmp_
 def test_an_input_is_never_replaced(run: Run, saved: Path, tmp_path: Path) -> None:
     target = tmp_path / "task1.safetensors"
     done = run("run", saved.parent / "r.yaml", "--out", target, "--force")
-    done.assert_refused("another file than those that are merged")
+    done.assert_refused("another file or folder than those that are merged")

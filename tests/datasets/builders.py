@@ -253,6 +253,8 @@ def accept_checksums(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     for attribute in ("train_list", "test_list"):
         told(datasets.STL10, attribute, lambda old: [[name, digest(root / "stl10_binary" / name)] for name, _ in old])
     svhns = next((path.parent for path in root.rglob("test_32x32.mat")), root)
-    told(datasets.SVHN, "split_list", lambda old: {part: [url, name, digest(svhns / name)] for part, (url, name, _) in old.items()})
-    told(datasets.Flowers102, "_file_dict", lambda old: {key: (name, digest(root / "flowers-102" / name)) for key, (name, _) in old.items()})
-    told(datasets.FER2013, "_RESOURCES", lambda old: {key: (name, digest(root / "fer2013" / name)) for key, (name, _) in old.items()})
+    told(datasets.SVHN, "split_list", lambda old: {p: [url, name, digest(svhns / name)] for p, (url, name, _) in old.items()})
+    flowers, faces = (datasets.Flowers102, "_file_dict", "flowers-102"), (datasets.FER2013, "_RESOURCES", "fer2013")
+    for owner, attribute, folder in (flowers, faces):
+        base = root / folder
+        told(owner, attribute, lambda old, base=base: {key: (name, digest(base / name)) for key, (name, _) in old.items()})

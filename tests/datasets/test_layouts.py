@@ -41,7 +41,8 @@ def _emnist(root: Path, split: str, first: int) -> None:
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     "Cars": lambda root: builders.stanford_cars(root, *train_and_test(), ["Audi TT 2011", "BMW M3 2012", "Fiat 500 2012"]),
     "DTD": lambda root: builders.dtd(root, parts(), NAMES),
-    "EuroSAT": lambda root: builders.class_folders(root / "eurosat" / "2750", parts()["train"], ["AnnualCrop", "Forest", "SeaLake"]),
+    "EuroSAT": lambda root: builders.class_folders(root / "eurosat" / "2750", parts()["train"],
+                                                   ["AnnualCrop", "Forest", "SeaLake"]),
     "GTSRB": lambda root: builders.gtsrb(root, *train_and_test()),
     "MNIST": lambda root: builders.mnist_like(root, *train_and_test(channels=1)),
     "RESISC45": lambda root: builders.resisc45(root, parts(), ["airplane", "basketball_court", "church"]),

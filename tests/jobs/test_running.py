@@ -8,12 +8,16 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
 from dcmerge import jobs
+from dcmerge.comparison import compare
 from dcmerge.merging import merge_to_file
-from dcmerge.model_sets import open_set_by_name, roots
+from dcmerge.model_sets import ROOTS_VARIABLE, open_set_by_name, roots
+from dcmerge.saved_sets import SavedSet, save_set
 from tests.jobs.conftest import wait_for_end, wait_until
+from tests.own_models import TASKS, own_models
 
 QUICK = {"limit": 2, "val_limit": 2}
 
@@ -122,3 +126,18 @@ def test_a_worker_whose_runner_died_is_seen_to_its_end() -> None:
     assert job.state is jobs.State.CANCELLED
     jobs.resume(job.id)
     assert job.state in jobs.ACTIVE
+
+
+def test_a_remembered_set_of_ones_own_is_compared_on_its_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DCMERGE_SETS", str(tmp_path / "sets"))
+    monkeypatch.setenv(ROOTS_VARIABLE, str(tmp_path))
+    own_models(tmp_path)
+    experts = {task: str(tmp_path / f"{task}.safetensors") for task in TASKS}
+    bench = {"encoder": str(tmp_path / "tiny.json"), "data": str(tmp_path / "data")}
+    save_set(SavedSet("mine", str(tmp_path / "base.safetensors"), experts, bench=bench))
+    job = wait_for_end(jobs.submit({"kind": "compare", "set": "saved:mine", "methods": ["ties"], **QUICK}))
+    assert job.state is jobs.State.DONE, job.log_tail()
+    wanted = compare(open_set_by_name("saved:mine", roots()).bench, ["ties"], **QUICK)
+    for row in wanted.rows:
+        assert job.comparison().row(row.name).evaluation.to_dict() == row.evaluation.to_dict()
+    assert "seed 0" in job.comparison().row("ties").evaluation.split_rules["tints"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dcmerge import InputError, jobs
+from dcmerge.saved_sets import SavedSet, save_set
 
 COMPARE = {"kind": "compare", "set": "demo", "methods": ["ties"]}
 
@@ -85,3 +86,12 @@ def test_defaults_are_filled_in_and_data_comes_back(tmp_path: Path) -> None:
     assert jobs.specification(json.loads(json.dumps(jobs.to_data(spec)))) == spec
     merge = jobs.specification({"kind": "merge", "set": "demo", "method": "ties", "out": str(tmp_path / "m.safetensors")})
     assert merge.scale is None and jobs.specification(merge) == merge
+
+
+def test_a_remembered_set_with_images_can_be_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DCMERGE_SETS", str(tmp_path / "sets"))
+    save_set(SavedSet("mine", "b", {"x": "a"}, bench={"encoder": "ViT-B-32"}))
+    save_set(SavedSet("bare", "b", {"x": "a"}))
+    assert jobs.specification({**COMPARE, "set": "saved:mine"}).set == "saved:mine"
+    with pytest.raises(InputError, match=r"with tasks to compare on .*saved:mine"):
+        jobs.specification({**COMPARE, "set": "saved:bare"})

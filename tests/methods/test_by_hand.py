@@ -9,10 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from dcmerge import TaskVectors
 from dcmerge.layers import layer_of, magnitudes
 from dcmerge.methods.dc_merge import Trace, smoothing_in_use, trace
 from dcmerge.methods.ties import kept_threshold, trim_thresholds
-from tests.builders import full_set, layer_set, lora_set, merged_dense, random_deltas, random_matrices
+from tests.builders import (
+    full_set,
+    layer_set,
+    lora_set,
+    merged_dense,
+    random_deltas,
+    random_factors,
+    random_matrices,
+    relative_error,
+)
 
 
 def merged(folder: Path, deltas: list[Tensor], slug: str, **parameters: object) -> Tensor:
@@ -235,3 +245,20 @@ def test_thresholds_over_the_whole_model_are_the_kth_values_of_the_flattened_one
     layers = [layer_of(vectors, name) for name in vectors.parameters]
     wanted = torch.stack([kept_threshold(magnitudes(layers, task), density) for task in vectors.tasks])
     assert torch.equal(trim_thresholds(layers, density), wanted)
+
+
+def test_adapters_of_other_ranks_are_each_smoothed_over_their_own(tmp_path: Path) -> None:
+    """DC-Merge takes the largest rank at a weight; a smaller adapter keeps its sum of singular values, none goes to zeros."""
+    shapes = {"q.weight": (24, 20), "k.weight": (24, 20)}
+    factors = {f"task{rank}": random_factors(rank, rank, shapes) for rank in (2, 4)}
+    del factors["task2"]["k.weight"]
+    vectors = lora_set(tmp_path, factors)
+    stages = trace(layer_of(vectors, "q.weight"), smoothing="average")
+    assert stages.basis.block == 4
+    for smoothed, svd, own in zip(stages.smoothed, stages.truncated, (2, 4), strict=True):
+        torch.testing.assert_close(smoothed[:own], (svd.s.sum() / own).expand(own))
+        assert not smoothed[own:].any() and not svd.U[:, own:].any()
+    alone = trace(layer_of(vectors, "k.weight"), smoothing="average", keep=1.0).merged
+    only = TaskVectors.open(None, {"task4": tmp_path / "task4"})
+    wanted = trace(layer_of(only, "k.weight"), smoothing="average", keep=1.0).merged
+    assert relative_error(alone.dense(), wanted.dense()) < 1e-5

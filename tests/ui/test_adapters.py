@@ -1,4 +1,4 @@
-"""The Merge page's saving box of a set of LoRA adapters."""
+"""Every page with a set of LoRA adapters of other ranks and targets, and what the Merge page saves of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dcmerge.methods import method
 from dcmerge.model_sets import ModelSet
 from dcmerge.ui.saving import _archive
 from tests.builders import lora_set, random_factors, random_tensors
-from tests.ui.conftest import Open
+from tests.ui.conftest import PAGES, Open
 
 SHAPES = {f"visual.transformer.resblocks.0.{n}.weight": s for n, s in {"mlp.c_fc": (24, 12), "attn.out_proj": (12, 12)}.items()}
 
@@ -24,9 +24,16 @@ SHAPES = {f"visual.transformer.resblocks.0.{n}.weight": s for n, s in {"mlp.c_fc
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSet:
     monkeypatch.setenv("DCMERGE_ROOTS", str(tmp_path))
-    factors = {task: random_factors(seed, rank=seed + 1, shapes=SHAPES) for seed, task in enumerate("ab")}
+    factors = {task: random_factors(seed, rank=seed + 1, shapes=SHAPES) for seed, task in enumerate("abc")}
+    del factors["b"][next(iter(SHAPES))]
     folder = tmp_path / tmp_path.name
     return ModelSet(f"folder:{tmp_path.name}", "tiny", lora_set(folder, factors, base=random_tensors(0, SHAPES)))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_draw_the_union(models: ModelSet, open_page: Open, page: str) -> None:
+    app = open_page(page, set=models.name)
+    assert not app.exception and not app.error
 
 
 def test_an_adapter_is_offered_with_its_command(models: ModelSet, open_page: Open) -> None:
