@@ -197,7 +197,7 @@ def _result_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def compute_device() -> torch.device:
-    """Where decompositions run: a CUDA device where there is one, unless ``DCMERGE_DEVICE`` says "cpu".
+    """Where decompositions and image encoders run: a CUDA device where there is one, unless ``DCMERGE_DEVICE`` says "cpu".
 
     Their results are on the CPU. Raises InputError for another name, and for "cuda" where there is none.
     """

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dcmerge.errors import Cancelled, InputError
+from dcmerge.linalg import compute_device
 
 #: Pixel normalisation of OpenAI's CLIP.
 _OPENAI_MEAN, _OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -101,7 +102,8 @@ class ImageEncoder:
     def pixels(self, images: Tensor) -> Tensor:
         """What the tower sees of uint8 images (N, 3, H, W): float32, normalised."""
         preprocess = self.config.get("preprocess", {})
-        mean, std = (torch.tensor(preprocess.get(n, usual)) for n, usual in (("mean", _OPENAI_MEAN), ("std", _OPENAI_STD)))
+        usual = (("mean", _OPENAI_MEAN), ("std", _OPENAI_STD))
+        mean, std = (torch.tensor(preprocess.get(name, value), device=images.device) for name, value in usual)
         return (images.float() / 255 - mean[:, None, None]) / std[:, None, None]
 
     def turn(self) -> AbstractContextManager:
@@ -126,7 +128,7 @@ class ImageEncoder:
             raise InputError(f"expected the weights of this image encoder, got other ones: {'; '.join(told)}")
 
     def forward(self, weights: Mapping[str, Tensor], images: Tensor, edits: Mapping[str, Edit] | None = None) -> Tensor:
-        """Embeddings (N, d) of one batch of uint8 images, before their length is made one.
+        """Embeddings (N, d) of one batch of uint8 images, before their length is made one; runs where the weights are.
 
         Differentiable in the weights and in ``edits``, which change the outputs of submodules by their names in ``visual``.
         """
@@ -134,7 +136,12 @@ class ImageEncoder:
         # Running statistics of batch norms are used, not learned.
         own |= {name: own[name].detach() for name, _ in self.visual.named_buffers() if name in own}
         with self.turn(), self._edited(edits or {}):
-            return functional_call(self.visual, own, (self.pixels(images),))
+            return functional_call(self.visual, own, (self.pixels(images.to(own[next(iter(own))].device)),))
+
+    def _placed(self, weights: Mapping[str, Tensor], edits: Mapping[str, Edit] | None) -> dict[str, Tensor]:
+        """The weights where they shall run: on the graphics card where there is one, but for edits, whose own weights are not."""
+        device = torch.device("cpu") if edits else compute_device()
+        return {name: weights[name].to(device) for name in self.shapes}
 
     @contextmanager
     def _edited(self, edits: Mapping[str, Edit]) -> Iterator[None]:
@@ -165,6 +172,7 @@ class ImageEncoder:
         ``edits`` change the outputs of submodules on the way, ``repair`` the embeddings before their length is made one.
         """
         self.check(weights)
+        weights = self._placed(weights, edits)
         batches = math.ceil(len(images) / self.batch_size)
         features = []
         for done, batch in enumerate(images.split(self.batch_size)):
@@ -172,7 +180,7 @@ class ImageEncoder:
                 raise Cancelled
             if progress:
                 progress(done / batches)
-            found = self.forward(weights, batch, edits)
+            found = self.forward(weights, batch, edits).cpu()
             features.append(repair(found) if repair else found)
         return nn.functional.normalize(torch.cat(features), dim=-1)
 
@@ -187,13 +195,14 @@ class ImageEncoder:
     ) -> list[Tensor]:
         """The residual stream after every block, (N, tokens, width) each, and last the features that ``encode`` returns."""
         self.check(weights)
+        weights = self._placed(weights, edits)
         kept: list[list[Tensor]] = [[] for _ in range(self.layers + 1)]
         heard = dict(edits or {})
         for block, own in enumerate(kept[:-1]):
             name = f"transformer.resblocks.{block}"
             heard[name] = _keeping(own, heard.get(name))
         for batch in images.split(self.batch_size):
-            found = self.forward(weights, batch, heard)
+            found = self.forward(weights, batch, heard).cpu()
             kept[-1].append(repair(found) if repair else found)
         *streams, features = (torch.cat(parts) for parts in kept)
         return [*streams, nn.functional.normalize(features, dim=-1)]
@@ -203,7 +212,8 @@ def _keeping(kept: list[Tensor], edit: Edit | None) -> Edit:
     """An edit that adds what it lets pass to a list."""
 
     def keep(output: Tensor) -> Tensor:
-        kept.append(edit(output) if edit else output)
-        return kept[-1]
+        found = edit(output) if edit else output
+        kept.append(found.cpu())
+        return found
 
     return keep

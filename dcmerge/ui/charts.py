@@ -7,6 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
+from dcmerge.evaluation import Evaluation
 from dcmerge.ui.text import plain
 
 _CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
@@ -23,3 +24,9 @@ def show(figure: go.Figure, reading: str, *, key: str, **arguments: Any) -> Any:
     chart = st.plotly_chart(figure, key=key, config=_CONFIG, alt=title, **arguments)
     st.caption(f"**How to read:** {reading}")
     return chart
+
+
+def splits_caption(measured: Evaluation) -> None:
+    """By which rules the images were split into validation and test, where that is known."""
+    if measured.split_rules:
+        st.caption(f"**Splits:** {plain('; '.join(measured.split_lines))}.")

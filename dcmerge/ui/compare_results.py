@@ -9,9 +9,10 @@ import streamlit as st
 
 from dcmerge import exports, plots
 from dcmerge.comparison import Comparison
+from dcmerge.evaluation import ZERO_SHOT
 from dcmerge.methods import NEEDS, methods
 from dcmerge.ui import comparing
-from dcmerge.ui.charts import show
+from dcmerge.ui.charts import show, splits_caption
 from dcmerge.ui.compare_setup import SHOWN
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import plain
@@ -105,6 +106,7 @@ def _table(page: Page, found: Comparison) -> None:
         st.warning("Not measured. " + " ".join(failed), icon=":material/info:")
     st.caption("**How to read:** a difference to averaging whose interval holds 0 is none that these images can show. Methods "
                "share the experts' singular vectors: the first that needs them takes the time. A click on a column's name sorts.")
+    splits_caption(found.row(ZERO_SHOT).evaluation)
 
 
 def _interval(row: dict[str, Any], name: str) -> str | None:

@@ -10,7 +10,7 @@ import streamlit as st
 from dcmerge import plots
 from dcmerge.evaluation import Scale, choose_scale
 from dcmerge.ui import work
-from dcmerge.ui.charts import show
+from dcmerge.ui.charts import show, splits_caption
 from dcmerge.ui.choice import Choice, found_scales, keep_scale
 from dcmerge.ui.history import Run, described, record
 from dcmerge.ui.merging import Look, look_at, merged_once
@@ -101,3 +101,4 @@ def _test_bars(page: Page, choice: Choice) -> None:
             "Whiskers are 95 % Wilson intervals.",
             key="merge.test",
         )
+        splits_caption(look.merged)

@@ -82,3 +82,12 @@ def test_configurations_that_are_refused(config: dict, words: str, tmp_path: Pat
 def test_unknown_names_are_refused_without_a_look_at_the_network(name: str) -> None:
     with pytest.raises(InputError):
         named_encoder(name)
+
+
+@pytest.mark.parametrize("name", ["ViT-S-32", "RN50-quickgelu"])
+def test_a_tower_runs_where_its_weights_are(name: str) -> None:
+    """Tensors of the device "meta" have no data; mixing one with a tensor of this machine's memory is an error."""
+    encoder = named_encoder(name)
+    weights = {weight: torch.empty(shape, device="meta") for weight, shape in encoder.shapes.items()}
+    found = encoder.forward(weights, torch.zeros(2, 3, 224, 224, dtype=torch.uint8))
+    assert found.device.type == "meta" and found.shape == (2, encoder.config["embed_dim"])
