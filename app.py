@@ -34,6 +34,10 @@ with st.container(horizontal=True):
     st.metric("Experts", len(report.tasks), border=True, help="Models fine-tuned from the base, one per task.")
     st.metric("Kind", "LoRA" if models.vectors.kind == "lora" else "full", border=True,
               help="full: every weight was fine-tuned. LoRA: low-rank adapters B·A beside frozen weights.")  # fmt: skip
+    if models.vectors.qkv != "none":
+        st.metric("q, k and v", models.vectors.qkv, border=True,
+                  help="How the files give attention's q, k and v: fused in one matrix (open_clip) or split into three (Hugging "
+                       "Face). Merging them split or fused is not the same: the command line's --qkv chooses.")  # fmt: skip
     st.metric("Matrices", counts["matrix"], border=True, help="2-D weights: these have spectra and go through the spectral "
                                                               "methods.")
     st.metric("Other tensors", counts["vector"] + counts["convolution"], border=True,

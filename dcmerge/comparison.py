@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from dcmerge.checkpoints.schemes import NONE
 from dcmerge.diagnosis import DirSim, diagnose
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import (
@@ -70,6 +71,8 @@ class Row:
     dirsim: DirSim | None = None
     drift: Drift | None = None
     curve: tuple[float, ...] = ()
+    #: How attention's q, k and v were merged, "split" or "fused"; None where there is nothing to choose.
+    qkv: str | None = None
 
     @property
     def is_reference(self) -> bool:
@@ -87,7 +90,7 @@ class Row:
             "difference_to_average": asdict(self.difference) if self.difference else None,
             "seconds": asdict(self.seconds) if self.seconds else None, "peak_bytes": self.peak_bytes,
             "dirsim": asdict(self.dirsim) if self.dirsim else None, "drift": self.drift.to_dict() if self.drift else None,
-            "curve": list(self.curve),
+            "curve": list(self.curve), "qkv": self.qkv,
         }  # fmt: skip
 
 
@@ -152,7 +155,8 @@ def measure(
     )
     durations = Seconds(merged_at - started, scaled_at - merged_at, time.perf_counter() - scaled_at)
     why = diagnose(bench, merged.deltas, model, split=split, limit=limit, cancelled=cancelled) if diagnosed else (None, None)
-    return Row(slug, chosen.title, values, found, evaluation, durations, None, None, peak.growth, *why, merged.curve)
+    return Row(slug, chosen.title, values, found, evaluation, durations, None, None, peak.growth, *why, merged.curve,
+               None if bench.vectors.qkv == NONE else bench.vectors.qkv)  # fmt: skip
 
 
 def fixed_scale(slug: str) -> Scale | None:

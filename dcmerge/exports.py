@@ -42,6 +42,7 @@ def _row(row: Row) -> dict[str, Any]:
         "merge seconds": _rounded(took and took.merge), "alpha seconds": _rounded(took and took.scale),
         "evaluation seconds": _rounded(took and took.evaluation),
         "peak MiB": None if row.peak_bytes is None else round(row.peak_bytes / 2**20, 1), "needs": needs_text(row),
+        "q, k, v": row.qkv,
         "dirsim": _rounded(row.dirsim and row.dirsim.mean, 4),
         "feature drift": _rounded(row.drift and row.drift.relative[-1], 4),
         "split": measured and measured.split, "images a task": measured and measured.images,
@@ -137,7 +138,8 @@ _MARKDOWN: tuple[tuple[str, Callable[[Row], str | None]], ...] = (
     ("absolute", _accuracy), ("normalised", _normalised), ("worst task", _worst), ("minus averaging", _gain),
     ("seconds: merge + α", _seconds),
     ("peak memory", lambda row: None if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f} MiB"),
-    ("needs", needs_text), ("measured on", lambda row: row.evaluation and row.evaluation.measured_on),
+    ("needs", needs_text),
+    ("q, k, v", lambda row: row.qkv), ("measured on", lambda row: row.evaluation and row.evaluation.measured_on),
 )  # fmt: skip
 
 

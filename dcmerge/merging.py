@@ -12,8 +12,8 @@ import torch
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Assembly, Bench, Evaluation, Model, TaskModule
 from dcmerge.methods import deltas_of, method, planned
-from dcmerge.output import Target, Written, check_target, write_merged
-from dcmerge.recipe import ADAPTER, ARITHMETIC, DELTA, MODEL, Recipe, check_scale, package_versions, recipe_of
+from dcmerge.output import Rounding, Target, Written, check_target, rounding_of, write_merged
+from dcmerge.recipe import ADAPTER, ARITHMETIC, DELTA, MODEL, Recipe, check_scale, package_versions, qkv_of, recipe_of
 from dcmerge.task_vectors import Delta, TaskVectors
 
 
@@ -53,8 +53,12 @@ class Merged:
     def save(
         self, path: str | Path, *, scale: float = 1.0, scale_origin: str = "given", delta_only: bool = False,
         task: str | None = None, card: bool = False, evaluation: Evaluation | None = None, replace: bool = False,
+        dtype: str | None = None,
     ) -> Written:  # fmt: skip
         """Write base + α · merged in the base's own names and dtypes, or with ``delta_only`` α · merged in float32.
+
+        ``dtype`` writes all floating-point weights of a model in "float32", "bfloat16" or "float16" instead; ``rounding`` of what
+        is returned says what weights of 16 bits lose of the merged task vector.
 
         A path that does not end in ``.safetensors`` is a folder: it gets the base's shards, settings and vocabulary, and a model
         card, which ``card`` writes beside a single file too; ``evaluation`` is what it says of accuracies. An existing folder
@@ -65,8 +69,14 @@ class Merged:
         for a scale that is not a finite number, where a task is missing or the tasks' parts are not weights, and for a network of
         another depth than the base's.
         """
-        target = Target(Path(path), DELTA if delta_only else MODEL, None, card, evaluation, replace)
+        target = Target(Path(path), DELTA if delta_only else MODEL, None, card, evaluation, replace, dtype)
         return self.write(target, scale, scale_origin, task)
+
+    def rounding(self, scale: float = 1.0, *, dtype: str | None = None, task: str | None = None) -> Rounding:
+        """What ``save`` would lose of the merged task vector by rounding, as ``rounding`` of what it returns says afterwards."""
+        own = own_delta(self.method, self.modules, task)
+        deltas = ((name, own(name, delta)) for name, delta in self.deltas.items())
+        return rounding_of(self.vectors, deltas, check_scale(scale), dtype)
 
     def save_adapter(
         self, path: str | Path, *, rank: int | None = None, scale: float = 1.0, scale_origin: str = "given",
@@ -168,7 +178,8 @@ def follow(
 def _as_followed(recipe: Recipe, vectors: TaskVectors, dtype: str) -> Recipe:
     found = recipe_of(vectors, recipe.method, recipe.parameters, recipe.scale, recipe.scale_origin, dtype).inputs
     inputs = {name: found[name] | {"file": recipe.inputs.get(name, found[name])["file"]} for name in found}
-    return replace(recipe, inputs=inputs, dtype=dtype, tolerance=vectors.tolerance, zoo=vectors.zoo, versions=package_versions())
+    return replace(recipe, inputs=inputs, dtype=dtype, tolerance=vectors.tolerance, zoo=vectors.zoo, qkv=qkv_of(vectors),
+                   versions=package_versions())  # fmt: skip
 
 
 def _further(content: str, rank: int | None, task: str | None, dtype: torch.dtype) -> dict[str, Any]:

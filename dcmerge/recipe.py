@@ -14,6 +14,7 @@ import torch
 
 from dcmerge.checkpoints import open_checkpoint
 from dcmerge.checkpoints.paths import shown
+from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.documents import dumped_document, parsed_document, read_document
 from dcmerge.errors import InputError
 from dcmerge.methods import method
@@ -28,8 +29,6 @@ BASE = "base"
 GIVEN, USUAL = "given", "the method's usual α"
 CONTENTS = MODEL, DELTA, ADAPTER = "model", "delta", "adapter"
 ARITHMETIC = {"float32": torch.float32, "float64": torch.float64}
-#: How fused and separate attention weights are merged; "stored": as they lie in the files.
-QKV = ("stored", "split", "fused")
 TOLERANCE = Number("Tolerance", "Relative residual that a randomised SVD may have; 0 is exact.", 0, 0.1, 1e-4)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -51,7 +50,7 @@ class Recipe:
     scale: float | None = None
     scale_origin: str | None = None
     dtype: str | None = None
-    qkv: str = QKV[0]
+    qkv: str = STORED
     content: str = MODEL
     adapter_rank: int | None = None
     task: str | None = None
@@ -138,8 +137,13 @@ def recipe_of(
     **more: Any,
 ) -> Recipe:  # fmt: skip
     """The recipe of a merge of these inputs, whose content it hashes; ``more`` are further fields."""
-    return Recipe(inputs_of(vectors), slug, dict(parameters), scale, origin, dtype, tolerance=vectors.tolerance, zoo=vectors.zoo,
-                  versions=package_versions(), **more)  # fmt: skip
+    return Recipe(inputs_of(vectors), slug, dict(parameters), scale, origin, dtype, qkv_of(vectors),
+                  tolerance=vectors.tolerance, zoo=vectors.zoo, versions=package_versions(), **more)  # fmt: skip
+
+
+def qkv_of(vectors: TaskVectors) -> str:
+    """How attention's q, k and v are merged, "split" or "fused"; "stored" where there is no such choice to be told."""
+    return vectors.qkv if vectors.qkv in QKV else STORED
 
 
 def inputs_of(vectors: TaskVectors, *, hashed: bool = True) -> dict[str, dict[str, str]]:

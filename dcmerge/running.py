@@ -14,8 +14,8 @@ from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.mergekit import METHOD_KEY, from_mergekit
 from dcmerge.merging import follow
-from dcmerge.output import Target, Written, written_dtypes
-from dcmerge.recipe import BASE, QKV, Recipe
+from dcmerge.output import Target, Written, asked_dtype, written_dtypes
+from dcmerge.recipe import BASE, Recipe
 from dcmerge.task_vectors import TaskVectors
 from dcmerge.zoo import open_zoo
 
@@ -51,7 +51,8 @@ class Ready:
 
         ``replace`` allows an earlier merge's folder to be replaced.
         """
-        target = Target(Path(path), self.recipe.content, self.recipe.adapter_rank, replace=replace)
+        target = Target(Path(path), self.recipe.content, self.recipe.adapter_rank, replace=replace,
+                        dtype=_another_dtype(self.recipe, self.vectors))  # fmt: skip
         return follow(self.recipe, self.vectors, target, bench=self.bench, progress=progress, cancelled=cancelled)
 
 
@@ -82,8 +83,6 @@ def prepare(
     does not name, and whatever opening a set raises.
     """
     recipe, notes = source.recipe, list(source.notes)
-    if recipe.qkv != QKV[0]:
-        raise InputError(f"qkv: expected {QKV[0]}, the attention weights as they lie in the files, got {recipe.qkv}")
     if unknown := sorted(set(given or {}) - set(recipe.inputs)):
         raise InputError(f"input: expected one of {', '.join(map(shown, recipe.inputs)) or 'none'}, got {shown(unknown[0])}")
     if recipe.zoo and not given:
@@ -93,17 +92,17 @@ def prepare(
         _check_hashes(recipe, opened)
         experts = {name: one for name, one in opened.items() if name != BASE}
         # A zoo's recipe whose files were named by hand is no longer the zoo's.
-        ready = Ready(replace(recipe, zoo=None), TaskVectors.open(opened.get(BASE), experts, progress=progress))
+        ready = Ready(replace(recipe, zoo=None), TaskVectors.open(opened.get(BASE), experts, qkv=recipe.qkv, progress=progress))
     if unhashed := [name for name, one in recipe.inputs.items() if "sha256" not in one]:
         whose = "any input" if len(unhashed) == len(recipe.inputs) else ", ".join(map(shown, unhashed))
         notes.append(f"no hash in the recipe for {whose}: taken as found")
     ready.vectors.tolerance = recipe.tolerance
-    _check_dtype(recipe, ready.vectors)
+    _another_dtype(recipe, ready.vectors)
     return replace(ready, notes=tuple(notes))
 
 
 def _of_zoo(recipe: Recipe, progress: Progress | None) -> Ready:
-    zoo = open_zoo(recipe.zoo, progress=progress)
+    zoo = open_zoo(recipe.zoo, qkv=recipe.qkv, progress=progress)
     tasks = [name for name in recipe.inputs if name != BASE]
     same = not tasks or tuple(tasks) == zoo.vectors.tasks
     vectors = zoo.vectors if same else zoo.vectors.select(tasks)
@@ -174,9 +173,15 @@ def _check_hashes(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> None:
             raise InputError(f"{shown(name)}: expected the content with sha256 {wanted}, got {where}")
 
 
-def _check_dtype(recipe: Recipe, vectors: TaskVectors) -> None:
-    """What the recipe says is written, with or without the integers that are copied, must be what will be."""
+def _another_dtype(recipe: Recipe, vectors: TaskVectors) -> str | None:
+    """What the recipe writes a model in instead of the base's own dtypes; None where those are what it says.
+
+    Raises InputError where neither fits, with or without the integers that are copied.
+    """
     written = written_dtypes(vectors, recipe.content)
     floats = "+".join(dtype for dtype in written.split("+") if "float" in dtype)
-    if recipe.dtype not in (None, written, floats):
-        raise InputError(f"dtype: expected {written}, in which this merge is written, got {shown(recipe.dtype)}")
+    if recipe.dtype in (None, written, floats):
+        return None
+    if asked := asked_dtype(recipe):
+        return asked
+    raise InputError(f"dtype: expected {written}, in which this merge is written, got {shown(recipe.dtype)}")

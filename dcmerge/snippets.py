@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from dcmerge.checkpoints.paths import shown
+from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.errors import InputError
 from dcmerge.methods import method
 from dcmerge.methods.declare import value_text
+from dcmerge.output import asked_dtype
 from dcmerge.recipe import ADAPTER, BASE, DELTA, GIVEN, MODEL, USUAL, Recipe
 
 OUT = "merged.safetensors"
@@ -44,10 +46,14 @@ def _options(recipe: Recipe, out: str) -> Iterator[tuple[str, str | None]]:
                 raise InputError(f"task: the command takes names without = and spaces around, got {shown(name)!r}")
             else:
                 yield "expert", f"{name}={one['file']}"
+    if recipe.qkv != STORED:
+        yield "qkv", recipe.qkv
     yield "method", recipe.method
     yield from (("set", f"{name}={_exact(value)}") for name, value in _changed(recipe).items())
     if recipe.tolerance:
         yield "tolerance", _exact(recipe.tolerance)
+    if dtype := asked_dtype(recipe):
+        yield "dtype", dtype
     if recipe.task is not None:
         yield "task", recipe.task
     if (recipe.scale, recipe.scale_origin) != (method(recipe.method).usual_scale, USUAL):
@@ -82,10 +88,16 @@ def _exact(value: Any) -> str:
 
 def _opening(recipe: Recipe) -> list[str]:
     if recipe.zoo:
-        return ["from dcmerge.zoo import open_zoo", "", f"zoo = open_zoo({recipe.zoo!r})", "vectors = zoo.vectors"]
+        return ["from dcmerge.zoo import open_zoo", "", f"zoo = open_zoo({recipe.zoo!r}{_qkv(recipe)})", "vectors = zoo.vectors"]
     base = recipe.inputs.get(BASE, {}).get("file")
     experts = [f"        {name!r}: {one['file']!r}," for name, one in recipe.inputs.items() if name != BASE]
-    return ["", "vectors = dcmerge.TaskVectors.open(", f"    base={base!r},", "    experts={", *experts, "    },", ")"]
+    grouped = [f"    {_qkv(recipe)[2:]},"] if _qkv(recipe) else []
+    return ["", "vectors = dcmerge.TaskVectors.open(", f"    base={base!r},", "    experts={", *experts, "    },", *grouped, ")"]
+
+
+def _qkv(recipe: Recipe) -> str:
+    """What opening is told of q, k and v, where there is something to tell."""
+    return "" if recipe.qkv == STORED else f", qkv={recipe.qkv!r}"
 
 
 def _merging(recipe: Recipe) -> list[str]:
@@ -103,5 +115,6 @@ def _saving(recipe: Recipe, out: str) -> list[str]:
     how += ["delta_only=True"] if recipe.content == DELTA else []
     how += [f"rank={recipe.adapter_rank!r}"] if recipe.adapter_rank is not None else []
     how += [f"task={recipe.task!r}"] if recipe.task is not None else []
+    how += [f"dtype={dtype!r}"] if (dtype := asked_dtype(recipe)) else []
     save = "save_adapter" if recipe.content == ADAPTER else "save"
     return [f"merged.{save}({', '.join([repr(out), *how])})"]

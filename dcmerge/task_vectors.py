@@ -12,7 +12,9 @@ from torch import Tensor
 
 from dcmerge.cache import MEMO_BYTES, Memo, Store, default_store
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo, align, common_prefix, open_checkpoint
-from dcmerge.compatibility import Kind, Parameter, Report, examine
+from dcmerge.checkpoints.regrouped import QKV, STORED, in_stored_scheme, qkv_of, regrouped, stored_names
+from dcmerge.checkpoints.schemes import NONE, stored_qkv
+from dcmerge.compatibility import Kind, Parameter, Report, classify, examine
 from dcmerge.errors import IncompatibleSet, InputError
 
 Delta = Tensor | LowRank
@@ -45,14 +47,18 @@ class TaskVectors:
         base: Source | None,
         experts: Mapping[str, Source],
         *,
+        qkv: str = STORED,
         progress: Callable[[float, str], None] | None = None,
     ) -> TaskVectors:
         """Open checkpoints lazily and check that they fit together, reading one parameter at a time.
 
+        ``qkv`` says how attention's q, k and v are merged: "stored" as the files have them, "split" as three matrices, "fused"
+        as one. That changes what a method sees, and not the file that is written, which has the base's own scheme.
+
         Raises InputError for a file that cannot be read and IncompatibleSet, with every reason, for a set that cannot be
         merged (missing parameters, other shapes, NaN or Inf).
         """
-        opened_base, opened = open_set(base, experts)
+        opened_base, opened = open_set(base, experts, qkv)
         report = examine(opened_base, opened, progress=progress)
         if report.errors:
             lines = "\n".join(f"- {finding.text}" for finding in report.errors)
@@ -68,10 +74,41 @@ class TaskVectors:
         return "lora" if all(isinstance(expert, LoraCheckpoint) for expert in self.experts.values()) else "full"
 
     @property
+    def qkv(self) -> str:
+        """How attention's q, k and v are merged: "split", "fused", "mixed" or, where none of them is merged, "none"."""
+        return qkv_of(self._checkpoints, self.parameters)[0]
+
+    @property
+    def qkv_stored(self) -> str:
+        """The same of the files: what they hold of the parameters that are merged."""
+        return qkv_of(self._checkpoints, self.parameters)[1]
+
+    @property
+    def _checkpoints(self) -> tuple[Checkpoint, ...]:
+        return (*([self.base] if self.base else []), *self.experts.values())
+
+    def as_stored(self, deltas: Iterable[tuple[str, Delta]]) -> tuple[TaskVectors, Iterable[tuple[str, Delta]]]:
+        """This set as its files have it, and deltas by this set's names under the names in the files, as they come.
+
+        Both unchanged where q, k and v are merged as they are stored.
+        """
+        if all(one.stored is one for one in self._checkpoints):
+            return self, deltas
+        parameters: dict[str, Parameter] = {}
+        for name in self.parameters:
+            holder = next(one for one in self._checkpoints if name in one.infos)
+            for stored in stored_names([holder], name):
+                parameters[stored] = classify(stored, holder.stored.infos[stored])
+        base, experts = self.base and self.base.stored, {task: expert.stored for task, expert in self.experts.items()}
+        twin = replace(self, base=base, experts=experts, parameters=parameters, memo=Memo())
+        return twin, in_stored_scheme(self._checkpoints, deltas)
+
+    @property
     def fingerprint(self) -> str:
-        """Content hash of the base and of every expert with its name and place."""
+        """Content hash of the base and of every expert with its name and place, and of how q, k and v are grouped."""
         parts = [self.base.fingerprint if self.base else "no base"]
         parts += [f"{task}={expert.fingerprint}" for task, expert in self.experts.items()]
+        parts += [f"qkv={self.qkv}"] if any(one.stored is not one for one in self._checkpoints) else []
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def delta(self, name: str, task: str) -> Delta:
@@ -128,8 +165,24 @@ def predicted_peak_bytes(parameters: Iterable[Parameter], tasks: int) -> int:
     return _PROCESS_BYTES + largest + min(remembered, MEMO_BYTES)
 
 
-def open_set(base: Source | None, experts: Mapping[str, Source]) -> tuple[Checkpoint | None, dict[str, Checkpoint]]:
-    """Open every file of a set; raises InputError where there is no expert, or a full model without a base."""
+def open_set(
+    base: Source | None, experts: Mapping[str, Source], qkv: str = STORED
+) -> tuple[Checkpoint | None, dict[str, Checkpoint]]:
+    """Open every file of a set, q, k and v as asked for.
+
+    Raises InputError where there is no expert, a full model without a base, or no q, k and v to be split or fused.
+    """
+    opened_base, opened = _open_as_stored(base, experts)
+    everything = [*([opened_base] if opened_base else []), *opened.values()]
+    if qkv != STORED and qkv in QKV and stored_qkv(name for one in everything for name in one.infos) == NONE:
+        raise InputError(f"qkv: expected a model with attention's q, k and v to be {qkv}, got none in these files")
+    grouped = {task: regrouped(expert, qkv) for task, expert in opened.items()}
+    return opened_base and regrouped(opened_base, qkv), grouped
+
+
+def _open_as_stored(
+    base: Source | None, experts: Mapping[str, Source]
+) -> tuple[Checkpoint | None, dict[str, Checkpoint]]:
     if not experts:
         raise InputError("expected at least one expert, got none")
     opened = {task: _open(source) for task, source in experts.items()}

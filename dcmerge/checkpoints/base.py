@@ -46,6 +46,9 @@ class TensorFile(Protocol):
     def read(self, name: str) -> Tensor:
         """The tensor in the file's dtype, fresh at every call."""
 
+    def read_rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows ``start`` to ``stop`` of it alone, as fresh."""
+
 
 class Checkpoint(ABC):
     """A set of named tensors on disk, opened lazily.
@@ -75,6 +78,16 @@ class Checkpoint(ABC):
     @abstractmethod
     def read(self, name: str) -> Tensor | LowRank:
         """The tensor of that canonical name, fresh at every call: the caller may change it. KeyError if absent."""
+
+    def read_rows(self, name: str, start: int, stop: int) -> Tensor | LowRank:
+        """Rows ``start`` to ``stop`` of that tensor, as fresh; the others are not read where the file allows it."""
+        value = self.read(name)
+        return value.rows(start, stop) if isinstance(value, LowRank) else value[start:stop]
+
+    @property
+    def stored(self) -> Checkpoint:
+        """The checkpoint as its files have it: itself, but for a view that groups tensors otherwise."""
+        return self
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """The same checkpoint under other canonical names: own name -> new name, for all of them."""
@@ -133,6 +146,10 @@ class StoredCheckpoint(Checkpoint):
     def read(self, name: str) -> Tensor:
         source = self.source_names[name]
         return self._file_of[source].read(source)
+
+    def read_rows(self, name: str, start: int, stop: int) -> Tensor:
+        source = self.source_names[name]
+        return self._file_of[source].read_rows(source, start, stop)
 
     def file_of(self, name: str) -> Path:
         """The file or shard that holds the tensor of that canonical name."""

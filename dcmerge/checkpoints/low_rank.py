@@ -49,6 +49,10 @@ class LowRank:
         """The product, (m, n)."""
         return self.left.to(self.dtype) @ self.right.to(self.dtype)
 
+    def rows(self, start: int, stop: int) -> LowRank:
+        """Rows ``start`` to ``stop`` of the matrix: those of ``left``."""
+        return LowRank(self.left[start:stop], self.right)
+
     @classmethod
     def zeros(cls, shape: tuple[int, int]) -> LowRank:
         """The zero matrix (m, n), of rank 0."""
@@ -94,6 +98,15 @@ class LowRank:
 def dense(delta: Tensor | LowRank) -> Tensor:
     """A delta as one tensor."""
     return delta.dense() if isinstance(delta, LowRank) else delta
+
+
+def stacked(parts: Sequence[Tensor | LowRank]) -> Tensor | LowRank:
+    """Matrices or vectors on top of each other, (Σ m_i, n); of factors as one pair of factors, whose ranks add up."""
+    if len(parts) == 1:
+        return parts[0]
+    if all(isinstance(part, LowRank) for part in parts):
+        return LowRank(torch.block_diag(*[part.left for part in parts]), torch.cat([part.right for part in parts]))
+    return torch.cat([dense(part) for part in parts])
 
 
 def total(deltas: Sequence[Tensor | LowRank]) -> Tensor | LowRank:

@@ -10,6 +10,7 @@ from pathlib import Path
 from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorFile
 from dcmerge.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraCheckpoint, is_adapter_key
 from dcmerge.checkpoints.paths import checked_file, checked_path, read_json, shown
+from dcmerge.checkpoints.quantised import refuse_quantised
 from dcmerge.checkpoints.safetensors_files import SafetensorsFile
 from dcmerge.checkpoints.state_dicts import StateDictFile
 from dcmerge.errors import InputError
@@ -35,9 +36,11 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     checked = checked_path(path)
     try:
-        return _open_folder(checked) if checked.is_dir() else _open_file(checked)
+        checkpoint = _open_folder(checked) if checked.is_dir() else _open_file(checked)
     except OSError as error:
         raise InputError(f"Cannot open {shown(checked)}: {error.strerror or error}.") from None
+    refuse_quantised(checkpoint)
+    return checkpoint
 
 
 def _open_file(path: Path) -> Checkpoint:

@@ -52,26 +52,36 @@ class SafetensorsFile:
 
         The mapping is private, so a change of the tensor never reaches the file.
         """
-        info = self.infos[name]
-        if info.nbytes <= _COPIED and (tensor := self._copied(name, info)) is not None:
+        return self._read(name, self.infos[name], 0)
+
+    def read_rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Some rows alone, as fresh as the whole: nothing else of the tensor is read."""
+        whole = self.infos[name]
+        info = TensorInfo((stop - start, *whole.shape[1:]), whole.dtype)
+        return self._read(name, info, start)
+
+    def _read(self, name: str, info: TensorInfo, first: int) -> Tensor:
+        """The rows from ``first`` on that make a tensor of this shape."""
+        if info.nbytes <= _COPIED and (tensor := self._copied(name, info, first)) is not None:
             return tensor
         try:
             with _open(checked_file(self.path), info.nbytes) as file:
                 tensor = file.get_tensor(name)
         except (SafetensorError, RuntimeError) as error:
             raise InputError(f"Cannot read {shown(name)} from {shown(self.path)}: {reason(error)}.") from None
-        if tuple(tensor.shape) != info.shape or tensor.dtype != info.dtype:
+        whole = self.infos[name]
+        if tuple(tensor.shape) != whole.shape or tensor.dtype != whole.dtype:
             raise InputError(f"{shown(self.path)} has changed since it was opened: {shown(name)} is another tensor.")
-        return tensor
+        return tensor if info.shape == whole.shape else tensor[first : first + info.shape[0]]
 
-    def _copied(self, name: str, info: TensorInfo) -> Tensor | None:
+    def _copied(self, name: str, info: TensorInfo, first: int) -> Tensor | None:
         """The tensor's bytes from where they were at the opening; None where the file is not the same any more."""
         flat = torch.empty(info.nbytes, dtype=torch.uint8)
         try:
             if _stamp(self.path) != self._stamp:
                 return None
             with open(self.path, "rb", buffering=0) as file:
-                file.seek(self._starts[name])
+                file.seek(self._starts[name] + (first * info.nbytes // info.shape[0] if first else 0))
                 if info.nbytes and file.readinto(memoryview(flat.numpy())) != info.nbytes:
                     return None
         except OSError:

@@ -65,6 +65,14 @@ def stored_qkv(names: Iterable[str]) -> str:
     return MIXED if fused and split else FUSED if fused else SPLIT if split else NONE
 
 
+def qkv_text(merged: str, stored: str) -> str:
+    """"attention's q, k and v: merged split (the files have them fused)"; empty where none is merged."""
+    if merged == NONE:
+        return ""
+    files = "as the files have them" if merged == stored else f"the files have them {stored}"
+    return f"attention's q, k and v: merged {merged} ({files})"
+
+
 def fused_name(name: str) -> str | None:
     """The fused tensor that holds a q, k or v; None for any other name."""
     found = _SPLIT.fullmatch(name)

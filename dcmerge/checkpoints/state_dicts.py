@@ -52,6 +52,10 @@ class StateDictFile:
         """A contiguous copy: tensors of a state dict may share memory, and the caller may change what it gets."""
         return self._tensors[name].detach().clone(memory_format=torch.contiguous_format)
 
+    def read_rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Some rows alone, copied as ``read`` does."""
+        return self._tensors[name][start:stop].detach().clone(memory_format=torch.contiguous_format)
+
 
 def how_to_convert(path: Path) -> str:
     """The command that makes a safetensors file of a pickle."""

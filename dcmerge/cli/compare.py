@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dcmerge import jobs
-from dcmerge.cli.evaluate import about_images, add_evaluated, val_limit
+from dcmerge.checkpoints.regrouped import STORED
+from dcmerge.cli.evaluate import about_images, add_evaluated, notes_of, val_limit
 from dcmerge.cli.options import Commands, Parser, add_command, collected, opened_bench, pair, set_title
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.comparison import AVERAGE, Comparison, Row, compare
@@ -63,10 +64,11 @@ def run(args: argparse.Namespace) -> int:
     if export(args, found):
         return 0
     if args.json:
-        print_json({"zoo": args.zoo, **found.to_dict(), "skipped": skipped, "notes": list(bench.notes)})
+        print_json({"zoo": args.zoo, **found.to_dict(), "skipped": skipped, "notes": list(bench.notes),
+                    "qkv": bench.vectors.qkv, "qkv_stored": bench.vectors.qkv_stored})  # fmt: skip
     else:
         left_out = (f"{slug} was left out: it {reason}." for slug, reason in skipped.items())
-        print("\n".join([as_text(set_title(args), found, bench.notes), *left_out]))
+        print("\n".join([as_text(set_title(args), found, notes_of(bench)), *left_out]))
     return 0
 
 
@@ -108,6 +110,8 @@ def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, di
     """The same comparison as a job; it goes on when this command has ended."""
     if args.folder:
         raise InputError("expected --background with a zoo alone, got --from")
+    if args.qkv != STORED:
+        raise InputError(f"expected --background without --qkv, which a job does not take, got --qkv {args.qkv}")
     chosen = [{"slug": slug, "parameters": parameters.get(slug, {})} for slug in dict.fromkeys(slugs)]
     job = jobs.submit({"kind": "compare", "set": args.zoo, "methods": chosen, "limit": args.limit,
                        "val_limit": val_limit(args), "diagnosed": args.diagnose})  # fmt: skip

@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from dcmerge.checkpoints import open_checkpoint
+from dcmerge.checkpoints.base import content_digest
 from dcmerge.checkpoints.convert import SCHEMES, Converted, convert
 from dcmerge.cli.merge import checked_target
 from dcmerge.cli.options import Commands, Parser, add_command
@@ -26,10 +26,9 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     new = checked_target(args.new, force=args.force)
     found = convert(args.old, new, to=args.to)
-    written = open_checkpoint(new)
     report = {
         "old": args.old, "new": str(new), "tensors": found.tensors, "source": found.source, "left_out": found.left_out,
-        "limits_not_set": found.lacking, "to": args.to, "bytes": new.stat().st_size, "sha256": written.fingerprint,
+        "limits_not_set": found.lacking, "to": args.to, "bytes": new.stat().st_size, "sha256": content_digest(new),
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
     print_json(report) if args.json else print(as_text(new, found, report))

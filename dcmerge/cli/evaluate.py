@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LoraCheckpoint, open_checkpoint
+from dcmerge.checkpoints.schemes import qkv_text
 from dcmerge.cli.options import (
     Commands,
     Parser,
@@ -84,10 +85,11 @@ def run(args: argparse.Namespace) -> int:
             row = measure(bench, args.method, parameters, scale=scale, split=args.split, limit=args.limit,
                           val_limit=val_limit(args), progress=progress)  # fmt: skip
     if args.json:
-        about = {"zoo": args.zoo, "split": args.split, "measured_on": row.evaluation.measured_on, "notes": list(bench.notes)}
+        about = {"zoo": args.zoo, "split": args.split, "measured_on": row.evaluation.measured_on, "notes": list(bench.notes),
+                 "qkv": bench.vectors.qkv, "qkv_stored": bench.vectors.qkv_stored}  # fmt: skip
         print_json({**about, "rows": [r.to_dict() for r in (zero_shot, row, experts)]})
     else:
-        print(as_text(set_title(args), zero_shot, row, experts, bench.notes))
+        print(as_text(set_title(args), zero_shot, row, experts, notes_of(bench)))
     return 0
 
 
@@ -112,7 +114,7 @@ def run_by_step(args: argparse.Namespace) -> int:
              percent(found.so_far(place)), percent(step.evaluation.mean)] for place, step in enumerate(found.steps)]  # fmt: skip
     last = found.steps[-1].evaluation
     print(f"Top-1 accuracy in percent after each expert, {last.measured_on}.")
-    print("\n".join([*about_images(last, bench.notes), ""]))
+    print("\n".join([*about_images(last, notes_of(bench)), ""]))
     print(table(["after", *last.tasks, "tasks so far", "all tasks"], rows))
     print(f"\nBackward transfer: {100 * found.backward_transfer:+.1f} points from when a task had just come to the end.")
     return 0
@@ -166,6 +168,12 @@ def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[
             *map(seconds, (row.seconds.merge, row.seconds.scale, row.seconds.evaluation))
         ),
     ])  # fmt: skip
+
+
+def notes_of(bench: Bench) -> tuple[str, ...]:
+    """What a reader of the accuracies must know, how q, k and v were merged included."""
+    text = qkv_text(bench.vectors.qkv, bench.vectors.qkv_stored)
+    return (*bench.notes, *([f"{text[0].upper()}{text[1:]}."] if text else []))
 
 
 def about_images(measured: Evaluation, notes: Sequence[str]) -> list[str]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dcmerge.checkpoints import Checkpoint
+from dcmerge.checkpoints.regrouped import qkv_of
 from dcmerge.cli.folders import chosen, folder_and_set, search_as_data, search_as_text
 from dcmerge.cli.options import Commands, Parser, add_command, add_model_set, named_models, named_zoo
-from dcmerge.cli.output import Progress, paragraph, print_json, seconds, size, table
+from dcmerge.cli.output import Progress, paragraph, print_json, qkv_lines, seconds, size, table
 from dcmerge.compatibility import Kind, Parameter, Report, examine
 from dcmerge.errors import InputError
 from dcmerge.layouts import Search, search
@@ -25,6 +26,12 @@ class Inspected:
     experts: dict[str, Checkpoint]
     report: Report
     costs: dict[str, Cost]
+
+    @property
+    def qkv(self) -> tuple[str, str]:
+        """How attention's q, k and v are merged, and how the files have them."""
+        checkpoints = [*([self.base] if self.base else []), *self.experts.values()]
+        return qkv_of(checkpoints, [p.name for p in self.report.parameters if p.mergeable])
 
     @property
     def mergeable(self) -> bool:
@@ -43,6 +50,8 @@ class Inspected:
         }
         peak = self.costs["DC-Merge"].peak_bytes if self.costs else None
         facts = {"relative_norms": relative, "predicted": self.costs, "predicted_peak_bytes": peak}
+        qkv, stored = self.qkv
+        facts |= {"qkv": qkv, "qkv_stored": stored}
         return {"mergeable": self.mergeable, **opened, **self.report.to_dict(), **facts}
 
 
@@ -83,7 +92,7 @@ def _run_folder(args: argparse.Namespace) -> int:
     inspected = None
     if one is not None and not one.lacks:
         with Progress() as progress:
-            inspected = _examined(*open_set(one.base, one.experts), progress)
+            inspected = _examined(*open_set(one.base, one.experts, args.qkv), progress)
     if args.json:
         print_json(search_as_data(found) | {"report": inspected.to_dict() if inspected else None})
     else:
@@ -104,9 +113,9 @@ def _why_no_report(found: Search) -> str:
 def _inspect(args: argparse.Namespace, progress: Progress) -> Inspected:
     base, experts = named_models(args)
     if args.zoo:
-        vectors = named_zoo(args.zoo, progress).vectors
+        vectors = named_zoo(args.zoo, progress, args.qkv).vectors
         return _with_costs(vectors.base, vectors.experts, vectors.report)
-    return _examined(*open_set(base, experts), progress)
+    return _examined(*open_set(base, experts, args.qkv), progress)
 
 
 def _examined(base: Checkpoint | None, experts: dict[str, Checkpoint], progress: Progress) -> Inspected:
@@ -131,6 +140,7 @@ def as_text(found: Inspected) -> str:
     parts = [
         _files(found),
         f"Parameters: {counts}",
+        *qkv_lines(*found.qkv),
         *_parameters("Skipped", [p for p in report.parameters if p.kind is Kind.SKIPPED]),
         *_parameters("Treated specially", [p for p in report.parameters if p.reason and p.kind is not Kind.SKIPPED]),
         "Findings" if findings else "Findings: none",

@@ -11,6 +11,7 @@ from typing import Any
 
 from dcmerge import jobs
 from dcmerge.checkpoints import open_checkpoint
+from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.cli.options import (
     Commands,
     Parser,
@@ -24,14 +25,14 @@ from dcmerge.cli.options import (
     parameters_text,
     whole_number,
 )
-from dcmerge.cli.output import Progress, paragraph, percent, print_json, seconds, size
+from dcmerge.cli.output import Progress, paragraph, percent, print_json, qkv_lines, seconds, size
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation
 from dcmerge.exports import check_target as check_text_target
 from dcmerge.exports import write_text
 from dcmerge.merging import merge, merge_to
 from dcmerge.methods import method
-from dcmerge.output import Target, Written, check_target, written_dtypes
+from dcmerge.output import DTYPES, Rounding, Target, Written, check_target, written_dtypes
 from dcmerge.recipe import ADAPTER, DELTA, GIVEN, MODEL, TOLERANCE, USUAL, Recipe, check_scale, recipe_of
 from dcmerge.task_vectors import TaskVectors
 
@@ -62,6 +63,7 @@ def add_to(commands: Commands, common: Parser) -> None:
                        help="save α · merged task vector of LoRA experts as a PEFT adapter folder")  # fmt: skip
     group.add_argument("--adapter-rank", type=whole_number(1), metavar="R",
                        help="at most R directions a weight (default: the exact rank, up to the sum of the experts')")  # fmt: skip
+    group.add_argument("--dtype", choices=tuple(DTYPES), help="write the model in this dtype (default: the base's own dtypes)")
     group.add_argument("--card", action="store_true", help="write a model card beside a single file too, NAME.md")
     group.add_argument("--measure", choices=("val", "test"), metavar="SPLIT",
                        help="evaluate on that split of the tasks' images (val, test) and write it into the card")  # fmt: skip
@@ -90,14 +92,16 @@ def run(args: argparse.Namespace) -> int:
         vectors.tolerance = TOLERANCE.check("tolerance", args.tolerance)
         if vectors.base is None and target.content == MODEL:
             target = replace(target, content=DELTA)
+            target.check()
         chosen = {"scale": scale, "scale_origin": origin, "task": args.task}
         measured = None
         if args.measure:
             written, measured = measured_and_written(args, vectors, bench, target, chosen, parameters, progress)
         else:
             written = merge_to(vectors, args.method, target, bench=bench, progress=progress, **chosen, **parameters)
-    recipe = recipe_of(vectors, args.method, parameters, scale, origin, written_dtypes(vectors, target.content),
-                       content=target.content, adapter_rank=target.rank, task=args.task)  # fmt: skip
+    recipe = recipe_of(vectors, args.method, parameters, scale, origin,
+                       written_dtypes(vectors, target.content, target.torch_dtype), content=target.content,
+                       adapter_rank=target.rank, task=args.task)  # fmt: skip
     if args.recipe is not None:
         write_text(Path(args.recipe), recipe.beside(Path(args.recipe).parent).text_for(args.recipe))
     report = report_of(written, recipe, vectors, started, measured) | ({"recipe": args.recipe} if args.recipe else {})
@@ -112,6 +116,7 @@ def report_of(
     return {
         "out": str(written.path), "content": written.content, "method": recipe.method, "parameters": recipe.parameters,
         "scale": recipe.scale, "scale_origin": recipe.scale_origin, "tasks": vectors.tasks, "kind": vectors.kind,
+        "qkv": vectors.qkv, "qkv_stored": vectors.qkv_stored, "rounding": rounding_as_data(written.rounding),
         "tensors": written.tensors, "bytes": written.nbytes, "sha256": open_checkpoint(written.path).fingerprint,
         "files": written.files, "notes": written.notes, "ranks": written.ranks, "discarded_energy": written.discarded,
         "accuracies": measured and measured.to_dict(), "seconds": time.perf_counter() - started,
@@ -122,13 +127,23 @@ def _submit(args: argparse.Namespace, parameters: dict[str, Any], scale: float, 
     """The same merge as a job; it goes on when this command has ended."""
     given = {"--base and --expert": args.expert, "--recipe": args.recipe, "--task": args.task, "--tolerance": args.tolerance,
              "--force": args.force, "--as-adapter": args.as_adapter, "--card": args.card,
-             "--measure": args.measure, "--out": Path(args.out).suffix != SUFFIX and "a folder"}  # fmt: skip
+             "--dtype": args.dtype, "--qkv": args.qkv != STORED, "--measure": args.measure,
+             "--out": Path(args.out).suffix != SUFFIX and "a folder"}  # fmt: skip
     if refused := [option for option, value in given.items() if value]:
         raise InputError(f"--background: expected a zoo and a new file, got {', '.join(refused)}")
     job = jobs.submit({"kind": "merge", "set": args.zoo, "method": args.method, "parameters": parameters, "out": str(args.out),
                        "scale": scale, "scale_origin": origin, "delta_only": args.delta_only})  # fmt: skip
     print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
     return 0
+
+
+def rounding_as_data(rounding: Rounding | None) -> dict[str, object] | None:
+    """What 16-bit weights lose of the merge, as plain data; None where all weights are wider."""
+    if rounding is None:
+        return None
+    return {"dtypes": sorted(rounding.dtypes), "lost_share_of_norm": rounding.lost_share, "nonzero_entries": rounding.entries,
+            "unchanged_entries": rounding.unchanged, "unchanged_share": rounding.unchanged_share,
+            "is_large": rounding.is_large}  # fmt: skip
 
 
 def check_recipe_target(text: str, *, force: bool) -> None:
@@ -162,15 +177,17 @@ def checked_output(args: argparse.Namespace) -> Target:
     if args.as_adapter and args.delta_only:
         raise InputError("expected --as-adapter or --delta-only, got both")
     content = ADAPTER if args.as_adapter else DELTA if args.delta_only else MODEL
-    return target_of(args.out, content, args.adapter_rank, card=args.card, force=args.force)
+    return target_of(args.out, content, args.adapter_rank, card=args.card, force=args.force, dtype=args.dtype)
 
 
-def target_of(out: str, content: str, rank: int | None = None, *, card: bool = False, force: bool = False) -> Target:
+def target_of(
+    out: str, content: str, rank: int | None = None, *, card: bool = False, force: bool = False, dtype: str | None = None
+) -> Target:
     """A file or a folder, by its name and what goes into it; raises InputError where it could not be written."""
     # What ends like a file of weights and is not one that we write was meant as a file.
     file = content != ADAPTER and (Path(out).suffix == SUFFIX or Path(out).suffix.lower() in OTHER_SUFFIXES)
     path = checked_target(out, force=force) if file else checked_folder(out)
-    target = Target(path, content, rank, card, replace=force)
+    target = Target(path, content, rank, card, replace=force, dtype=dtype)
     target.check()
     return target
 
@@ -219,6 +236,7 @@ def as_text(report: dict) -> str:
         paragraph(f"Wrote {report['out']}: {CONTENT[report['content']]}"),
         paragraph(f"{report['method']} of {', '.join(report['tasks'])}{f'; {how}' if how else ''}", indent=2),
         f"  α = {report['scale']:g} ({report['scale_origin']})",
+        *qkv_lines(report["qkv"], report["qkv_stored"], indent=2),
         *(paragraph(note, indent=2) for note in report["notes"]),
         *([f"  {percent(found['mean'])} % mean accuracy on the {found['split']} split (the card has all tasks)"]
           if (found := report["accuracies"]) else []),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dcmerge.benches import BenchSpecification, open_bench
+from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.cli.folders import set_in
 from dcmerge.datasets import SPLIT_RULES
 from dcmerge.errors import InputError
@@ -110,6 +111,13 @@ def add_model_set(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--expert", action="append", default=[], type=pair("NAME=PATH"), metavar="NAME=PATH",
                        help="task and fine-tuned model, or LoRA adapter folder; once for each expert")  # fmt: skip
     group.add_argument("--zoo", metavar="NAME", help="an embedded zoo instead: demo or demo-lora")
+    add_qkv(group)
+
+
+def add_qkv(group: argparse._ActionsContainer) -> None:
+    """``--qkv``."""
+    group.add_argument("--qkv", choices=QKV, default=STORED,
+                       help="merge attention's q, k and v as three matrices, as one, or (default) as stored")  # fmt: skip
 
 
 def add_folder(group: argparse._ActionsContainer) -> None:
@@ -190,9 +198,9 @@ def open_models(args: argparse.Namespace, progress: Progress | None) -> tuple[Ta
     base, experts = named_models(args)
     specification = bench_specification(args)  # before a zoo is opened, which takes no such options
     if args.zoo:
-        zoo = named_zoo(args.zoo, progress)
+        zoo = named_zoo(args.zoo, progress, args.qkv)
         return zoo.vectors, zoo.bench
-    vectors = TaskVectors.open(base, experts, progress=progress)
+    vectors = TaskVectors.open(base, experts, qkv=args.qkv, progress=progress)
     return vectors, open_bench(vectors, specification, progress=progress) if specification else None
 
 
@@ -214,13 +222,13 @@ def _on_tasks_of_zoo(args: argparse.Namespace, progress: Progress | None) -> Ben
     without = [task for task in found.experts if task not in bench.tasks]
     if without:
         raise InputError(f"from: expected experts of the zoo's tasks ({', '.join(bench.tasks)}), got {', '.join(without)}")
-    vectors = TaskVectors.open(found.base, found.experts, progress=progress)
+    vectors = TaskVectors.open(found.base, found.experts, qkv=args.qkv, progress=progress)
     return Bench(bench.encoder, {task: bench.tasks[task] for task in vectors.tasks}, vectors)
 
 
-def named_zoo(name: str, progress: Progress | None) -> Zoo:
+def named_zoo(name: str, progress: Progress | None, qkv: str = STORED) -> Zoo:
     """An embedded zoo; raises InputError for an unknown one and where its files are missing."""
-    return open_zoo(name, progress=progress)
+    return open_zoo(name, qkv=qkv, progress=progress)
 
 
 def add_method(parser: argparse.ArgumentParser, **method_settings: Any) -> None:

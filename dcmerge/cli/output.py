@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from dcmerge.checkpoints.schemes import qkv_text
+
 #: No line is longer: it fits a terminal and a mail.
 WIDTH = 120
 _NARROWEST = 6
@@ -68,6 +70,12 @@ def percent_with_interval(share: float, interval: tuple[float, float], *, signed
     form = "+.1f" if signed else ".1f"
     value, low, high = (format(100 * number, form) for number in (share, *interval))
     return f"{value} [{low}, {high}]"
+
+
+def qkv_lines(merged: str, stored: str, *, indent: int = 0) -> list[str]:
+    """How attention's q, k and v are merged, in a line; none where there is nothing to choose."""
+    text = qkv_text(merged, stored)
+    return [paragraph(text, indent=indent)] if text else []
 
 
 def seconds(duration: float) -> str:

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor
 
 from dcmerge.cli.options import Commands, Parser, add_command, add_model_set, number, open_vectors, whole_number
-from dcmerge.cli.output import Progress, percent, print_json, printable, table
+from dcmerge.cli.output import Progress, percent, print_json, printable, qkv_lines, table
 from dcmerge.compatibility import Kind
 from dcmerge.errors import InputError
 from dcmerge.layers import Layer, layer_of
@@ -65,11 +65,11 @@ def run(args: argparse.Namespace) -> int:
             layer = layer_of(vectors, name)
             layers.append((layer, dict(spectra_of(layer, args.smoothing, args.rho, args.rank))))
     if args.json:
-        settings = {"smoothing": args.smoothing, "rho": args.rho, "kind": vectors.kind}
+        settings = {"smoothing": args.smoothing, "rho": args.rho, "kind": vectors.kind, "qkv": vectors.qkv}
         print_json({**settings, "layers": [_layer_dict(layer, spectra) for layer, spectra in layers]})
     else:
         rho = f" with ρ = {args.rho:g}" if args.smoothing == "linear" else ""
-        print(f"Smoothing of the kept values: {args.smoothing}{rho}")
+        print("\n".join([*qkv_lines(vectors.qkv, vectors.qkv_stored), f"Smoothing of the kept values: {args.smoothing}{rho}"]))
         print("\n".join(_layer_text(layer, spectra) for layer, spectra in layers))
     return 0
 

@@ -8,12 +8,15 @@ from dcmerge.checkpoints import new_folder, write_safetensors, write_text
 from dcmerge.output.adapters import Shrunk, places, write_factors
 from dcmerge.output.cards import card
 from dcmerge.output.folders import copy_companions, write_shards
-from dcmerge.output.models import infos_of, tensors_of, written_dtypes
-from dcmerge.output.targets import CARD, Target, Written, ours
+from dcmerge.output.models import asked_dtype, infos_of, tensors_of, written_dtypes
+from dcmerge.output.rounding import Rounding
+from dcmerge.output.targets import CARD, DTYPES, Target, Written, ours
 from dcmerge.recipe import METADATA_KEY, Recipe
 from dcmerge.task_vectors import Delta, TaskVectors
 
-__all__ = ["Target", "Written", "check_target", "write_merged", "written_dtypes"]
+__all__ = [
+    "DTYPES", "Rounding", "Target", "Written", "asked_dtype", "check_target", "rounding_of", "write_merged", "written_dtypes",
+]  # fmt: skip
 
 #: A smaller share of the energy is rounding of float32, not a direction.
 _ROUNDING = 1e-10
@@ -28,32 +31,52 @@ def write_merged(
     that leave the range of the dtype; whatever goes wrong, nothing is left behind.
     """
     check_target(vectors, target)
+    # From here on everything has the names and the grouping of the files.
+    vectors, deltas = vectors.as_stored(deltas)
+    made = recipe(written_dtypes(vectors, target.content, target.torch_dtype)).embedded()
     if target.content == "adapter":
-        return _adapter(vectors, deltas, target, scale, recipe(written_dtypes(vectors, target.content)).embedded())
-    infos = infos_of(vectors, target.content)
-    made = recipe(written_dtypes(vectors, target.content)).embedded()
+        return _adapter(vectors, deltas, target, scale, made)
+    infos = infos_of(vectors, target.content, target.torch_dtype)
     metadata = {METADATA_KEY: made.to_json(), "content": target.content}
-    tensors = tensors_of(vectors, deltas, target.content, scale)
+    rounding = Rounding()
+    tensors = tensors_of(vectors, deltas, target.content, scale, target.torch_dtype, rounding)
     notes = _notes(vectors) if target.content == "model" else ()
     if not target.is_folder:
         write_safetensors(target.path, tensors, infos, metadata)
+        notes += (rounding.text,) if rounding.text else ()
         if target.card:
             write_text(target.path.with_suffix(".md"), card(vectors, made, target, notes))
-        return _written(target, len(infos), notes)
+        return _written(target, len(infos), notes, rounding=rounding if rounding.dtypes else None)
     with new_folder(target.path, ours=ours if target.replace else None) as folder:
         write_shards(vectors.base, tensors, infos, folder, metadata)
-        notes += copy_companions(vectors.base, folder)
+        notes += copy_companions(vectors.base, folder, target.dtype) + ((rounding.text,) if rounding.text else ())
         write_text(folder / CARD, card(vectors, made, target, notes))
-    return _written(target, len(infos), notes)
+    return _written(target, len(infos), notes, rounding=rounding if rounding.dtypes else None)
+
+
+def rounding_of(
+    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], scale: float, dtype: str | None = None
+) -> Rounding:  # fmt: skip
+    """What a model of base + scale · deltas would lose in its own dtypes, or in another, without writing it.
+
+    Raises InputError as writing would: without a base, or where values leave the range of the dtype.
+    """
+    vectors, deltas = vectors.as_stored(deltas)
+    found = Rounding()
+    infos_of(vectors, "model")
+    for _ in tensors_of(vectors, deltas, "model", scale, DTYPES.get(dtype), found):
+        pass
+    return found
 
 
 def check_target(vectors: TaskVectors, target: Target) -> None:
     """Raises InputError, before any work, for what could not be written after it."""
     target.check()
+    stored, _ = vectors.as_stored(())
     if target.content == "adapter":
-        places(vectors)
+        places(stored)
     else:
-        infos_of(vectors, target.content)
+        infos_of(stored, target.content)
 
 
 def _adapter(

@@ -17,6 +17,7 @@ from dcmerge.checkpoints import (
     SafetensorsWriter,
     StoredCheckpoint,
     TensorInfo,
+    read_json,
     shown,
     write_text,
 )
@@ -85,8 +86,11 @@ def _check_room(folder: Path, nbytes: int) -> None:
         raise InputError(f"Cannot write {shown(folder.parent)}: it needs {nbytes} bytes and the disk has {free} left.")
 
 
-def copy_companions(base: Checkpoint, folder: Path) -> tuple[str, ...]:
-    """Settings and vocabulary beside the weights of a base that is a folder; returns a note of what else is there."""
+def copy_companions(base: Checkpoint, folder: Path, dtype: str | None = None) -> tuple[str, ...]:
+    """Settings and vocabulary beside the weights of a base that is a folder; returns a note of what else is there.
+
+    Where another dtype is written, the settings name it in the place of the base's.
+    """
     source = _source_folder(base)
     if source is None:
         return ()
@@ -96,7 +100,19 @@ def copy_companions(base: Checkpoint, folder: Path) -> tuple[str, ...]:
             shutil.copyfile(entry, folder / entry.name)
         elif entry.name not in weights and not entry.name.startswith("."):
             others.append(shown(entry.name))
+    if dtype is not None:
+        _name_dtype(folder / "config.json", dtype)
     if not others:
         return ()
     told = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "")
     return (f"not copied from the base's folder (only settings and vocabulary are): {told}",)
+
+
+def _name_dtype(config: Path, dtype: str) -> None:
+    """transformers loads a model in the dtype that its settings name ("dtype", before version 5 "torch_dtype")."""
+    if not config.is_file():
+        return
+    settings = read_json(config)
+    named = {key: dtype for key in ("dtype", "torch_dtype") if key in settings}
+    if named:
+        write_text(config, json.dumps(settings | named, indent=2) + "\n")

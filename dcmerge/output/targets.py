@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from dcmerge.checkpoints import ADAPTER_CONFIG, INDEX_SUFFIX, SAFETENSORS_SUFFIX, check_folder
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Evaluation
+from dcmerge.output.rounding import Rounding
 
 CARD = "README.md"
+#: What a whole model may be written in, instead of the base's own dtypes.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 #: Small files of settings and vocabulary that make a folder of weights loadable: data, no code and no pickles.
 COMPANIONS = (
@@ -26,7 +31,7 @@ class Target:
 
     A path that does not end in ``.safetensors`` is a folder, with a card in it; ``card`` writes one beside a single file too.
     ``rank`` bounds an adapter's, ``evaluation`` is what the card says of accuracies, and ``replace`` allows an earlier merge's
-    folder to be replaced.
+    folder to be replaced. ``dtype`` is another one than the base's own dtypes, for a model alone.
     """
 
     path: Path
@@ -35,6 +40,12 @@ class Target:
     card: bool = False
     evaluation: Evaluation | None = None
     replace: bool = False
+    dtype: str | None = None
+
+    @property
+    def torch_dtype(self) -> torch.dtype | None:
+        """What floating-point tensors are written in; None for their own."""
+        return None if self.dtype is None else DTYPES[self.dtype]
 
     @property
     def is_folder(self) -> bool:
@@ -44,6 +55,9 @@ class Target:
         """Raises InputError, before any work, for a folder that could not be written and a content that no folder has."""
         if self.content == "delta" and self.is_folder:
             raise InputError(f"expected one file {SAFETENSORS_SUFFIX} for the delta alone, got the folder {self.path}")
+        if self.dtype is not None and (self.dtype not in DTYPES or self.content != "model"):
+            raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, for a whole model, got {self.dtype!r} for the "
+                             f"{self.content}")  # fmt: skip
         if self.rank is not None and self.rank < 1:
             raise InputError(f"rank: expected an adapter's rank of at least 1, got {self.rank}")
         if self.is_folder:
@@ -61,7 +75,8 @@ class Written:
     """What is on disk: the file or folder, its files, and what a user should know of them.
 
     Of an adapter ``ranks`` are the smallest and the largest, and ``discarded`` is the share of the merged delta's energy
-    (squared Frobenius norm, over all matrices) that its rank leaves out, with the matrix that loses most in ``worst``.
+    (squared Frobenius norm, over all matrices) that its rank leaves out, with the matrix that loses most in ``worst``. Of a model
+    ``rounding`` says what the dtypes of fewer than 32 bits lose; None where there are none.
     """
 
     path: Path
@@ -73,3 +88,4 @@ class Written:
     ranks: tuple[int, int] | None = None
     discarded: float | None = None
     worst: tuple[str, float] | None = field(default=None)
+    rounding: Rounding | None = None

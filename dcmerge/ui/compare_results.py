@@ -92,6 +92,8 @@ def _filtered(found: Comparison | None) -> Comparison | None:
 
 def _table(page: Page, found: Comparison) -> None:
     st.markdown(f"**Every method on the {found.measured_on}**")
+    if merged := sorted({row.qkv for row in found.rows if row.qkv}):
+        st.caption(f"Attention's q, k and v merged {' and '.join(merged)}.")
     rows = exports.table(found)
     for row in rows:
         row["worst task"] = page.models.task_titles.get(row["worst task"], row["worst task"])

@@ -9,7 +9,7 @@ import streamlit as st
 
 from dcmerge import snippets
 from dcmerge.errors import InputError
-from dcmerge.recipe import ADAPTER, Recipe, inputs_of
+from dcmerge.recipe import ADAPTER, Recipe, inputs_of, qkv_of
 from dcmerge.ui.choice import Choice
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import plain
@@ -45,5 +45,5 @@ def _recipe(page: Page, choice: Choice, what: Mapping[str, Any], *, hashed: bool
     return Recipe.of({
         "inputs": inputs_of(vectors, hashed=hashed), "zoo": vectors.zoo, "method": choice.method.slug,
         "parameters": choice.parameters, "scale": choice.scale.value, "scale_origin": choice.scale.origin,
-        "tolerance": vectors.tolerance, **what,
+        "tolerance": vectors.tolerance, "qkv": qkv_of(vectors), **what,
     })  # fmt: skip

@@ -9,11 +9,14 @@ from pathlib import Path
 import streamlit as st
 
 from dcmerge.layers import layer_of
+from dcmerge.merging import Merged
+from dcmerge.output import DTYPES
 from dcmerge.recipe import ADAPTER, DELTA, MODEL
 from dcmerge.ui.choice import Choice
 from dcmerge.ui.copying import copies
 from dcmerge.ui.merging import merged_once
-from dcmerge.ui.shell import Page
+from dcmerge.ui.shell import Page, readable_errors
+from dcmerge.ui.text import plain
 
 _DOWNLOAD_LIMIT = 500 << 20
 
@@ -28,16 +31,17 @@ def save_card(page: Page, choice: Choice) -> None:
         task = _task(page, choice)
         if page.models.vectors.kind == "lora" and _wants_adapter():
             return _adapter(page, choice, task)
+        dtype = _dtype(page, choice, task) if size <= _DOWNLOAD_LIMIT else None
         if size and size <= _DOWNLOAD_LIMIT:
             whose = f"-{task}" if task else ""
             name = f"{choice.method.slug}{whose}-alpha-{choice.scale.value:g}.safetensors"
-            st.download_button("Save merged model", data=lambda: _file(page, choice, task), file_name=name,
+            st.download_button("Save merged model", data=lambda: _file(page, choice, task, dtype), file_name=name,
                                icon=":material/download:", mime="application/octet-stream", on_click="ignore",
                                help=f"safetensors, about {size / 1e6:.0f} MB")  # fmt: skip
         else:
             st.info("Too large for a browser download: run the command below.", icon=":material/info:")
         content = MODEL if page.models.vectors.base else DELTA
-        copies(page, choice, {"content": content, "task": task}, small=size <= _DOWNLOAD_LIMIT)
+        copies(page, choice, {"content": content, "task": task, "dtype": dtype}, small=size <= _DOWNLOAD_LIMIT)
 
 
 def _task(page: Page, choice: Choice) -> str | None:
@@ -47,6 +51,29 @@ def _task(page: Page, choice: Choice) -> str | None:
     titles = page.models.task_titles
     return st.selectbox("Whose model", list(titles), key="save.task", format_func=titles.get,
                         help="This method makes a model for each task; a file holds one of them.")  # fmt: skip
+
+
+def _dtype(page: Page, choice: Choice, task: str | None) -> str | None:
+    """What the file is written in, and what weights of 16 bits lose of the merge; None is the base's own dtypes."""
+    if page.models.vectors.base is None:
+        return None
+    chosen = st.selectbox("Written in", [None, *DTYPES], key="save.dtype", format_func=lambda name: name or "the base's dtypes",
+                          help="bfloat16 and float16 take half the space and round: what that costs is said here.")  # fmt: skip
+    merged = merged_once(page.models, choice.method.slug, choice.parameters)
+    if chosen in (None, "bfloat16", "float16") and choice.scale.value is not None:
+        key = (page.models.key, choice.method.slug, tuple(choice.parameters.items()), choice.scale.value, chosen, task)
+        with readable_errors():
+            told, is_large = _rounding(repr(key), merged, choice.scale.value, chosen, task)
+        if told:
+            (st.warning if is_large else st.caption)(plain(f"{told[0].upper()}{told[1:]}."))
+    return chosen
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _rounding(key: str, _merged: Merged, _scale: float, _dtype: str | None, _task: str | None) -> tuple[str, bool]:
+    """What is lost, as a sentence, and whether it is much. ``key`` says of which merge."""
+    found = _merged.rounding(_scale, dtype=_dtype, task=_task)
+    return found.text, found.is_large
 
 
 def _wants_adapter() -> bool:
@@ -80,9 +107,9 @@ def _archive(page: Page, choice: Choice, task: str | None, rank: int | None) -> 
         return Path(shutil.make_archive(str(Path(folder) / "archive"), "zip", Path(folder) / "adapter")).read_bytes()
 
 
-def _file(page: Page, choice: Choice, task: str | None) -> bytes:
+def _file(page: Page, choice: Choice, task: str | None, dtype: str | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "merged.safetensors"
         merged = merged_once(page.models, choice.method.slug, choice.parameters)
-        merged.save(path, scale=choice.scale.value, scale_origin=choice.scale.origin, task=task)
+        merged.save(path, scale=choice.scale.value, scale_origin=choice.scale.origin, task=task, dtype=dtype)
         return path.read_bytes()

@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from dcmerge.checkpoints.schemes import qkv_text
 from dcmerge.errors import Cancelled, IncompatibleSet, InputError
 from dcmerge.inspection import matrices
 from dcmerge.layers import Layer, layer_of
@@ -62,6 +63,8 @@ def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
     with readable_errors():
         models = opened(name)
         with controls:
+            if told := qkv_text(models.vectors.qkv, models.vectors.qkv_stored):
+                st.caption(f"{told[0].upper()}{told[1:]}.")
             return Page(models, _layer_control(models) if with_layer else "", _smoothing_controls())
     st.stop()
 

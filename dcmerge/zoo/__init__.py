@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, ImageEncoder, Split, Task
 from dcmerge.task_vectors import TaskVectors
@@ -32,21 +33,24 @@ class Zoo:
     bench: Bench
 
 
-def open_zoo(name: str, *, data: Path = DATA, progress: Callable[[float, str], None] | None = None) -> Zoo:
-    """Open an embedded zoo by name; raises InputError for an unknown one, and where its files are missing."""
+def open_zoo(
+    name: str, *, data: Path = DATA, qkv: str = STORED, progress: Callable[[float, str], None] | None = None
+) -> Zoo:
+    """Open an embedded zoo by name, with q, k and v as ``TaskVectors.open`` groups them; InputError for an unknown name,
+    and where its files are missing."""
     if name not in ZOOS:
         raise InputError(f"zoo: expected one of {', '.join(ZOOS)}, got {name!r}")
     try:
-        return _opened(name, data, progress)
+        return _opened(name, data, qkv, progress)
     except FileNotFoundError as error:
         raise InputError(f"the zoo's file {error.filename} is missing: python -m dcmerge.zoo.build makes it") from None
 
 
-def _opened(name: str, data: Path, progress: Callable[[float, str], None] | None) -> Zoo:
+def _opened(name: str, data: Path, qkv: str, progress: Callable[[float, str], None] | None) -> Zoo:
     config = json.loads((data / "model.json").read_text())
     tasks = load_tasks(data)
     experts = {t: data / "lora" / t if name == "demo-lora" else data / "experts" / f"{t}.safetensors" for t in tasks}
-    vectors = TaskVectors.open(data / "base.safetensors", experts, progress=progress)
+    vectors = TaskVectors.open(data / "base.safetensors", experts, qkv=qkv, progress=progress)
     vectors.zoo = name
     return Zoo(name, ZOOS[name], vectors, Bench(ImageEncoder(config), tasks, vectors))
 
