@@ -130,7 +130,7 @@ def _open_saved(name: str, allowed: Roots, progress: Progress | None) -> ModelSe
         raise InputError(f"model set: expected a remembered one, got {shown(name)}, which is forgotten")
     base = None if saved.base is None else allowed.resolve(saved.base)
     experts = {task: allowed.resolve(path) for task, path in saved.experts.items()}
-    vectors = TaskVectors.open(base, experts, progress=progress)
+    vectors = TaskVectors.open(base, experts, qkv=saved.qkv, progress=progress)
     bench = open_bench(vectors, _inside_roots(saved.bench, allowed), progress=progress) if saved.bench else None
     return ModelSet(name, saved.name, vectors, bench, stamp(name, allowed))
 

@@ -11,6 +11,8 @@ from typing import Any
 import streamlit as st
 
 from dcmerge.checkpoints.paths import shown
+from dcmerge.checkpoints.regrouped import QKV, STORED
+from dcmerge.checkpoints.schemes import NONE, stored_qkv
 from dcmerge.compatibility import Report, examine
 from dcmerge.errors import InputError
 from dcmerge.layouts import FoundSet, Search, peek, search
@@ -35,11 +37,12 @@ class Draft:
     name: str
     base: Path | None
     experts: Mapping[str, Path]
+    qkv: str = STORED
     bench: Mapping[str, Any] = field(default_factory=dict)
 
     def to_save(self, name: str) -> SavedSet:
         base = None if self.base is None else str(self.base)
-        return SavedSet(name.strip(), base, {task: str(path) for task, path in self.experts.items()}, bench=self.bench)
+        return SavedSet(name.strip(), base, {task: str(path) for task, path in self.experts.items()}, self.qkv, self.bench)
 
 
 def remembered_sets() -> None:
@@ -156,7 +159,22 @@ def draft_of(found: FoundSet) -> Draft:
     st.caption("**How to read:** one row an expert; its task can be renamed by a double click. What is unticked is left out.")
     chosen = [row for row in edited if row["merge"]]
     with readable_errors():
-        return Draft(found.folder.name, base, {task: Path(row["checkpoint"]) for task, row in _by_task(chosen).items()})
+        named = {task: Path(row["checkpoint"]) for task, row in _by_task(chosen).items()}
+        return Draft(found.folder.name, base, named, _qkv_choice(base, named, key))
+
+
+def _qkv_choice(base: Path | None, experts: Mapping[str, Path], key: str) -> str:
+    """How q, k and v are merged, where the files have any."""
+    opened_base, opened = open_set(base, experts)
+    stored = stored_qkv(name for one in (*opened.values(), *([opened_base] if opened_base else [])) for name in one.infos)
+    if stored == NONE:
+        return STORED
+    title = f"Attention's q, k and v (these files have them {stored})"
+    return st.segmented_control(
+        title, list(QKV), default=STORED, required=True, key=f"load.qkv.{key}",
+        help="stored: as these files have them. split: q, k and v are three matrices, as Hugging Face has them. fused: one, as "
+        "open_clip has it. These are different merges; files are written as the base has them.",
+    )  # fmt: skip
 
 
 def _by_task(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -209,7 +227,7 @@ def examined(draft: Draft) -> None:
     """Whether the set fits together as far as headers tell, and what a merge of it will take."""
     st.header("4. Do they fit together?")
     with readable_errors():
-        report = _report(draft.base, draft.experts)
+        report = examine(*open_set(draft.base, draft.experts, draft.qkv), values=False)
     if report.errors:
         st.error("These checkpoints cannot be merged: see the report.", icon=":material/error:")
     else:
@@ -223,12 +241,8 @@ def examined(draft: Draft) -> None:
         _costs(draft, report)
 
 
-def _report(base: Path | None, experts: Mapping[str, Path]) -> Report:
-    return examine(*open_set(base, experts), values=False)
-
-
 def _costs(draft: Draft, report: Report) -> None:
-    costs = predicted_costs(*open_set(draft.base, draft.experts), report.parameters)
+    costs = predicted_costs(*open_set(draft.base, draft.experts, draft.qkv), report.parameters)
     told = "; ".join(f"{title} about {duration(cost.seconds)} and at most {cost.peak_bytes / 2**30:.1f} GiB of memory"
                      for title, cost in costs.items())  # fmt: skip
     st.caption(f"Merging into a file takes, predicted from shapes and this machine's speed: {told}. Values (NaN, equal experts) "

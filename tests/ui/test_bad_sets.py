@@ -48,10 +48,12 @@ def missing_parameter(folder: Path) -> str:
     return "cannot be merged"
 
 
+#: The page on which such a set is mended opens none.
+LOAD = "pages/0_Load.py"
 BREAKS = (truncated, other_shape, not_a_number, pickled_module, garbage, missing_parameter)
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", [path for path in PAGES if path != LOAD])
 @pytest.mark.parametrize("damage", BREAKS, ids=lambda damage: damage.__name__)
 def test_a_set_that_cannot_be_opened_ends_the_page_in_one_box(
     folder: Path, open_page: Open, damage: Callable[[Path], str], path: str
@@ -69,6 +71,13 @@ def test_a_set_that_cannot_be_opened_ends_the_page_in_one_box(
         (detail,) = reasons[0].value["detail"]
         assert "visual.proj" in detail and "birds" in detail
     assert not any("Traceback" in text for text in texts(app))
+
+
+def test_a_set_that_cannot_be_opened_does_not_stand_in_the_way_of_loading_another(folder: Path, open_page: Open) -> None:
+    said = truncated(folder)
+    app = open_page(LOAD, set=f"folder:{folder.name}", folder=str(folder))
+    assert not app.exception and any("What lies there" in header.value for header in app.header)
+    assert any(said in box.value for box in app.info) and said in app.error[0].value
 
 
 def test_a_set_that_was_mended_opens(folder: Path, open_page: Open) -> None:
