@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
-from dcmerge.linalg import NULL_TOLERANCE, SVD, on_all_threads, polar_decomposition
+from dcmerge.linalg import NULL_TOLERANCE, SVD, polar_decomposition
+from dcmerge.threads import on_all_threads
 
 #: Entries looked at together when the largest ones are searched.
 _CHUNK = 64

@@ -7,15 +7,15 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 
 import torch
-from torch import Tensor
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo
-from dcmerge.threads import one_thread
+from dcmerge.threads import ahead_on_all_threads
 from dcmerge.towers import tower_of
 
 #: Floating-point buffers that are no parameters: masks (old open_clip: -inf above the diagonal, and -inf minus -inf is NaN),
@@ -147,11 +147,13 @@ def examine(
         return Report(tuple(experts), parameters, tuple(findings))
     read = _Values()
     mergeable = [p for p in parameters if p.mergeable]
-    with one_thread() if lora else nullcontext():
+    look = partial(_look, None if lora else base, experts)
+    # Products of factors are so small that threads within one only wait for each other.
+    with closing(ahead_on_all_threads(look, mergeable) if lora else (look(p) for p in mergeable)) as seen:
         for done, parameter in enumerate(mergeable):
             if progress:
                 progress(done / len(mergeable), parameter.name)
-            read.add(parameter.name, None if lora else base.read(parameter.name), experts)
+            read.add(parameter.name, next(seen))
     findings += read.findings(tuple(experts))
     norms = {task: math.sqrt(read.delta_square[task]) for task in experts}
     return Report(tuple(experts), parameters, tuple(findings), norms, None if lora else math.sqrt(read.base_square))
@@ -231,49 +233,70 @@ def _adapted_weights_in_base(base: Checkpoint, adapted: tuple[Parameter, ...]) -
                       None, tuple(p.name for p in other))
 
 
+#: What no task is called: names of tasks are texts.
+_BASE = None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One parameter of the base or of one expert: ‖θ0‖² or ‖D_t‖², a checksum, and whether every entry is a number."""
+
+    square: float
+    digest: int
+    finite: bool
+
+
+def _look(base: Checkpoint | None, experts: Mapping[str, Checkpoint], parameter: Parameter) -> dict[str | None, _Seen]:
+    """One parameter of the whole set, read once; adapters (without ``base``) that lack it are left out."""
+    seen: dict[str | None, _Seen] = {}
+    if base is not None:
+        before = base.read(parameter.name).float()
+        seen[_BASE] = _Seen(before.double().square().sum().item(), 0, bool(torch.isfinite(before).all()))
+    for task, expert in experts.items():
+        if parameter.name not in expert.infos:
+            continue
+        value, digest = expert.read(parameter.name), 0
+        parts = [value.left.float(), value.right.float()] if isinstance(value, LowRank) else [value.float()]
+        square = LowRank(*parts).square() if base is None else (parts[0] - before).double().square().sum().item()
+        # A sum of squares is finite only of finite entries; another look tells what overflowed from what is not.
+        finite = math.isfinite(square) or all(torch.isfinite(part).all() for part in parts)
+        for part in parts:
+            digest = zlib.crc32(part.contiguous().numpy(), digest)
+        seen[task] = _Seen(square, digest, finite)
+    return seen
+
+
 class _Values:
     """What can be said only after reading: NaN and Inf, deltas of zero, equal experts, norms."""
 
     def __init__(self) -> None:
-        self.not_finite: dict[str, list[str]] = defaultdict(list)
+        self.not_finite: dict[str | None, list[str]] = defaultdict(list)
         self.changed: set[str] = set()
         self.unchanged: dict[str, list[str]] = defaultdict(list)
         self.digests: dict[str, int] = defaultdict(int)
         self.delta_square: dict[str, float] = defaultdict(float)
         self.base_square = 0.0
 
-    def add(self, name: str, base: Tensor | None, experts: Mapping[str, Checkpoint]) -> None:
-        if base is not None:
-            base = base.float()
-            self._note_if_not_finite("base", name, base)
-            self.base_square += base.double().square().sum().item()
-        for task, expert in experts.items():
-            if name not in expert.infos:  # an adapter of other weights
+    def add(self, name: str, seen: Mapping[str, _Seen]) -> None:
+        for who, one in seen.items():
+            if not one.finite:
+                self.not_finite[who].append(name)
+            square = 0.0 if math.isnan(one.square) else one.square
+            if who == _BASE:
+                self.base_square += square
                 continue
-            value = expert.read(name)
-            self.digests[task] = zlib.crc32(name.encode(), self.digests[task])
-            parts = [value.left.float(), value.right.float()] if isinstance(value, LowRank) else [value.float()]
-            square = LowRank(*parts).square() if base is None else (parts[0] - base).double().square().sum().item()
-            for part in parts:
-                # A sum of squares is finite only of finite entries; another look tells what overflowed from what is not.
-                if not math.isfinite(square):
-                    self._note_if_not_finite(task, name, part)
-                self.digests[task] = zlib.crc32(part.contiguous().numpy(), self.digests[task])
-            self.delta_square[task] += 0.0 if math.isnan(square) else square
-            if square == 0:
-                self.unchanged[task].append(name)
+            self.delta_square[who] += square
+            self.digests[who] = zlib.crc32(f"{name} {one.digest}".encode(), self.digests[who])
+            if one.square == 0:
+                self.unchanged[who].append(name)
             else:
-                self.changed.add(task)
-
-    def _note_if_not_finite(self, who: str, name: str, value: Tensor) -> None:
-        if not torch.isfinite(value).all() and name not in self.not_finite[who]:
-            self.not_finite[who].append(name)
+                self.changed.add(who)
 
     def findings(self, tasks: tuple[str, ...]) -> Iterator[Finding]:
         for who, names in self.not_finite.items():
             if names:
-                task = None if who == "base" else who
-                yield Finding("error", "not finite", f"{who} holds NaN or Inf in: {', '.join(names)}", task, tuple(names))
+                text = f"{who or 'base'} holds NaN or Inf in: {', '.join(names)}"
+                yield Finding("error", "not finite", text, who, tuple(names))
         for task in tasks:
             names = tuple(self.unchanged[task])
             if task not in self.changed:

@@ -13,8 +13,9 @@ from dcmerge.alignment import CoverBasis, cover_basis
 from dcmerge.cache import content_key
 from dcmerge.checkpoints import LowRank, dense, total
 from dcmerge.compatibility import Kind, Parameter
-from dcmerge.linalg import NUMERICS, SVD, on_all_threads, singular_values, truncated_svds
+from dcmerge.linalg import NUMERICS, SVD, singular_values, truncated_svds
 from dcmerge.task_vectors import Delta, TaskVectors
+from dcmerge.threads import on_all_threads
 
 #: Matrices with fewer entries than this are computed as fast as a file is read.
 _WORTH_A_FILE = 1 << 16

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
 from dcmerge.eigen import gram_matrix, leading_eigenpairs
-from dcmerge.errors import InputError
+from dcmerge.threads import compute_device, on_all_threads
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 #: Raised whenever factors or bases change by more than rounding: what is cached on disk under another number is not read.
 NUMERICS = 3
 #: Singular values below this share of the largest are rounding of float32 files, not directions.
@@ -194,58 +188,6 @@ def _with_fixed_signs(U: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
 
 def _result_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype in (torch.float32, torch.float64) else torch.float32
-
-
-def compute_device() -> torch.device:
-    """Where decompositions and image encoders run: a CUDA device where there is one, unless ``DCMERGE_DEVICE`` says "cpu".
-
-    Their results are on the CPU. Raises InputError for another name, and for "cuda" where there is none.
-    """
-    named, there = os.environ.get("DCMERGE_DEVICE", ""), torch.cuda.is_available()
-    if named not in ("", "cpu", "cuda") or (named == "cuda" and not there):
-        raise InputError(f"DCMERGE_DEVICE: expected {'cpu or cuda' if there else 'cpu'}, got {named!r}")
-    return torch.device(named or ("cuda" if there else "cpu"))
-
-
-def on_all_threads(function: Callable[[Item], Result], items: Sequence[Item], worth: bool = True) -> list[Result]:
-    """``function`` of every item, one thread each, as many at once as torch may use.
-
-    Eigenvectors scale badly over threads, and two matrices at once well. With one thread, or where the work is too small to be
-    ``worth`` it, a plain loop.
-    """
-    threads = torch.get_num_threads() if compute_device().type == "cpu" else 1
-    if threads == 1 or len(items) < 2 or not worth:
-        return [function(item) for item in items]
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(min(threads, len(items)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(function, items))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def ahead_on_all_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """``function`` of every item in order, as ``on_all_threads``, but as they are asked for: only a few are computed ahead.
-
-    While one result is used the next ones are in work. Close the iterator where not all are taken.
-    """
-    threads = torch.get_num_threads() if compute_device().type == "cpu" else 1
-    if threads == 1 or len(items) < 2:
-        yield from map(function, items)
-        return
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        waiting = deque(pool.submit(function, item) for item in items[: threads + 1])
-        for item in items[threads + 1 :]:
-            result = waiting.popleft().result()
-            waiting.append(pool.submit(function, item))
-            yield result
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
 
 
 def polar_factor(C: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ import torch
 from dcmerge.cache import MEMO_BYTES
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint
 from dcmerge.compatibility import Kind, Parameter
-from dcmerge.linalg import compute_device, on_all_threads
 from dcmerge.task_vectors import predicted_peak_bytes
+from dcmerge.threads import compute_device, on_all_threads
 
 #: Bytes a second that a disk takes, flushed: a slow solid-state disk's.
 _WRITING = 500e6
@@ -31,6 +31,7 @@ _LARGE_GRAM, _LARGE_POLAR, _BESIDE = 512, 100, 16
 _PROCESS_BYTES = 600 << 20
 #: Seconds of opening and checking, however small the files are.
 _START = 0.1
+AS_ADAPTER = "DC-Merge, written as an adapter"
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,18 @@ class Rates:
 def predicted_costs(
     base: Checkpoint | None, experts: Mapping[str, Checkpoint], parameters: Iterable[Parameter]
 ) -> dict[str, Cost]:
-    """What plain averaging and DC-Merge of a set into a file will take, by the methods' titles; takes about half a second."""
+    """What plain averaging and DC-Merge of a set into a file will take, by title; measuring takes about half a second.
+
+    Dense weights are written, of adapters in one more row a merged adapter (``merge --as-adapter``).
+    """
     parameters = [parameter for parameter in parameters if parameter.mergeable]
     rates, tasks = measured_rates(), len(experts)
     adapters = [expert for expert in experts.values() if isinstance(expert, LoraCheckpoint)]
     ranks = {p.name: [adapter.rank_of(p.name) for adapter in adapters] for p in parameters} if adapters else {}
     out = _dense_bytes(base) if base else sum(4 * p.numel for p in parameters)
     read = sum(file.stat().st_size for one in experts.values() for file in one.files) + (_dense_bytes(base) if base else 0)
-    moving = _START + read * rates.byte + out / _WRITING
+    reading = _START + read * rates.byte
+    moving = reading + out / _WRITING
     if adapters:
         moving += sum(sum(ranks[p.name]) * p.numel * rates.product32 for p in parameters)
         average, merge = (_peak_of_adapters(parameters, ranks, with_basis=basis) for basis in (False, True))
@@ -80,10 +85,14 @@ def predicted_costs(
     singular = sum(_seconds(p, tasks, ranks.get(p.name, []), rates) for p in parameters if p.kind is Kind.MATRIX)
     mapped = sum(file.stat().st_size for one in (*experts.values(), *([base] if base else [])) for file in one.files
                  if file.suffix not in (".safetensors", ".json"))  # fmt: skip
-    return {
+    costs = {
         "Weight averaging": Cost(moving, average + mapped, mapped),
         "DC-Merge": Cost(moving + singular, merge + mapped, mapped),
     }
+    if adapters:  # no dense product is formed, and the result is about as large as all adapters together
+        factors = _peak_of_adapters(parameters, ranks, with_basis=True, dense=False)
+        costs[AS_ADAPTER] = Cost(reading + read / _WRITING + singular, factors + mapped, mapped)
+    return costs
 
 
 def _dense_bytes(checkpoint: Checkpoint) -> int:
@@ -121,13 +130,15 @@ def _peak_of_average(parameters: Iterable[Parameter], tasks: int) -> int:
     return _PROCESS_BYTES + max(4 * (2 * tasks + 3) * p.numel for p in parameters)
 
 
-def _peak_of_adapters(parameters: Sequence[Parameter], ranks: Mapping[str, Sequence[int]], *, with_basis: bool) -> int:
+def _peak_of_adapters(
+    parameters: Sequence[Parameter], ranks: Mapping[str, Sequence[int]], *, with_basis: bool, dense: bool = True
+) -> int:
     """The largest product, written densely, with the factors of all adapters; DC-Merge remembers factors and bases."""
     largest = remembered = 0
     for parameter in parameters:
         together, sides = sum(ranks[parameter.name]), sum(parameter.shape)
         factors = 4 * together * sides
-        largest = max(largest, 4 * 4 * parameter.numel + (8 if with_basis else 2) * factors)
+        largest = max(largest, 4 * 4 * parameter.numel * dense + (8 if with_basis else 2) * factors)
         remembered += 2 * factors + 8 * together * together if with_basis else 0
     return _PROCESS_BYTES + largest + min(remembered, MEMO_BYTES)
 

@@ -20,10 +20,10 @@ FACADE = "__init__"  # dcmerge/__init__.py: the names for users of the library
 # Each room may import the rooms before it. A room that is not named here (errors, say) may stand anywhere, as long as
 # what it brings along keeps to the order and no circle arises.
 ORDER = [
-    "naming", "checkpoints", "documents", "cache", "towers", "compatibility", "task_vectors", "layouts", "eigen", "linalg",
-    "spectra", "prediction", "alignment", "layers", "evaluation", "datasets", "benches", "calibration", "methods", "inspection",
-    "recipe", "mergekit", "output", "merging", "zoo", "running", "snippets", "saved_sets", "model_sets", "comparison",
-    "continual", "jobs", "plots", "ui",
+    "naming", "checkpoints", "documents", "threads", "cache", "towers", "compatibility", "task_vectors", "layouts", "eigen",
+    "linalg", "spectra", "prediction", "alignment", "layers", "evaluation", "datasets", "benches", "calibration", "methods",
+    "inspection", "recipe", "mergekit", "output", "merging", "zoo", "running", "snippets", "saved_sets", "model_sets",
+    "comparison", "continual", "jobs", "plots", "ui",
 ]  # fmt: skip
 SIDE_BY_SIDE = ("cli", "ui")  # both at the end, and neither knows the other
 USERS_OF_THE_FACADE = {"cli", "ui", "__main__"}

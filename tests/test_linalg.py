@@ -10,7 +10,8 @@ from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
 from dcmerge.errors import InputError
-from dcmerge.linalg import frobenius_norm, on_all_threads, polar_factor, singular_values, truncated_svd
+from dcmerge.linalg import frobenius_norm, polar_factor, singular_values, truncated_svd
+from dcmerge.threads import on_all_threads
 from tests.builders import random_matrices, relative_error
 
 SHAPES = [(8, 8), (3, 11), (11, 3), (1, 6), (6, 1), (1, 1), (17, 96)]

@@ -49,7 +49,15 @@ def test_adapters_cost_by_their_rank(tmp_path: Path, monkeypatch) -> None:
     factors = {r: 4 * 700 * r * r + 2 * (3 * r**3) + 2 * 700 * r * r for r in (2, 4)}
     assert abs(small[MERGE].seconds - small[AVERAGE].seconds - factors[2]) < 1e-3
     assert abs(large[MERGE].seconds - large[AVERAGE].seconds - factors[4]) < 1e-3
-    assert large[MERGE].peak_bytes > small[MERGE].peak_bytes
+    assert large[MERGE].peak_bytes > small[MERGE].peak_bytes > small[prediction.AS_ADAPTER].peak_bytes
+
+
+def test_an_adapter_is_written_without_dense_products(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(prediction, "measured_rates", lambda: Rates(0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(prediction, "_seconds", lambda *given: 0.0)
+    found = costs(lora_set(tmp_path, {task: random_factors(n, 2, {"w.weight": (40, 30)}) for n, task in enumerate("ab")}))
+    assert found[AVERAGE].seconds - found[prediction.AS_ADAPTER].seconds > 4 * 40 * 30 - 1
+    assert prediction.AS_ADAPTER not in costs(full_set(tmp_path / "full", random_deltas(2)))
 
 
 def test_state_dicts_stay_mapped(tmp_path: Path) -> None:

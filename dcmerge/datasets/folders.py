@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
 from dcmerge.checkpoints.paths import shown
 from dcmerge.datasets.collections import Collection, needs, told
 from dcmerge.datasets.known import known_data_set
@@ -14,6 +12,7 @@ from dcmerge.errors import InputError
 
 _SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _RESISC = "resisc45-{}.txt"
+_IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 def class_folders(folder: Path, data_set: str = "") -> Collection:
@@ -29,7 +28,7 @@ def class_folders(folder: Path, data_set: str = "") -> Collection:
     parts = {part: _class_folders(path, classes, f"{folder.name}/{part}") for part, path in named.items()}
     if not any(map(len, parts.values())):
         raise InputError(f"Expected one folder of images for each class in {shown(folder)}, got no image "
-                         f"({' '.join(IMG_EXTENSIONS)}).")  # fmt: skip
+                         f"({' '.join(_IMAGES)}).")  # fmt: skip
     if data_set == "SUN397" and all(name[1:2] == "_" for name in classes):
         classes = [name[2:] for name in classes]
     return Collection(f"class folders in {folder}", tuple(classes), parts)
@@ -49,8 +48,10 @@ def _class_folders(folder: Path, classes: list[str], name: str) -> Pictures:
                          f"{shown(', '.join(other[:5]))}.")  # fmt: skip
     if not classes:
         return Pictures.of_files(name, [], [])
+    from torchvision.datasets.folder import make_dataset  # here, not above: it takes a second
+
     with told("one folder of images for each class", folder):
-        found = make_dataset(str(folder), {n: i for i, n in enumerate(classes)}, extensions=IMG_EXTENSIONS, allow_empty=True)
+        found = make_dataset(str(folder), {n: i for i, n in enumerate(classes)}, extensions=_IMAGES, allow_empty=True)
     return Pictures.of_files(name, [Path(path) for path, _ in found], [label for _, label in found])
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torchvision import datasets
 
 from dcmerge.checkpoints.paths import shown
 from dcmerge.datasets.collections import Collection, needs, told
@@ -28,33 +27,33 @@ class _Source:
 
     marker: str
     parts: Mapping[str, Mapping[str, Any]]
-    make: Callable[..., Any]
+    kind: str  # torchvision's class
     package: str = ""
     downloads: bool = True
     own_root: bool = False  # its files lie directly in the root, so a download gets a folder of its own
 
 
 _SOURCES = {
-    "DTD": _Source("dtd/dtd", _ALL_SPLITS, datasets.DTD),
-    "EuroSAT": _Source("eurosat/2750", {"all": {}}, datasets.EuroSAT),
-    "GTSRB": _Source("gtsrb/GTSRB", _BY_SPLIT, datasets.GTSRB),
-    "MNIST": _Source("MNIST/raw", _BY_TRAIN, datasets.MNIST),
-    "SVHN": _Source("test_32x32.mat", _BY_SPLIT, datasets.SVHN, "scipy", own_root=True),
-    "SUN397": _Source("SUN397/ClassName.txt", {"all": {}}, datasets.SUN397),
-    "STL10": _Source("stl10_binary", _BY_SPLIT, datasets.STL10),
+    "DTD": _Source("dtd/dtd", _ALL_SPLITS, "DTD"),
+    "EuroSAT": _Source("eurosat/2750", {"all": {}}, "EuroSAT"),
+    "GTSRB": _Source("gtsrb/GTSRB", _BY_SPLIT, "GTSRB"),
+    "MNIST": _Source("MNIST/raw", _BY_TRAIN, "MNIST"),
+    "SVHN": _Source("test_32x32.mat", _BY_SPLIT, "SVHN", "scipy", own_root=True),
+    "SUN397": _Source("SUN397/ClassName.txt", {"all": {}}, "SUN397"),
+    "STL10": _Source("stl10_binary", _BY_SPLIT, "STL10"),
     "OxfordIIITPet": _Source("oxford-iiit-pet/annotations", {"train": {"split": "trainval"}, "test": {"split": "test"}},
-                             datasets.OxfordIIITPet),
-    "Flowers102": _Source("flowers-102", _ALL_SPLITS, datasets.Flowers102, "scipy"),
-    "CIFAR100": _Source("cifar-100-python", _BY_TRAIN, datasets.CIFAR100),
-    "PCAM": _Source("pcam", _ALL_SPLITS, datasets.PCAM, "h5py"),
-    "FER2013": _Source("fer2013", _BY_SPLIT, datasets.FER2013, downloads=False),
-    "CIFAR10": _Source("cifar-10-batches-py", _BY_TRAIN, datasets.CIFAR10),
-    "Food101": _Source("food-101/meta", _BY_SPLIT, datasets.Food101),
-    "FashionMNIST": _Source("FashionMNIST/raw", _BY_TRAIN, datasets.FashionMNIST),
-    "RenderedSST2": _Source("rendered-sst2", _ALL_SPLITS, datasets.RenderedSST2),
-    "EMNIST": _Source("EMNIST/raw", {p: {"split": "digits", **how} for p, how in _BY_TRAIN.items()}, datasets.EMNIST),
-    "EMNISTLetters": _Source("EMNIST/raw", {p: {"split": "letters", **how} for p, how in _BY_TRAIN.items()}, datasets.EMNIST),
-    "KMNIST": _Source("KMNIST/raw", _BY_TRAIN, datasets.KMNIST),
+                             "OxfordIIITPet"),
+    "Flowers102": _Source("flowers-102", _ALL_SPLITS, "Flowers102", "scipy"),
+    "CIFAR100": _Source("cifar-100-python", _BY_TRAIN, "CIFAR100"),
+    "PCAM": _Source("pcam", _ALL_SPLITS, "PCAM", "h5py"),
+    "FER2013": _Source("fer2013", _BY_SPLIT, "FER2013", downloads=False),
+    "CIFAR10": _Source("cifar-10-batches-py", _BY_TRAIN, "CIFAR10"),
+    "Food101": _Source("food-101/meta", _BY_SPLIT, "Food101"),
+    "FashionMNIST": _Source("FashionMNIST/raw", _BY_TRAIN, "FashionMNIST"),
+    "RenderedSST2": _Source("rendered-sst2", _ALL_SPLITS, "RenderedSST2"),
+    "EMNIST": _Source("EMNIST/raw", {p: {"split": "digits", **how} for p, how in _BY_TRAIN.items()}, "EMNIST"),
+    "EMNISTLetters": _Source("EMNIST/raw", {p: {"split": "letters", **how} for p, how in _BY_TRAIN.items()}, "EMNIST"),
+    "KMNIST": _Source("KMNIST/raw", _BY_TRAIN, "KMNIST"),
 }  # fmt: skip
 #: EMNIST's files hold every character mirrored at its diagonal, and number letters from 1.
 _TRANSPOSED, _FROM_ONE = ("EMNIST", "EMNISTLetters"), ("EMNISTLetters",)
@@ -83,10 +82,13 @@ def torchvision_set(name: str, root: Path, *, download: bool = False, fresh: boo
     if there is None:
         there = root / name.lower() if source.own_root else root
         there.mkdir(exist_ok=True)
+    from torchvision import datasets  # here, not above: it takes a second, which only those with data sets should pay
+
     parts, classes = {}, ()
     for part, arguments in source.parts.items():
         with told(f"{name} as torchvision reads it", there):
-            own = source.make(str(there), **arguments, **({"download": True} if download and source.downloads else {}))
+            fetch = {"download": True} if download and source.downloads else {}
+            own = getattr(datasets, source.kind)(str(there), **arguments, **fetch)
             parts[part], classes = _pictures(name, part, own, there / source.marker), _classes(own) or classes
     if DATA_SETS[name].classes:
         classes = ()  # torchvision's are no words that fit into a sentence ("0 - zero")
@@ -111,7 +113,7 @@ def _pictures(name: str, part: str, own: Any, place: Path) -> Pictures:
 
 def _labels(own: Any) -> list[int]:
     """The labels without decoding images: torchvision keeps them under one of several names."""
-    if isinstance(own, datasets.PCAM):
+    if type(own).__name__ == "PCAM":
         import h5py
 
         with h5py.File(own._base_folder / own._FILES[own._split]["targets"][0]) as file:
@@ -135,7 +137,7 @@ def _paths(own: Any) -> list[Path]:
 
 def _classes(own: Any) -> tuple[str, ...]:
     names = tuple(getattr(own, "classes", ()))
-    if isinstance(own, datasets.EMNIST) and own.split == "letters":
+    if getattr(own, "split", "") == "letters":
         names = names[1:]
     return names
 

@@ -15,9 +15,9 @@ from dcmerge.calibration import Calibration
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import Assembly, Bench, TaskModule
 from dcmerge.layers import Layer
-from dcmerge.linalg import ahead_on_all_threads
 from dcmerge.methods.declare import Choice, Declared, Flag, Number
 from dcmerge.task_vectors import Delta, TaskVectors
+from dcmerge.threads import ahead_on_all_threads
 
 LayerFunction = Callable[..., Delta]
 Modules = Mapping[str, TaskModule]

@@ -10,6 +10,7 @@ from typing import Any
 from dcmerge.checkpoints import ADAPTER_CONFIG, read_json, shown
 from dcmerge.evaluation import Evaluation
 from dcmerge.methods import method
+from dcmerge.methods.declare import value_text
 from dcmerge.output.targets import Target
 from dcmerge.recipe import Recipe
 from dcmerge.task_vectors import TaskVectors
@@ -64,12 +65,12 @@ def _body(recipe: Recipe, target: Target, notes: Sequence[str]) -> Iterator[str]
     chosen = method(recipe.method)
     tasks = [name for name in recipe.inputs if name != "base"]
     yield f"# {_plain(chosen.title)} of {_plain(', '.join(tasks))}"
-    yield f"\n{_CONTENT[target.content]}. Merged with dcmerge, without training unless the method trains.\n"
+    yield f"\n{_CONTENT[target.content]}. Merged with dcmerge; the recipe is in the weights' metadata.\n"
     yield from _table(("", "file", "SHA-256"), [(n, one["file"], one["sha256"]) for n, one in recipe.inputs.items()])
     yield "\n## How\n"
     facts = {
         "method": f"{chosen.title} (`{recipe.method}`; {_plain(chosen.source)})",
-        **{f"`{name}`": _plain(value) for name, value in recipe.parameters.items()},
+        **{f"`{name}`": _plain(value_text(value)) for name, value in recipe.parameters.items()},
         "α": f"{recipe.scale:g} ({_plain(recipe.scale_origin)})" if recipe.scale is not None else "not chosen",
         "dtype": _plain(recipe.dtype),
     }

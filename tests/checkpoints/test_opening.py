@@ -183,3 +183,28 @@ def test_fingerprint_of_shards_sees_each_of_them(tmp_path):
     assert open_checkpoint(sharded(tmp_path / "b", state)).fingerprint == first
     state["token_embedding.weight"][0, 0] += 1
     assert open_checkpoint(sharded(tmp_path / "c", state)).fingerprint != first
+
+
+def test_a_file_that_changed_to_the_same_shapes_is_read_as_it_is_now(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"b": torch.ones(2), "w": torch.ones(3)}, path)
+    checkpoint = open_checkpoint(path)
+    save_file({"b": torch.ones(2), "w": torch.full((3,), 2.0)}, path, metadata={"longer": "header" * 50})
+    assert torch.equal(checkpoint.read("w"), torch.full((3,), 2.0))
+
+
+@pytest.mark.parametrize("name", ["float64", "float32", "bfloat16", "float16", "int64", "uint8", "bool"])
+def test_small_and_large_tensors_of_every_dtype_are_those_of_the_library(tmp_path, name):
+    dtype = getattr(torch, name)
+    draw = torch.Generator().manual_seed(0)
+    tensors = {
+        name: torch.randint(0, 2, shape, generator=draw).to(dtype)
+        for name, shape in {"scalar": (), "none": (0, 3), "small": (7, 5), "large": (1100, 1100, 4), "last": (3,)}.items()
+    }
+    save_file(tensors, tmp_path / "a.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "a.safetensors")
+    for name, wanted in tensors.items():
+        found = checkpoint.read(name)
+        assert found.dtype == dtype and torch.equal(found, wanted)
+        found.fill_(1)  # the caller's own
+    assert torch.equal(checkpoint.read("small"), tensors["small"])

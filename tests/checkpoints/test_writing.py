@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from dcmerge.checkpoints import TensorInfo, open_checkpoint, write_safetensors, writing
+from dcmerge.checkpoints import GrowingWriter, SafetensorsWriter, TensorInfo, open_checkpoint, write_safetensors, writing
 from dcmerge.checkpoints.dtypes import DTYPES
 from dcmerge.errors import Cancelled, InputError
 
@@ -200,3 +200,34 @@ def test_targets_that_cannot_be_written(tmp_path, name, message):
 def test_what_the_format_cannot_hold(tmp_path, infos, metadata):
     with pytest.raises(ValueError, match=r"__metadata__|no dtype|metadata is text"):
         write_safetensors(tmp_path / "a.safetensors", [], infos, metadata)
+
+
+def test_a_growing_file_is_one_that_the_library_reads(tmp_path):
+    path, names = tmp_path / "a.safetensors", [f"weight.{i}" for i in range(5)]
+    tensors = {name: torch.randn(3 + i, 7 - i) for i, name in enumerate(names)}
+    with GrowingWriter(path, names, torch.float32, {"recipe": "x"}) as file:
+        for name in reversed(names):
+            file.put(name, tensors[name])
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"format": "pt", "recipe": "x"}
+        assert all(torch.equal(file.get_tensor(name), tensors[name]) for name in names) and len(file.keys()) == len(names)
+    assert open_checkpoint(path).infos.keys() == set(names)
+
+
+@pytest.mark.parametrize("mistake", ["missing", "twice", "unknown", "dtype"])
+def test_a_growing_file_with_a_mistake_leaves_nothing_behind(tmp_path, mistake):
+    puts = {"missing": ["a"], "twice": ["a", "a"], "unknown": ["a", "c"], "dtype": ["a", "b"]}[mistake]
+    growing = GrowingWriter(tmp_path / "x.safetensors", ["a", "b"], torch.float32, {})
+    with pytest.raises(ValueError, match="never came|came twice|not in infos|announced"), growing as file:
+        for name in puts:
+            file.put(name, torch.ones(2, dtype=torch.float64 if mistake == "dtype" and name == "b" else torch.float32))
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_files_open_together_appear_each_when_its_block_ends(tmp_path):
+    info = {"a": TensorInfo((2,), torch.float32)}
+    with SafetensorsWriter(tmp_path / "1.safetensors", info) as one, SafetensorsWriter(tmp_path / "2.safetensors", info) as two:
+        for file in (two, one):
+            file.put("a", torch.ones(2))
+        assert not list(tmp_path.glob("[12]*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"1.safetensors", "2.safetensors"}

@@ -63,7 +63,7 @@ def test_a_pickled_module_is_refused_with_the_way_to_convert_it(
 ) -> None:
     path = tmp_path / f"whole{suffix}"
     torch.save(torch.nn.Linear(3, 3), path)
-    run("inspect", *models, f"--expert=whole={path}").assert_refused(path.name, "state_dict")
+    run("inspect", *models, f"--expert=whole={path}").assert_refused(path.name, "dcmerge convert")
 
 
 def test_every_reason_of_an_incompatible_set_is_told(run: Run, models: list[str], tmp_path: Path) -> None:

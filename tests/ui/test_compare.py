@@ -80,6 +80,13 @@ def test_a_finished_comparison(open_page: Open, known: Callable[..., None]) -> N
     assert figures(app)[3]["layout"]["yaxis"]["title"]["text"] == "feature drift (1 is the base's drift)"
 
 
+def test_the_rules_by_which_images_were_split_are_named(open_page: Open, known: Callable[..., None]) -> None:
+    found = comparison()
+    rows = {row: row.evaluation and replace(row.evaluation, split_rules={"a": "by *lot*"}) for row in found.rows}
+    known(shown(found=replace(found, rows=tuple(replace(row, evaluation=told) for row, told in rows.items()))))
+    assert any(r"a\: by \*lot\*" in text for text in texts(open_page(COMPARE)))
+
+
 def test_rows_appear_while_it_runs(open_page: Open, known: Callable[..., None]) -> None:
     partial = replace(comparison(), rows=comparison().rows[:2])
     known(shown("running", partial, share=0.4, text="TIES: α = 0.4"))
