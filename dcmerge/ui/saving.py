@@ -8,6 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from dcmerge.errors import InputError
 from dcmerge.layers import layer_of
 from dcmerge.merging import Merged
 from dcmerge.output import DTYPES
@@ -15,10 +16,12 @@ from dcmerge.recipe import ADAPTER, DELTA, MODEL
 from dcmerge.ui.choice import Choice
 from dcmerge.ui.copying import copies
 from dcmerge.ui.merging import merged_once
-from dcmerge.ui.shell import Page, readable_errors
+from dcmerge.ui.shell import Page
 from dcmerge.ui.text import plain
 
 _DOWNLOAD_LIMIT = 500 << 20
+#: Up to this size what rounding costs is said at every change.
+_AT_ONCE = 100 << 20
 
 
 def save_card(page: Page, choice: Choice) -> None:
@@ -31,7 +34,7 @@ def save_card(page: Page, choice: Choice) -> None:
         task = _task(page, choice)
         if page.models.vectors.kind == "lora" and _wants_adapter():
             return _adapter(page, choice, task)
-        dtype = _dtype(page, choice, task) if size <= _DOWNLOAD_LIMIT else None
+        dtype = _dtype(page, choice, task, size) if size <= _DOWNLOAD_LIMIT else None
         if size and size <= _DOWNLOAD_LIMIT:
             whose = f"-{task}" if task else ""
             name = f"{choice.method.slug}{whose}-alpha-{choice.scale.value:g}.safetensors"
@@ -53,20 +56,34 @@ def _task(page: Page, choice: Choice) -> str | None:
                         help="This method makes a model for each task; a file holds one of them.")  # fmt: skip
 
 
-def _dtype(page: Page, choice: Choice, task: str | None) -> str | None:
+def _dtype(page: Page, choice: Choice, task: str | None, size: int) -> str | None:
     """What the file is written in, and what weights of 16 bits lose of the merge; None is the base's own dtypes."""
-    if page.models.vectors.base is None:
+    base = page.models.vectors.base
+    if base is None:
         return None
     chosen = st.selectbox("Written in", [None, *DTYPES], key="save.dtype", format_func=lambda name: name or "the base's dtypes",
                           help="bfloat16 and float16 take half the space and round: what that costs is said here.")  # fmt: skip
-    merged = merged_once(page.models, choice.method.slug, choice.parameters)
-    if chosen in (None, "bfloat16", "float16") and choice.scale.value is not None:
-        key = (page.models.key, choice.method.slug, tuple(choice.parameters.items()), choice.scale.value, chosen, task)
-        with readable_errors():
-            told, is_large = _rounding(repr(key), merged, choice.scale.value, chosen, task)
-        if told:
-            (st.warning if is_large else st.caption)(plain(f"{told[0].upper()}{told[1:]}."))
+    written = [DTYPES[chosen]] if chosen else [info.dtype for info in base.infos.values()]
+    if not any(dtype.is_floating_point and dtype.itemsize < 4 for dtype in written):
+        return chosen
+    # Where there are images the merge is at hand: the quick look above has made it.
+    at_hand = page.models.bench is not None and size <= _AT_ONCE
+    if at_hand or st.button("What does rounding cost?", key="save.rounding", icon=":material/straighten:",
+                            help="Merges, and compares with the weights as they are stored."):  # fmt: skip
+        _tell_rounding(page, choice, task, chosen)
     return chosen
+
+
+def _tell_rounding(page: Page, choice: Choice, task: str | None, dtype: str | None) -> None:
+    key = (page.models.key, choice.method.slug, sorted(choice.parameters.items()), choice.scale.value, dtype, task)
+    try:
+        merged = merged_once(page.models, choice.method.slug, choice.parameters)
+        told, is_large = _rounding(repr(key), merged, choice.scale.value, dtype, task)
+    except InputError as error:  # a method whose result no file holds, or values out of range: the page goes on
+        st.info(plain(str(error)), icon=":material/info:")
+        return
+    if told:
+        (st.warning if is_large else st.caption)(plain(f"{told[0].upper()}{told[1:]}."))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

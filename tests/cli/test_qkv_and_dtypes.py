@@ -76,3 +76,15 @@ def test_entrywise_methods_are_as_accurate_either_way(run: Run, tiny_zoo: Path) 
     found = [run("evaluate", "--zoo", "demo", "--method", "task_arithmetic", "--scale", "0.5", "--qkv", qkv, "--json").json
              for qkv in ("fused", "split")]  # fmt: skip
     assert found[0]["rows"][1]["accuracy"] == found[1]["rows"][1]["accuracy"]
+
+
+@pytest.mark.parametrize("options", [["--qkv", "split"], ["--dtype", "float16"], ["--qkv", "split", "--dtype", "float32"], []])
+def test_a_recipe_repeats_both(run: Run, attention: list[str], tmp_path: Path, options: list[str]) -> None:
+    recipe, out, again = tmp_path / "r.yaml", tmp_path / "out.safetensors", tmp_path / "again.safetensors"
+    assert run("merge", *attention, "--method", "tsv_m", *options, "--recipe", recipe, "--out", out).code == 0
+    assert run("run", recipe, "--out", again).code == 0
+    assert again.read_bytes() == out.read_bytes()
+    inputs = [option.removeprefix("--expert=") for option in attention[1:]] + [f"base={attention[0].removeprefix('--base=')}"]
+    third = tmp_path / "third.safetensors"
+    assert run("run", out, *(f"--input={one}" for one in inputs), "--out", third).code == 0
+    assert third.read_bytes() == out.read_bytes()

@@ -140,7 +140,7 @@ def test_every_method_brings_its_own_controls(folder: Path, open_page: Open, slu
         widget.key for kind in ("slider", "selectbox", "number_input", "toggle") for widget in getattr(app.main, kind)
     }
     own = {f"{slug}.{name}" for name in methods()[slug].parameters if name not in ("smoothing", "rho")}
-    assert drawn == {"method", f"{slug}.alpha"} | own | ({"save.task"} if methods()[slug].modules else set())
+    assert drawn == {"method", f"{slug}.alpha", "save.dtype"} | own | ({"save.task"} if methods()[slug].modules else set())
     assert any(methods()[slug].idea in text for text in texts(app))
     assert any(f"--method {slug}" in code.value for code in app.code)
     assert app.get("download_button")
