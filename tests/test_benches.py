@@ -145,6 +145,17 @@ def test_a_hugging_face_set_has_the_accuracies_of_its_open_clip_twin(tmp_path: P
     torch.testing.assert_close(benches[0].encoder.encode(weights, images), torch.nn.functional.normalize(embedded, dim=-1))
 
 
+def test_a_whole_clip_as_base_brings_projection_and_text_tower(tmp_path: Path) -> None:
+    """FusionBench's layout: the base is the whole CLIP, the experts are vision towers."""
+    _, twin = clip_set(tmp_path)
+    data_root(tmp_path / "data")
+    write_config(tmp_path)
+    vectors = TaskVectors.open(tmp_path / "clip", {task: tmp_path / "hf" / task for task in TASKS})
+    one, other = opened(tmp_path, vectors), opened(tmp_path, twin)
+    assert one.experts().to_dict() == other.experts().to_dict() and one.zero_shot().to_dict() == other.zero_shot().to_dict()
+    assert any("text tower of the base" in note for note in one.notes)
+
+
 def averaged(bench: Bench):
     """Averaging is the same of split and of fused q, k and v."""
     deltas = merge(bench.vectors, "average").deltas
