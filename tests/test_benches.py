@@ -157,6 +157,7 @@ def test_a_whole_clip_as_base_brings_projection_and_text_tower(tmp_path: Path) -
     assert any("text tower of the base" in note for note in one.notes)
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks transformers so
 def test_adapters_on_a_whole_clip_run_as_peft_runs_them(tmp_path: Path) -> None:
     clip_set(tmp_path)
     data_root(tmp_path / "data")
