@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 
@@ -143,6 +144,39 @@ def test_a_hugging_face_set_has_the_accuracies_of_its_open_clip_twin(tmp_path: P
         model = CLIPModel.from_pretrained(tmp_path / "clip").eval()
         embedded = model.visual_projection(model.vision_model(benches[0].encoder.pixels(images)).pooler_output)
     torch.testing.assert_close(benches[0].encoder.encode(weights, images), torch.nn.functional.normalize(embedded, dim=-1))
+
+
+def test_a_whole_clip_as_base_brings_projection_and_text_tower(tmp_path: Path) -> None:
+    """FusionBench's layout: the base is the whole CLIP, the experts are vision towers."""
+    _, twin = clip_set(tmp_path)
+    data_root(tmp_path / "data")
+    write_config(tmp_path)
+    vectors = TaskVectors.open(tmp_path / "clip", {task: tmp_path / "hf" / task for task in TASKS})
+    one, other = opened(tmp_path, vectors), opened(tmp_path, twin)
+    assert one.experts().to_dict() == other.experts().to_dict() and one.zero_shot().to_dict() == other.zero_shot().to_dict()
+    assert any("text tower of the base" in note for note in one.notes)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks transformers so
+def test_adapters_on_a_whole_clip_run_as_peft_runs_them(tmp_path: Path) -> None:
+    clip_set(tmp_path)
+    data_root(tmp_path / "data")
+    write_config(tmp_path)
+    settings = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted = {}
+    for task in TASKS:
+        adapted[task] = get_peft_model(CLIPVisionModel.from_pretrained(tmp_path / "clip"), settings).eval()
+        adapted[task].save_pretrained(tmp_path / "lora" / task)
+    vectors = TaskVectors.open(tmp_path / "clip", {task: tmp_path / "lora" / task for task in TASKS})
+    bench, projection = opened(tmp_path, vectors), CLIPModel.from_pretrained(tmp_path / "clip").visual_projection
+    for task, model in adapted.items():
+        images = bench.split(task, "test", None).images
+        with torch.inference_mode():
+            wanted = projection(model(bench.encoder.pixels(images)).pooler_output)
+        found = bench.encoder.encode(bench.expert_weights(task), images)
+        torch.testing.assert_close(found, torch.nn.functional.normalize(wanted, dim=-1))
+    merged = merge(vectors, "dc_merge").deltas
+    assert 0 < bench.evaluate(bench.merged_weights(merged, 1.0), "merged").mean <= 1
 
 
 def averaged(bench: Bench):
