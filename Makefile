@@ -7,7 +7,7 @@
 # PYTHON=python3.12             which Python makes the environment (3.11 or newer)
 # PIP_ARGS="..."                passed on to `pip install`
 # make app  ARGS="--server.port 8600"     passed on to Streamlit
-# make test ARGS="-k spectra -x"          passed on to pytest
+# make test ARGS="-k spectra -x"          passed on to pytest (two processes; ARGS="-n 0" for one)
 
 VENV ?= .venv
 ARGS ?=
@@ -27,7 +27,7 @@ app: $(APP_STAMP)
 	$(PY) tools/serve.py app.py $(ARGS)
 
 test: $(DEV_STAMP) lint browser
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(DEV_STAMP)
 	$(PY) -m ruff check .

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from dcmerge.checkpoints.paths import reason, shown
 from dcmerge.comparison import Comparison, Row
-from dcmerge.errors import InputError
 from dcmerge.evaluation import ZERO_SHOT
 from dcmerge.methods import methods
 from dcmerge.methods.declare import value_text
@@ -141,29 +135,3 @@ _MARKDOWN: tuple[tuple[str, Callable[[Row], str | None]], ...] = (
     ("needs", needs_text),
     ("q, k, v", lambda row: row.qkv), ("measured on", lambda row: row.evaluation and row.evaluation.measured_on),
 )  # fmt: skip
-
-
-def check_target(path: Path) -> None:
-    """Refuse before the work what could not be written after it; raises InputError."""
-    if not path.parent.is_dir():
-        raise InputError(f"Cannot write {shown(path)}: there is no folder {shown(path.parent)}.")
-    if path.exists() and not path.is_file():
-        raise InputError(f"Cannot write {shown(path)}: it exists and is not a file.")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write to a temporary file beside the target and rename it; raises InputError and then leaves nothing behind."""
-    check_target(path)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
-    try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError):
-            raise InputError(f"Cannot write {shown(path)}: {reason(error)}.") from None
-        raise

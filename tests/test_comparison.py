@@ -33,7 +33,7 @@ def test_rows_come_as_they_are_ready_and_progress_never_goes_back(bench: Bench) 
 
 def test_parameters_reach_their_method(bench: Bench) -> None:
     found = compare(bench, ["ties"], {"ties": {"density": 0.5}}, limit=6, val_limit=6)
-    assert found.row("ties").parameters == {"density": 0.5, "aggregate": "mean"}
+    assert found.row("ties").parameters == {"density": 0.5, "aggregate": "mean", "trim": "model"}
 
 
 def test_a_bad_parameter_is_that_methods_own_row(bench: Bench) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dcmerge import InputError, exports
+from dcmerge import InputError
+from dcmerge.checkpoints import folders, write_text
 from dcmerge.comparison import Comparison
 from dcmerge.evaluation import Evaluation
-from dcmerge.exports import as_csv, as_markdown, write_text
+from dcmerge.exports import as_csv, as_markdown
 from tests.plots.builders import comparison
 
 
@@ -99,7 +100,7 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exports.os, "replace", full)
+    monkeypatch.setattr(folders.os, "replace", full)
     with pytest.raises(InputError, match="No space left"):
         write_text(target, "other")
     assert target.read_text() == "a\nα\n" and list(tmp_path.iterdir()) == [target]

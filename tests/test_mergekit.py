@@ -200,11 +200,12 @@ def test_a_model_of_the_hub_is_not_downloaded(models: dict, tmp_path: Path) -> N
     assert ready.vectors.tasks == ("Llama-3", "b", "c")
 
 
-def test_the_dtype_must_be_the_one_that_is_written(models: dict, tmp_path: Path) -> None:
+def test_the_dtype_that_is_asked_for_is_written(models: dict, tmp_path: Path) -> None:
+    asked = config("task_arithmetic", own={"weight": 1})
     for key in ("dtype", "out_dtype"):
-        with pytest.raises(InputError, match="dtype: expected float32, in which this merge is written, got bfloat16"):
-            merged(tmp_path, config("task_arithmetic", own={"weight": 1}) | {key: "bfloat16"})
-    merged(tmp_path, config("task_arithmetic", own={"weight": 1}) | {"dtype": "bfloat16", "out_dtype": "float32"})
+        assert {value.dtype for value in merged(tmp_path, asked | {key: "bfloat16"}).values()} == {torch.bfloat16}
+    wide = merged(tmp_path, asked | {"dtype": "bfloat16", "out_dtype": "float32"})
+    assert {value.dtype for value in wide.values()} == {torch.float32}
 
 
 def entry(model: str, **own: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Open any checkpoint safely and lazily, save tensors one by one, and keep to the folders that were allowed."""
 
 from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorInfo
-from dcmerge.checkpoints.folders import check_folder, new_folder, write_text
+from dcmerge.checkpoints.folders import check_folder, check_text_target, new_folder, write_text
 from dcmerge.checkpoints.lora import ADAPTER_CONFIG, Adapted, LoraCheckpoint
 from dcmerge.checkpoints.low_rank import LowRank, dense, scaled_sum, total
 from dcmerge.checkpoints.names import align, common_prefix
@@ -25,6 +25,7 @@ __all__ = [
     "TensorInfo",
     "align",
     "check_folder",
+    "check_text_target",
     "common_prefix",
     "dense",
     "new_folder",

@@ -80,16 +80,27 @@ def _take_place(temporary: Path, target: Path, old: Path) -> None:
             os.close(parent)
 
 
+def check_text_target(path: Path) -> None:
+    """Refuse before the work what could not be written after it; raises InputError."""
+    if not path.parent.is_dir():
+        raise InputError(f"Cannot write {shown(path)}: there is no folder {shown(path.parent)}.")
+    if path.exists() and not path.is_file():
+        raise InputError(f"Cannot write {shown(path)}: it exists and is not a file.")
+
+
 def write_text(path: Path, text: str) -> None:
-    """A small text file (UTF-8), atomically and flushed; raises InputError where it cannot be written."""
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(8)}.part")
+    """A small text (UTF-8), in a temporary file beside the target, flushed and renamed; InputError leaves nothing behind."""
+    check_text_target(path)
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
+        with open(temporary, "x", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        raise InputError(f"Cannot write {shown(path)}: {reason(error)}.") from None
+        if isinstance(error, OSError):
+            raise InputError(f"Cannot write {shown(path)}: {reason(error)}.") from None
+        raise

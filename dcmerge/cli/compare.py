@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from dcmerge import jobs
+from dcmerge.checkpoints import check_text_target, write_text
 from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.cli.evaluate import about_images, add_evaluated, notes_of, val_limit
 from dcmerge.cli.options import Commands, Parser, add_command, collected, opened_bench, pair, set_title
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.comparison import AVERAGE, Comparison, Row, compare
 from dcmerge.errors import InputError
-from dcmerge.exports import as_csv, as_markdown, check_target, write_text
+from dcmerge.exports import as_csv, as_markdown
 from dcmerge.methods import fitting_methods, method, methods
 
 ALL = "all"
@@ -91,7 +92,7 @@ def check_exports(args: argparse.Namespace) -> None:
         raise InputError("expected --csv and --markdown without --background, which has no table yet, got both")
     for path in (args.csv, args.markdown):
         if path not in (None, STDOUT):
-            check_target(Path(path))
+            check_text_target(Path(path))
 
 
 def export(args: argparse.Namespace, found: Comparison) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dcmerge import jobs
-from dcmerge.checkpoints import open_checkpoint
+from dcmerge.checkpoints import check_text_target, open_checkpoint, write_text
 from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.cli.options import (
     Commands,
@@ -28,8 +28,6 @@ from dcmerge.cli.options import (
 from dcmerge.cli.output import Progress, paragraph, percent, print_json, qkv_lines, seconds, size
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation
-from dcmerge.exports import check_target as check_text_target
-from dcmerge.exports import write_text
 from dcmerge.merging import merge, merge_to
 from dcmerge.methods import method
 from dcmerge.output import DTYPES, Rounding, Target, Written, check_target, written_dtypes

@@ -183,7 +183,7 @@ def test_tables_that_cannot_be_written_are_refused_before_the_work(run: Run, opt
 def test_compare_takes_parameters_of_each_method(run: Run) -> None:
     command = ["compare", "--zoo=demo", "--methods=ties,iso_cts", "--limit=6", "--json"]
     rows = {row["name"]: row for row in run(*command, "--set=ties.density=0.5", "--set=ties.aggregate=sum").json["rows"]}
-    assert rows["ties"]["parameters"] == {"density": 0.5, "aggregate": "sum"}
+    assert rows["ties"]["parameters"] == {"density": 0.5, "aggregate": "sum", "trim": "model"}
     assert rows["iso_cts"]["parameters"] == methods()["iso_cts"].defaults()
 
 

@@ -60,7 +60,7 @@ def test_what_is_started(open_page: Open, known: Callable[..., None], monkeypatc
         "kind": "compare", "set": "demo", "split": "test", "limit": 20, "val_limit": 40, "diagnosed": True,
     }  # fmt: skip
     ties, dc_merge = spec["methods"]
-    assert ties == {"slug": "ties", "parameters": {"density": 0.5, "aggregate": "mean"}}
+    assert ties == {"slug": "ties", "parameters": {"density": 0.5, "aggregate": "mean", "trim": "model"}}
     assert dc_merge["slug"] == "dc_merge" and dc_merge["parameters"]["smoothing"] == "linear"
     app.multiselect(key="compared").set_value([]).run()
     assert next(button for button in app.button if button.label == "Start comparison").disabled
