@@ -55,7 +55,7 @@ def remembered_sets() -> None:
         with st.container(border=True, horizontal=True, vertical_alignment="center"):
             images = "with images" if one.bench else "without images"
             st.markdown(f"**{plain(one.name)}**: {len(one.experts)} experts, {images}", width="stretch")
-            if st.button("Open", key=f"load.open.{one.name}", icon=":material/folder_open:"):
+            if st.button("Show spectra", key=f"load.open.{one.name}", icon=":material/equalizer:"):
                 _open(one)
             st.button("Forget", key=f"load.forget.{one.name}", icon=":material/delete:", on_click=forget_set, args=(one.name,),
                       help="Takes it off this list. The checkpoints stay as they are.")  # fmt: skip
