@@ -1,0 +1,96 @@
+"""What a report on a set of checkpoints consists of: its parameters, and findings about them."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+from dcmerge.checkpoints import TensorInfo
+
+#: Floating-point buffers that are no parameters: masks (old open_clip: -inf above the diagonal, and -inf minus -inf is NaN),
+#: tables of rotary positions.
+_BUFFERS = re.compile(r"(.*\.)?(attn_mask|causal_mask|masked_bias|position_ids|inv_freq)")
+
+
+class Kind(StrEnum):
+    """What a parameter is to a merging method."""
+
+    MATRIX = "matrix"
+    VECTOR = "vector"
+    CONVOLUTION = "convolution"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of the set, how it is treated, and the reason where that is not obvious."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Kind
+    reason: str = ""
+
+    @property
+    def mergeable(self) -> bool:
+        return self.kind is not Kind.SKIPPED
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something a user should know of the set. An "error" forbids merging, a "warning" and a "note" do not."""
+
+    level: str
+    what: str
+    text: str
+    task: str | None = None
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What fits, what differs, what is skipped and why. Norms are ‖τ‖ of each expert and ‖θ0‖ over the same parameters."""
+
+    tasks: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    findings: tuple[Finding, ...]
+    delta_norms: dict[str, float] = field(default_factory=dict)
+    base_norm: float | None = None
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.level == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.level == "warning")
+
+    def counts(self) -> dict[str, int]:
+        """Number of parameters of each kind."""
+        return {kind.value: sum(p.kind is kind for p in self.parameters) for kind in Kind}
+
+    def to_dict(self) -> dict:
+        return asdict(self) | {"counts": self.counts()}
+
+
+def classify(name: str, info: TensorInfo) -> Parameter:
+    """Matrix (2-D), vector (0-D, 1-D), convolution (3-D and more), or skipped (not a floating-point tensor).
+
+    The text projection counts as a vector, that is, it is averaged: DC-Merge's and TSV-M's published code excludes every
+    name that holds ``text_projection`` from the singular-value route.
+    """
+    if not info.dtype.is_floating_point:
+        return Parameter(name, info.shape, Kind.SKIPPED, f"buffer of {str(info.dtype).removeprefix('torch.')}, kept from "
+                                                         "the base")
+    if _BUFFERS.fullmatch(name):
+        return Parameter(name, info.shape, Kind.SKIPPED, "a buffer, no parameter, kept from the base")
+    if len(info.shape) == 2:
+        if "text_projection" in name:
+            return Parameter(name, info.shape, Kind.VECTOR, "text projection, averaged as in the authors' code")
+        return Parameter(name, info.shape, Kind.MATRIX)
+    return Parameter(name, info.shape, Kind.VECTOR if len(info.shape) < 2 else Kind.CONVOLUTION)
