@@ -157,9 +157,10 @@ def draft_of(found: FoundSet) -> Draft:
         },
     )  # fmt: skip
     st.caption("**How to read:** one row an expert; its task can be renamed by a double click. What is unticked is left out.")
-    chosen = [row for row in edited if row["merge"]]
+    # By its place: what a browser sends back of a column that cannot be edited is not a path to open.
+    chosen = [(row["task"], path) for row, path in zip(edited, experts.values(), strict=True) if row["merge"]]
     with readable_errors():
-        named = {task: Path(row["checkpoint"]) for task, row in _by_task(chosen).items()}
+        named = _by_task(chosen)
         return Draft(found.folder.name, base, named, _qkv_choice(base, named, key))
 
 
@@ -177,13 +178,13 @@ def _qkv_choice(base: Path | None, experts: Mapping[str, Path], key: str) -> str
     )  # fmt: skip
 
 
-def _by_task(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    tasks = [str(row["task"] or "").strip() for row in rows]
+def _by_task(chosen: Sequence[tuple[Any, Path]]) -> dict[str, Path]:
+    tasks = [str(task or "").strip() for task, _ in chosen]
     twice = [task for task, count in Counter(tasks).items() if count > 1]
-    if not rows or "" in tasks or twice:
-        got = "none is ticked" if not rows else "one has no name" if "" in tasks else f"{', '.join(twice)} twice"
+    if not tasks or "" in tasks or twice:
+        got = "none is ticked" if not tasks else "one has no name" if "" in tasks else f"{', '.join(twice)} twice"
         raise InputError(f"expected at least one expert, each with a task name of its own, got: {got}")
-    return dict(zip(tasks, rows, strict=True))
+    return {task: path for task, (_, path) in zip(tasks, chosen, strict=True)}
 
 
 def attachments(draft: Draft, found: FoundSet) -> Draft:

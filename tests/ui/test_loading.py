@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dcmerge.errors import InputError
 from dcmerge.saved_sets import saved_sets
+from dcmerge.ui.loading import _by_task
 from tests.ui.conftest import TASKS, Open
 
 LOAD = "pages/0_Load.py"
@@ -69,6 +71,14 @@ def test_bad_images_are_told_in_a_box_and_leave_nothing(folder: Path, open_page:
     app.run()
     assert not app.exception and "no such encoder" in app.error[0].value
     assert saved_sets() == {}
+
+
+def test_experts_need_names_of_their_own(tmp_path: Path) -> None:
+    assert _by_task([(" cats ", tmp_path), ("dogs", tmp_path)]) == {"cats": tmp_path, "dogs": tmp_path}
+    for chosen, got in (([], "none is ticked"), ([("", tmp_path)], "one has no name"), ([(None, tmp_path)], "one has no name"),
+                        ([("a", tmp_path), ("a ", tmp_path)], "a twice")):  # fmt: skip
+        with pytest.raises(InputError, match=got):
+            _by_task(chosen)
 
 
 def test_an_empty_root_says_how_to_name_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_page: Open) -> None:
