@@ -13,11 +13,11 @@ import streamlit as st
 from dcmerge.checkpoints.paths import shown
 from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.checkpoints.schemes import NONE, stored_qkv
-from dcmerge.compatibility import Report, examine
+from dcmerge.compatibility import examine
 from dcmerge.errors import InputError
 from dcmerge.layouts import FoundSet, Search, peek, search
 from dcmerge.model_sets import SAVED, roots
-from dcmerge.prediction import predicted_costs
+from dcmerge.prediction import Cost, predicted_costs
 from dcmerge.saved_sets import SavedSet, forget_set, save_set, saved_sets
 from dcmerge.task_vectors import open_set
 from dcmerge.ui.home import findings_table
@@ -166,8 +166,7 @@ def draft_of(found: FoundSet) -> Draft:
 
 def _qkv_choice(base: Path | None, experts: Mapping[str, Path], key: str) -> str:
     """How q, k and v are merged, where the files have any."""
-    opened_base, opened = open_set(base, experts)
-    stored = stored_qkv(name for one in (*opened.values(), *([opened_base] if opened_base else [])) for name in one.infos)
+    stored = stored_qkv(name for path in (*experts.values(), *([base] if base else [])) for name in peek(path).shapes)
     if stored == NONE:
         return STORED
     title = f"Attention's q, k and v (these files have them {stored})"
@@ -228,7 +227,8 @@ def examined(draft: Draft) -> None:
     """Whether the set fits together as far as headers tell, and what a merge of it will take."""
     st.header("4. Do they fit together?")
     with readable_errors():
-        report = examine(*open_set(draft.base, draft.experts, draft.qkv), values=False)
+        base, experts = open_set(draft.base, draft.experts, draft.qkv)
+        report = examine(base, experts, values=False)
     if report.errors:
         st.error("These checkpoints cannot be merged: see the report.", icon=":material/error:")
     else:
@@ -239,11 +239,10 @@ def examined(draft: Draft) -> None:
                    f"{numbers:.1f} million numbers.", icon=":material/check_circle:")  # fmt: skip
     findings_table(report)
     if not report.errors:
-        _costs(draft, report)
+        _costs(predicted_costs(base, experts, report.parameters))
 
 
-def _costs(draft: Draft, report: Report) -> None:
-    costs = predicted_costs(*open_set(draft.base, draft.experts, draft.qkv), report.parameters)
+def _costs(costs: Mapping[str, Cost]) -> None:
     told = "; ".join(f"{title} about {duration(cost.seconds)} and at most {cost.peak_bytes / 2**30:.1f} GiB of memory"
                      for title, cost in costs.items())  # fmt: skip
     st.caption(f"Merging into a file takes, predicted from shapes and this machine's speed: {told}. Values (NaN, equal experts) "
