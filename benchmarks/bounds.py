@@ -12,8 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import models
 from benchmarks.cases import TASKS, adapter_layer, fresh
 from benchmarks.measuring import Row, Timer
-from dcmerge.layers import Layer, layer_of
 from dcmerge.methods.dc_merge import dc_merge
+from dcmerge.vectors.layers import Layer, layer_of
 
 #: What torch's names of operations mean here; the rest is summed up.
 _MEANING = {

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from benchmarks import models, plain
 from benchmarks.measuring import Row, Timer, command, fitted_exponent
-from dcmerge.cache import Memo, Store
 from dcmerge.checkpoints import dense
-from dcmerge.layers import Layer, layer_of
-from dcmerge.linalg import truncated_svd
-from dcmerge.merging import merge
+from dcmerge.merging.merge import merge
 from dcmerge.methods.dc_merge import dc_merge
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.spectral.linalg import truncated_svd
+from dcmerge.vectors.cache import Memo, Store
+from dcmerge.vectors.layers import Layer, layer_of
+from dcmerge.vectors.task_vectors import TaskVectors
 
 TASKS = 8
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dcmerge.cache import Store
 from dcmerge.checkpoints import LowRank, TensorInfo, write_safetensors
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.vectors.cache import Store
+from dcmerge.vectors.task_vectors import TaskVectors
 
 #: width, blocks, width of the projection of open_clip's image towers.
 TOWERS = {"ViT-B-32": (768, 12, 512), "ViT-L-14": (1024, 24, 768)}

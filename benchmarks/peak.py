@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from benchmarks.measuring import peak_resident_bytes
-from dcmerge.merging import merge_to_file
-from dcmerge.task_vectors import TaskVectors, predicted_peak_bytes
+from dcmerge.merging.merge import merge_to_file
+from dcmerge.vectors.task_vectors import TaskVectors, predicted_peak_bytes
 
 
 def main(slug: str, folder: str, count: str) -> None:

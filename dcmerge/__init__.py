@@ -7,11 +7,11 @@
 """
 
 from dcmerge.errors import Cancelled, IncompatibleSet, InputError
-from dcmerge.merging import Merged, merge, merge_to, merge_to_file
+from dcmerge.merging.merge import Merged, merge, merge_to, merge_to_file
+from dcmerge.merging.output import Target, Written
+from dcmerge.merging.recipe import Recipe
 from dcmerge.methods import methods
-from dcmerge.output import Target, Written
-from dcmerge.recipe import Recipe
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.vectors.task_vectors import TaskVectors
 
 __all__ = [
     "Cancelled", "IncompatibleSet", "InputError", "Merged", "Recipe", "Target", "TaskVectors", "Written", "merge", "merge_to",

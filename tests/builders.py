@@ -14,7 +14,7 @@ from torch import Tensor
 from dcmerge.checkpoints import dense
 from dcmerge.evaluation import Bench, ImageEncoder, Split, Task
 from dcmerge.methods import merged_deltas
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.vectors.task_vectors import TaskVectors
 
 Tensors = Mapping[str, Tensor]
 Factors = Mapping[str, tuple[Tensor, Tensor]]

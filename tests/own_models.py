@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from dcmerge.datasets import Pictures
-from dcmerge.datasets.folders import class_folders as class_folders_of
-from dcmerge.datasets.templates import prompts
 from dcmerge.evaluation import ImageEncoder
+from dcmerge.evaluation.datasets import Pictures
+from dcmerge.evaluation.datasets.folders import class_folders as class_folders_of
+from dcmerge.evaluation.datasets.templates import prompts
 from dcmerge.evaluation.heads import text_heads
 from dcmerge.evaluation.named import named_encoder
 from tests.builders import write
-from tests.datasets.builders import class_folders, pictures
+from tests.evaluation.datasets.builders import class_folders, pictures
 
 CONFIG = {
     "embed_dim": 16,

@@ -17,7 +17,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 import dcmerge
 from dcmerge.checkpoints import dense
-from dcmerge.layouts import find_sets
+from dcmerge.sets.layouts import find_sets
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ADAPTERS, TASK_VECTORS = "From LoRA adapters to one adapter", "From task vectors to a model that open_clip loads"

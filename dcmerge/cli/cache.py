@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from dcmerge.cache import default_store
-from dcmerge.cache.disk import FOLDER_VARIABLE
 from dcmerge.cli.options import Commands, Parser, add_command
 from dcmerge.cli.output import print_json, size
 from dcmerge.errors import InputError
+from dcmerge.vectors.cache import default_store
+from dcmerge.vectors.cache.disk import FOLDER_VARIABLE
 
 
 def add_to(commands: Commands, common: Parser) -> None:

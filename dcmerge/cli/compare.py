@@ -14,10 +14,10 @@ from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.cli.evaluate import about_images, add_evaluated, notes_of, val_limit
 from dcmerge.cli.options import Commands, Parser, add_command, collected, opened_bench, pair, set_title
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
-from dcmerge.comparison import AVERAGE, Comparison, Row, compare
 from dcmerge.errors import InputError
-from dcmerge.exports import as_csv, as_markdown
 from dcmerge.methods import fitting_methods, method, methods
+from dcmerge.studies.comparison import AVERAGE, Comparison, Row, compare
+from dcmerge.studies.exports import as_csv, as_markdown
 
 ALL = "all"
 #: Test and validation images a task with --quick.

@@ -26,11 +26,11 @@ from dcmerge.cli.options import (
     whole_number,
 )
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
-from dcmerge.comparison import Row, Seconds, measure, references
-from dcmerge.continual import OPCM, steps_of_opcm
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation, TaskAccuracy
-from dcmerge.recipe import check_scale
+from dcmerge.merging.recipe import check_scale
+from dcmerge.studies.comparison import Row, Seconds, measure, references
+from dcmerge.studies.continual import OPCM, steps_of_opcm
 
 AUTO = "auto"
 

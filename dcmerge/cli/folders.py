@@ -10,7 +10,7 @@ from typing import Any
 from dcmerge.checkpoints.paths import shown
 from dcmerge.cli.output import paragraph, size, table
 from dcmerge.errors import InputError
-from dcmerge.layouts import FoundSet, Search, Skipped, by_name, glance, search
+from dcmerge.sets.layouts import FoundSet, Search, Skipped, by_name, glance, search
 
 #: So many skipped files are listed one by one for each reason; of more the number is told.
 _LISTED = 5

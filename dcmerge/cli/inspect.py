@@ -11,11 +11,11 @@ from dcmerge.checkpoints.regrouped import qkv_of
 from dcmerge.cli.folders import chosen, folder_and_set, search_as_data, search_as_text
 from dcmerge.cli.options import Commands, Parser, add_command, add_model_set, named_models, named_zoo
 from dcmerge.cli.output import Progress, paragraph, print_json, qkv_lines, seconds, size, table
-from dcmerge.compatibility import Kind, Parameter, Report, examine
 from dcmerge.errors import InputError
-from dcmerge.layouts import Search, search
-from dcmerge.prediction import Cost, predicted_costs
-from dcmerge.task_vectors import open_set
+from dcmerge.merging.prediction import Cost, predicted_costs
+from dcmerge.sets.layouts import Search, search
+from dcmerge.vectors.compatibility import Kind, Parameter, Report, examine
+from dcmerge.vectors.task_vectors import open_set
 
 
 @dataclass(frozen=True)

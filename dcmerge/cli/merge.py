@@ -28,11 +28,11 @@ from dcmerge.cli.options import (
 from dcmerge.cli.output import Progress, paragraph, percent, print_json, qkv_lines, seconds, size
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation
-from dcmerge.merging import merge, merge_to
+from dcmerge.merging.merge import merge, merge_to
+from dcmerge.merging.output import DTYPES, Rounding, Target, Written, check_target, written_dtypes
+from dcmerge.merging.recipe import ADAPTER, DELTA, GIVEN, MODEL, TOLERANCE, USUAL, Recipe, check_scale, recipe_of
 from dcmerge.methods import method
-from dcmerge.output import DTYPES, Rounding, Target, Written, check_target, written_dtypes
-from dcmerge.recipe import ADAPTER, DELTA, GIVEN, MODEL, TOLERANCE, USUAL, Recipe, check_scale, recipe_of
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.vectors.task_vectors import TaskVectors
 
 SUFFIX = ".safetensors"
 RECIPE_SUFFIXES = (".yaml", ".yml", ".json")

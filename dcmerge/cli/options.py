@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dcmerge.benches import BenchSpecification, open_bench
 from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.cli.folders import set_in
-from dcmerge.datasets import SPLIT_RULES
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
+from dcmerge.evaluation.datasets import SPLIT_RULES
+from dcmerge.evaluation.own_models import BenchSpecification, open_bench
 from dcmerge.methods import method
 from dcmerge.methods.declare import value_text
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.vectors.task_vectors import TaskVectors
 from dcmerge.zoo import Zoo, open_zoo
 
 Progress = Callable[[float, str], None]

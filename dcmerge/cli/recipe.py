@@ -9,8 +9,8 @@ from dataclasses import asdict
 from dcmerge.cli.options import Commands, Parser, add_command
 from dcmerge.cli.output import print_json, printable
 from dcmerge.errors import InputError
-from dcmerge.mergekit import to_mergekit
-from dcmerge.running import Source, read_source
+from dcmerge.merging.mergekit import to_mergekit
+from dcmerge.merging.running import Source, read_source
 
 
 def add_to(commands: Commands, common: Parser) -> None:

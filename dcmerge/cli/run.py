@@ -12,8 +12,8 @@ from dcmerge.cli.options import Commands, Parser, add_command, collected, pair
 from dcmerge.cli.output import Progress, print_json, printable
 from dcmerge.cli.recipe import show
 from dcmerge.errors import InputError
-from dcmerge.recipe import ADAPTER, Recipe
-from dcmerge.running import prepare, read_source
+from dcmerge.merging.recipe import ADAPTER, Recipe
+from dcmerge.merging.running import prepare, read_source
 
 
 def add_to(commands: Commands, common: Parser) -> None:

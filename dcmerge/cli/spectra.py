@@ -11,11 +11,11 @@ from torch import Tensor
 
 from dcmerge.cli.options import Commands, Parser, add_command, add_model_set, number, open_vectors, whole_number
 from dcmerge.cli.output import Progress, percent, print_json, printable, qkv_lines, table
-from dcmerge.compatibility import Kind
 from dcmerge.errors import InputError
-from dcmerge.layers import Layer, layer_of
-from dcmerge.spectra import SMOOTHINGS, KeyFigures, key_figures, smooth
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.spectral.spectra import SMOOTHINGS, KeyFigures, key_figures, smooth
+from dcmerge.vectors.compatibility import Kind
+from dcmerge.vectors.layers import Layer, layer_of
+from dcmerge.vectors.task_vectors import TaskVectors
 
 TOP_FRACTION = 0.05
 HEADER = ("task", "components", "s_1", "sum s", "effective rank", "stable rank", "top 5 % of sum s²", "kept", "s̄_1/s̄_r")

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dcmerge.cache import Memo
 from dcmerge.checkpoints import Checkpoint, scaled_sum
 from dcmerge.checkpoints.schemes import open_clip_weights
 from dcmerge.evaluation.accuracy import Evaluation, TaskAccuracy
 from dcmerge.evaluation.encoders import ImageEncoder
 from dcmerge.evaluation.models import Model, TaskModule, Weights
 from dcmerge.evaluation.tasks import Split, Task
-from dcmerge.task_vectors import Delta, TaskVectors
+from dcmerge.vectors.cache import Memo
+from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
 Progress = Callable[[float, str], None]
 Cancelled = Callable[[], bool]

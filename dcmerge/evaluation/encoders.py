@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dcmerge.errors import Cancelled, InputError
-from dcmerge.threads import compute_device
+from dcmerge.runtime.threads import compute_device
 
 #: Pixel normalisation of OpenAI's CLIP.
 _OPENAI_MEAN, _OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from dcmerge.evaluation.encoders import Edit, ImageEncoder
-from dcmerge.task_vectors import Delta
+from dcmerge.vectors.task_vectors import Delta
 
 Weights = Mapping[str, Tensor]
 

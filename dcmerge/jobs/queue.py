@@ -18,9 +18,9 @@ from dcmerge.jobs import locks
 from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, State, all_jobs, state_folder
 from dcmerge.jobs.record import job as job_of
 from dcmerge.jobs.specification import Specification, specification, to_data
-from dcmerge.model_sets import roots
-from dcmerge.processes import environment, module_command
-from dcmerge.state_files import write_json
+from dcmerge.runtime.processes import environment, module_command
+from dcmerge.runtime.state_files import write_json
+from dcmerge.sets.model_sets import roots
 
 RUNNER_LOCK = "runner.lock"
 #: How long a lock may be held by somebody who only changes the state or looks at it, and by a worker that ends, in seconds.

@@ -14,14 +14,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dcmerge import state_files
-from dcmerge.comparison import Comparison, Row
 from dcmerge.errors import InputError
 from dcmerge.evaluation import ZERO_SHOT
 from dcmerge.jobs.journal import Journal
 from dcmerge.jobs.locks import held
 from dcmerge.jobs.rows import from_plain, to_plain
 from dcmerge.jobs.specification import KINDS, Compare, Specification
+from dcmerge.runtime import state_files
+from dcmerge.studies.comparison import Comparison, Row
 
 #: Where the jobs are; all that share this folder share one queue.
 FOLDER_VARIABLE = "DCMERGE_JOBS"

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dcmerge.comparison import AVERAGE
 from dcmerge.errors import InputError
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT
+from dcmerge.merging.recipe import GIVEN, check_scale
 from dcmerge.methods import method
-from dcmerge.model_sets import available, roots, sets_with_images
-from dcmerge.recipe import GIVEN, check_scale
+from dcmerge.sets.model_sets import available, roots, sets_with_images
+from dcmerge.studies.comparison import AVERAGE
 from dcmerge.zoo import ZOOS
 
 AUTO = "auto"

@@ -11,17 +11,17 @@ from pathlib import Path
 from types import FrameType
 
 from dcmerge.checkpoints import Roots
-from dcmerge.comparison import Row, compare, fixed_scale, references
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Scale, choose_scale
 from dcmerge.jobs.journal import Journal
 from dcmerge.jobs.record import Job, State, read_job
 from dcmerge.jobs.rows import from_plain
 from dcmerge.jobs.specification import Compare, Merge, checked_target
-from dcmerge.merging import Merged, merge, merge_to_file
+from dcmerge.merging.merge import Merged, merge, merge_to_file
+from dcmerge.merging.recipe import USUAL
 from dcmerge.methods import method
-from dcmerge.model_sets import ModelSet, open_set_by_name
-from dcmerge.recipe import USUAL
+from dcmerge.sets.model_sets import ModelSet, open_set_by_name
+from dcmerge.studies.comparison import Row, compare, fixed_scale, references
 
 #: Seconds between two notes of progress: the first, and the last one of a long job, whose journal shall stay small.
 _OFTEN, _SELDOM = 0.5, 5.0

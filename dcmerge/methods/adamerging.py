@@ -8,14 +8,14 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
-from dcmerge.layers import Layer
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.adaptation import BATCH, RATE, START, STEPS, starting_scale
 from dcmerge.methods.coefficients import combined, learned_coefficients
 from dcmerge.methods.declare import Choice, Flag
 from dcmerge.methods.from_images import SEED, SPLIT
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.ties import trim_thresholds, trimmed
+from dcmerge.vectors.layers import Layer
 
 #: AdaMerging++ trims as TIES does: the share of entries that stays.
 _DENSITY = 0.2

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
 from dcmerge.errors import InputError
 from dcmerge.evaluation import LOGIT_SCALE, choose_scale
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.declare import Number
-from dcmerge.task_vectors import Delta
+from dcmerge.vectors.task_vectors import Delta
 
 STEPS = Number("Iterations", "Steps of Adam, each on one batch of every task. Fewer than the papers take by default, with a "
                "larger learning rate, so that a laptop is done in minutes.", 0, 100000, 10, integer=True,

@@ -9,14 +9,14 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
-from dcmerge.layers import Layer
-from dcmerge.linalg import SVD
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.adaptation import BATCH, RATE, STEPS, adapt, entropy, stepped
 from dcmerge.methods.coefficients import combined
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.from_images import SEED, SPLIT
 from dcmerge.methods.registry import merging_method
+from dcmerge.spectral.linalg import SVD
+from dcmerge.vectors.layers import Layer
 
 #: Logits of components that are kept or dropped at the start, and what they are divided by before the sigmoid.
 _KEPT, _DROPPED, TEMPERATURE = 0.1, -0.1, 10.0

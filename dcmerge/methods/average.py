@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dcmerge.layers import Layer
 from dcmerge.methods.registry import merging_method
-from dcmerge.task_vectors import Delta
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta
 
 
 @merging_method(

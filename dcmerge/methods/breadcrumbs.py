@@ -7,10 +7,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.alignment import kept_by_rank
-from dcmerge.layers import Layer
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
+from dcmerge.spectral.alignment import kept_by_rank
+from dcmerge.vectors.layers import Layer
 
 
 @merging_method(

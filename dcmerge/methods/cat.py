@@ -9,11 +9,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
-from dcmerge.layers import Layer
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.declare import Flag, Number
 from dcmerge.methods.from_images import EXEMPLARS, SEED, SPLIT, Inputs, as_linear, from_linear
 from dcmerge.methods.registry import merging_method
+from dcmerge.vectors.layers import Layer
 
 _COUNT = {"low": 0, "high": 100000, "step": 1, "integer": True, "soft_high": 64}
 _LOSS = {"low": 0, "high": 1e6, "step": 0.5, "soft_high": 20}

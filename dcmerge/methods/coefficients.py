@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.adaptation import adapt, entropy, stepped
 
 Vectors = Mapping[str, Tensor]  # (T, *shape) by parameter

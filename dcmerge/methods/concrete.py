@@ -9,13 +9,13 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
-from dcmerge.layers import Layer
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.adaptation import BATCH, RATE, START, STEPS, adapt, entropy, starting_scale, stepped
 from dcmerge.methods.coefficients import combined, learned_coefficients
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.from_images import SEED, SPLIT
 from dcmerge.methods.registry import merging_method
+from dcmerge.vectors.layers import Layer
 
 #: Uniform draws stay this far from 0 and 1, where the logit is infinite.
 _EDGE = 1e-6

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from torch import Tensor
 
-from dcmerge.layers import Layer
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
+from dcmerge.vectors.layers import Layer
 
 
 @merging_method(

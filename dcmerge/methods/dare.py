@@ -8,10 +8,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.alignment import elected
-from dcmerge.layers import Layer
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
+from dcmerge.spectral.alignment import elected
+from dcmerge.vectors.layers import Layer
 
 SEED = Number("Seed", "Which random draw: the same seed gives the same merge.", 0, 2**31 - 1, 1, integer=True, soft_high=10)
 #: Sums of magnitudes below this are not rescaled, as in mergekit.

@@ -9,7 +9,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.alignment import (
+from dcmerge.checkpoints import LowRank
+from dcmerge.methods.declare import Choice, Flag, Number
+from dcmerge.methods.registry import merging_method
+from dcmerge.methods.tsv_m import RANK
+from dcmerge.spectral.alignment import (
     CoverBasis,
     aligned_deltas,
     diagonal_blocks,
@@ -19,14 +23,10 @@ from dcmerge.alignment import (
     kept_entries,
     own_blocks,
 )
-from dcmerge.checkpoints import LowRank
-from dcmerge.layers import Layer
-from dcmerge.linalg import SVD
-from dcmerge.methods.declare import Choice, Flag, Number
-from dcmerge.methods.registry import merging_method
-from dcmerge.methods.tsv_m import RANK
-from dcmerge.spectra import SMOOTHINGS, Smoothing, smooth
-from dcmerge.task_vectors import Delta
+from dcmerge.spectral.linalg import SVD
+from dcmerge.spectral.spectra import SMOOTHINGS, Smoothing, smooth
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.alignment import kept_entries, per_task
-from dcmerge.calibration import Calibration
-from dcmerge.layers import Layer
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.adam import ITERATIONS, descended
 from dcmerge.methods.adaptation import BATCH, RATE, STEPS, needed
 from dcmerge.methods.coefficients import combined, learned_coefficients
@@ -19,6 +17,8 @@ from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.from_images import SEED, SPLIT
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.ties import trim_thresholds
+from dcmerge.spectral.alignment import kept_entries, per_task
+from dcmerge.vectors.layers import Layer
 
 _ROUNDING = 1e-5
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from dcmerge.checkpoints import dense
 from dcmerge.evaluation import TaskModule
-from dcmerge.layers import Layer
 from dcmerge.methods.registry import merging_method
-from dcmerge.task_vectors import Delta, TaskVectors
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
 
 def elected_vector(D: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
 from dcmerge.evaluation import LOGIT_SCALE
-from dcmerge.layers import Layer
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.declare import Flag, Number
 from dcmerge.methods.from_images import EXEMPLARS, SEED, SPLIT
 from dcmerge.methods.registry import merging_method
+from dcmerge.vectors.layers import Layer
 
 Fisher = Mapping[str, Mapping[str, Tensor]]
 

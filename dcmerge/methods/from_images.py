@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from dcmerge.calibration import Calibration, LayerInputs
-from dcmerge.layers import Layer
+from dcmerge.evaluation.calibration import Calibration, LayerInputs
 from dcmerge.methods.declare import Choice, Number
+from dcmerge.vectors.layers import Layer
 
 SPLIT = Choice("Images", "val: the validation images. test: the unlabeled test images, which the papers of test-time methods "
                "use; α and everything else is still chosen on validation.", ("val", "test"))  # fmt: skip

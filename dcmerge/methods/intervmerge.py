@@ -10,14 +10,14 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
 from dcmerge.evaluation import TaskModule
-from dcmerge.layers import Layer
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.adaptation import BATCH, RATE, STEPS, adapt
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.from_images import SEED, SPLIT
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.repaired import ORIGIN, SCALE, Repaired, distance_to_teachers, modules_of, scaled_merge
+from dcmerge.vectors.layers import Layer
 
 #: The output of a block's attention, before it is added to the stream: open_clip calls it so.
 _PLACE = "transformer.resblocks.{}.ls_1"

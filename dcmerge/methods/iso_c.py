@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dcmerge.checkpoints import LowRank
-from dcmerge.layers import Layer
-from dcmerge.linalg import truncated_svd
 from dcmerge.methods.registry import merging_method
-from dcmerge.task_vectors import Delta
+from dcmerge.spectral.linalg import truncated_svd
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta
 
 
 @merging_method(

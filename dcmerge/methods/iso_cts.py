@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank, total
-from dcmerge.layers import Layer
-from dcmerge.linalg import frobenius_norm, polar_factor, truncated_svd
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
-from dcmerge.task_vectors import Delta
+from dcmerge.spectral.linalg import frobenius_norm, polar_factor, truncated_svd
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta
 
 
 @merging_method(

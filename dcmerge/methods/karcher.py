@@ -7,10 +7,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.layers import Layer
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.weights_of_experts import base_and_experts
+from dcmerge.vectors.layers import Layer
 
 _TOLERANCE = 1e-5
 

@@ -9,13 +9,13 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.alignment import elected
 from dcmerge.checkpoints import LowRank
-from dcmerge.layers import Layer
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.ties import kept_threshold, trimmed
-from dcmerge.task_vectors import Delta
+from dcmerge.spectral.alignment import elected
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta
 
 _SMALLEST = 1e-5  # of the joint singular values, as the authors do
 

@@ -7,11 +7,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.layers import Layer
-from dcmerge.linalg import answered
 from dcmerge.methods.from_images import EXEMPLARS, SEED, SPLIT, Inputs, as_linear, from_linear, inputs_of_experts
 from dcmerge.methods.registry import merging_method
-from dcmerge.task_vectors import Delta
+from dcmerge.spectral.linalg import answered
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta
 
 
 @merging_method(

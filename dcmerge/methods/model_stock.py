@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from dcmerge.alignment import cosine
 from dcmerge.checkpoints import total
-from dcmerge.layers import Layer
 from dcmerge.methods.declare import Flag
 from dcmerge.methods.registry import merging_method
-from dcmerge.task_vectors import Delta
+from dcmerge.spectral.alignment import cosine
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta
 
 #: So close to its pole t has no meaning.
 _POLE = 1e-6

@@ -9,10 +9,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.alignment import per_task
-from dcmerge.layers import Layer, magnitudes
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
+from dcmerge.spectral.alignment import per_task
+from dcmerge.vectors.layers import Layer, magnitudes
 
 #: Share of the entries at either end whose magnitude is clamped, as in the authors' script for vision models.
 _EXTREMES = 0.01

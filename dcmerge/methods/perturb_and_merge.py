@@ -9,13 +9,13 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
 from dcmerge.errors import InputError
 from dcmerge.evaluation import LOGIT_SCALE, Split
-from dcmerge.layers import Layer
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.opcm import arrival
 from dcmerge.methods.registry import merging_method
+from dcmerge.vectors.layers import Layer
 
 #: Share of a task's progress that its training takes; the rest is its Fisher information.
 _TRAINING = 0.85

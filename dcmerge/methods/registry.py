@@ -11,13 +11,13 @@ from typing import Any, get_type_hints
 
 import torch
 
-from dcmerge.calibration import Calibration
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import Assembly, Bench, TaskModule
-from dcmerge.layers import Layer
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.declare import Choice, Declared, Flag, Number
-from dcmerge.task_vectors import Delta, TaskVectors
-from dcmerge.threads import ahead_on_all_threads
+from dcmerge.runtime.threads import ahead_on_all_threads
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
 LayerFunction = Callable[..., Delta]
 Modules = Mapping[str, TaskModule]

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
 from dcmerge.checkpoints import dense
 from dcmerge.evaluation import TaskModule
-from dcmerge.layers import Layer
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.adaptation import starting_scale
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merged_deltas, method
+from dcmerge.vectors.layers import Layer
 
 ORIGINS = ("average", "task_arithmetic", "ties", "tsv_m", "iso_c", "dc_merge", "lot", "adamerging")
 ORIGIN = Choice("Repairs", "The merge that is repaired, with its defaults.", ORIGINS)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
-from dcmerge.layers import Layer
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
-from dcmerge.task_vectors import Delta
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta
 
 
 @merging_method(

@@ -7,11 +7,11 @@ from typing import Annotated
 
 from torch import Tensor
 
-from dcmerge.alignment import cosine
-from dcmerge.layers import Layer
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.weights_of_experts import base_and_experts
+from dcmerge.spectral.alignment import cosine
+from dcmerge.vectors.layers import Layer
 
 #: Above this cosine the arc is a line.
 _PARALLEL = 0.9995

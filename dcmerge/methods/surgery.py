@@ -10,14 +10,14 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration, generator_of
 from dcmerge.evaluation import TaskModule
-from dcmerge.layers import Layer
+from dcmerge.evaluation.calibration import Calibration, generator_of
 from dcmerge.methods.adaptation import BATCH, RATE, adapt
 from dcmerge.methods.declare import Number
 from dcmerge.methods.from_images import SEED, SPLIT
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.repaired import ORIGIN, SCALE, Repaired, distance_to_teachers, modules_of, scaled_merge
+from dcmerge.vectors.layers import Layer
 
 
 def operated(z: Tensor, down: Tensor, up: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.alignment import elected, kept_by_rank, kept_entries
-from dcmerge.layers import Layer, magnitude_at
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
+from dcmerge.spectral.alignment import elected, kept_by_rank, kept_entries
+from dcmerge.vectors.layers import Layer, magnitude_at
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Annotated
 import torch
 
 from dcmerge.checkpoints import LowRank
-from dcmerge.layers import Layer
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
-from dcmerge.task_vectors import Delta
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta
 
 RANK = Number(
     "Rank per task",

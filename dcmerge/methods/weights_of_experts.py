@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dcmerge.layers import Layer
+from dcmerge.vectors.layers import Layer
 
 
 def base_and_experts(layer: Layer) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
-from dcmerge.layers import Layer
-from dcmerge.linalg import answered
 from dcmerge.methods.adam import ITERATIONS, descended
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
-from dcmerge.task_vectors import Delta
+from dcmerge.spectral.linalg import answered
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta
 
 
 @merging_method(

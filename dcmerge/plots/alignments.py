@@ -9,9 +9,9 @@ import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from dcmerge.inspection import MEASURES, Consistency, LayerAlignment
-from dcmerge.naming import place_of
 from dcmerge.plots.style import ALIGNED, PALETTE, SCALE, titled
+from dcmerge.studies.inspection import MEASURES, Consistency, LayerAlignment
+from dcmerge.vectors.naming import place_of
 
 #: Aligned deltas wider than this are drawn as maxima of equal squares.
 MAX_CELLS = 192

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from dcmerge.comparison import Comparison, Row
 from dcmerge.evaluation import SPLIT_NAMES
 from dcmerge.plots.style import INTERVAL, MERGED, PALETTE, SCALE, ZERO_SHOT, titled
+from dcmerge.studies.comparison import Comparison, Row
 
 #: Beyond the palette's end lines differ by dash as well.
 _DASHES = ("solid", "dash", "dot", "dashdot")

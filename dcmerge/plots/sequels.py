@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
-from dcmerge.continual import Sequel
 from dcmerge.plots.style import INTERVAL, MERGED, PALETTE, titled
+from dcmerge.studies.continual import Sequel
 
 
 def sequel_lines(sequel: Sequel, titles: Mapping[str, str]) -> go.Figure:

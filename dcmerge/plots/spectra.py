@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from torch import Tensor
 
-from dcmerge.inspection import Concentration, LayerSpectra, TaskSpectrum
-from dcmerge.naming import place_of
 from dcmerge.plots.style import ALIGNED, PALETTE, RAW, SCALE, SMOOTHED, titled
-from dcmerge.spectra import cumulative_energy
+from dcmerge.spectral.spectra import cumulative_energy
+from dcmerge.studies.inspection import Concentration, LayerSpectra, TaskSpectrum
+from dcmerge.vectors.naming import place_of
 
 _OUTSIDE_COLUMN = "–"
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import streamlit as st
 
 from dcmerge import plots
-from dcmerge.inspection import MEASURES, Consistency, LayerAlignment, consistency, layer_alignment
-from dcmerge.naming import place_of
+from dcmerge.studies.inspection import MEASURES, Consistency, LayerAlignment, consistency, layer_alignment
 from dcmerge.ui.charts import show
 from dcmerge.ui.choice import live_methods
 from dcmerge.ui.merging import merged_once
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import percent, plain
 from dcmerge.ui.view import remembered
+from dcmerge.vectors.naming import place_of
 
 _SIDES = {"outputs (U)": "U", "inputs (V)": "V"}
 _DEFAULT_METHODS = ["average", "iso_c", "dc_merge"]

@@ -9,9 +9,9 @@ from typing import Any
 import streamlit as st
 
 from dcmerge.evaluation import Scale
+from dcmerge.merging.recipe import USUAL
 from dcmerge.methods import Method, fitting_methods, method
 from dcmerge.methods.dc_merge import smoothing_in_use
-from dcmerge.recipe import USUAL
 from dcmerge.ui.controls import method_controls
 from dcmerge.ui.shell import Page, readable_errors
 from dcmerge.ui.view import choose, remembered

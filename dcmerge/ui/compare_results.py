@@ -7,10 +7,11 @@ from typing import Any
 
 import streamlit as st
 
-from dcmerge import exports, plots
-from dcmerge.comparison import Comparison
+from dcmerge import plots
 from dcmerge.evaluation import ZERO_SHOT
 from dcmerge.methods import NEEDS, methods
+from dcmerge.studies import exports
+from dcmerge.studies.comparison import Comparison
 from dcmerge.ui import comparing
 from dcmerge.ui.charts import show, splits_caption
 from dcmerge.ui.compare_setup import SHOWN

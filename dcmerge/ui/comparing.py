@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from dcmerge import jobs
-from dcmerge.comparison import Comparison
 from dcmerge.errors import InputError
-from dcmerge.model_sets import ModelSet
+from dcmerge.sets.model_sets import ModelSet
+from dcmerge.studies.comparison import Comparison
 
 Spec = Mapping[str, Any]
 

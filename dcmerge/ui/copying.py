@@ -7,9 +7,9 @@ from typing import Any
 
 import streamlit as st
 
-from dcmerge import snippets
 from dcmerge.errors import InputError
-from dcmerge.recipe import ADAPTER, Recipe, inputs_of, qkv_of
+from dcmerge.merging import snippets
+from dcmerge.merging.recipe import ADAPTER, Recipe, inputs_of, qkv_of
 from dcmerge.ui.choice import Choice
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import plain

@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 import torch
 
-from dcmerge.compatibility import Report
 from dcmerge.evaluation import SPLIT_NAMES, Task, stratified_indices
-from dcmerge.model_sets import ModelSet
+from dcmerge.sets.model_sets import ModelSet
+from dcmerge.vectors.compatibility import Report
 
 THUMBNAILS = 12
 _ZOOM = 3

@@ -13,17 +13,17 @@ import streamlit as st
 from dcmerge.checkpoints.paths import shown
 from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.checkpoints.schemes import NONE, stored_qkv
-from dcmerge.compatibility import examine
 from dcmerge.errors import InputError
-from dcmerge.layouts import FoundSet, Search, peek, search
-from dcmerge.model_sets import SAVED, roots
-from dcmerge.prediction import Cost, predicted_costs
-from dcmerge.saved_sets import SavedSet, forget_set, save_set, saved_sets
-from dcmerge.task_vectors import open_set
+from dcmerge.merging.prediction import Cost, predicted_costs
+from dcmerge.sets.layouts import FoundSet, Search, peek, search
+from dcmerge.sets.model_sets import SAVED, roots
+from dcmerge.sets.saved_sets import SavedSet, forget_set, save_set, saved_sets
 from dcmerge.ui.home import findings_table
 from dcmerge.ui.shell import SET, opened, readable_errors
 from dcmerge.ui.text import duration, plain
 from dcmerge.ui.view import choose, choose_for_next_page, remembered
+from dcmerge.vectors.compatibility import examine
+from dcmerge.vectors.task_vectors import open_set
 
 FOLDER = "folder"
 _SPECTRA = "pages/1_Spectra.py"

@@ -9,8 +9,8 @@ from typing import Any
 import streamlit as st
 
 from dcmerge.evaluation import Evaluation
-from dcmerge.merging import Merged, merge
-from dcmerge.model_sets import ModelSet
+from dcmerge.merging.merge import Merged, merge
+from dcmerge.sets.model_sets import ModelSet
 
 #: Split of the quick look: α and parameters are tuned on validation images, never on test.
 QUICK_SPLIT = "val"

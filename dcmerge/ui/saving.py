@@ -9,15 +9,15 @@ from pathlib import Path
 import streamlit as st
 
 from dcmerge.errors import InputError
-from dcmerge.layers import layer_of
-from dcmerge.merging import Merged
-from dcmerge.output import DTYPES
-from dcmerge.recipe import ADAPTER, DELTA, MODEL
+from dcmerge.merging.merge import Merged
+from dcmerge.merging.output import DTYPES
+from dcmerge.merging.recipe import ADAPTER, DELTA, MODEL
 from dcmerge.ui.choice import Choice
 from dcmerge.ui.copying import copies
 from dcmerge.ui.merging import merged_once
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import plain
+from dcmerge.vectors.layers import layer_of
 
 _DOWNLOAD_LIMIT = 500 << 20
 #: Up to this size what rounding costs is said at every change.

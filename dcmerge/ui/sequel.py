@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from dcmerge import plots
-from dcmerge.continual import OPCM, Sequel, steps_of_opcm
 from dcmerge.methods.opcm import arrival
+from dcmerge.studies.continual import OPCM, Sequel, steps_of_opcm
 from dcmerge.ui import work
 from dcmerge.ui.charts import show
 from dcmerge.ui.choice import Choice

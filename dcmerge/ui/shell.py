@@ -12,16 +12,16 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dcmerge.checkpoints.schemes import qkv_text
 from dcmerge.errors import Cancelled, IncompatibleSet, InputError
-from dcmerge.inspection import matrices
-from dcmerge.layers import Layer, layer_of
-from dcmerge.layouts import FoundSet
 from dcmerge.methods import method
-from dcmerge.model_sets import ModelSet, available, folder_sets, open_set_by_name, roots, stamp
-from dcmerge.naming import place_of
+from dcmerge.sets.layouts import FoundSet
+from dcmerge.sets.model_sets import ModelSet, available, folder_sets, open_set_by_name, roots, stamp
+from dcmerge.studies.inspection import matrices
 from dcmerge.ui.controls import parameter_control
 from dcmerge.ui.jobs_panel import jobs_panel
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import arrive, remembered
+from dcmerge.vectors.layers import Layer, layer_of
+from dcmerge.vectors.naming import place_of
 from dcmerge.zoo import ZOOS
 
 SET, LAYER = "set", "layer"

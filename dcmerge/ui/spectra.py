@@ -5,12 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from dcmerge import plots
-from dcmerge.inspection import Concentration, LayerSpectra, concentration, layer_spectra
-from dcmerge.naming import place_of
+from dcmerge.studies.inspection import Concentration, LayerSpectra, concentration, layer_spectra
 from dcmerge.ui.charts import show
 from dcmerge.ui.shell import LAYER, Page
 from dcmerge.ui.text import percent, plain
 from dcmerge.ui.view import choose, remembered
+from dcmerge.vectors.naming import place_of
 
 _PICKER = "spectra.picker"
 _PARTS = ("kept", "all")

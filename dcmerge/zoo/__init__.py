@@ -16,7 +16,7 @@ from torch import Tensor
 from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, ImageEncoder, Split, Task
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.vectors.task_vectors import TaskVectors
 
 DATA = Path(__file__).parent / "data"
 #: Name of each zoo and what is in it.

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from dcmerge.model_sets import ROOTS_VARIABLE
+from dcmerge.sets.model_sets import ROOTS_VARIABLE
 from tools.app_server import REPOSITORY, RunningApp, running_app
 from tools.browser import chromium, new_page, save_whole_page
 from tools.chromium import NoChromium

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from dcmerge.model_sets import ROOTS_VARIABLE
-from dcmerge.saved_sets import FOLDER_VARIABLE
+from dcmerge.sets.model_sets import ROOTS_VARIABLE
+from dcmerge.sets.saved_sets import FOLDER_VARIABLE
 from tests.browser.steps import LONG
 from tests.ui.conftest import write_set
 from tools.app_server import running_app

@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from dcmerge import merge
+from dcmerge.merging.recipe import METADATA_KEY
 from dcmerge.methods import methods
-from dcmerge.model_sets import ModelSet, open_set_by_name, roots
-from dcmerge.recipe import METADATA_KEY
+from dcmerge.sets.model_sets import ModelSet, open_set_by_name, roots
 from dcmerge.ui.text import percent
 from tests.browser.steps import LONG, asked, metric, pick, press, traces, visit
 from tools.browser import errors_shown, wait_idle

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dcmerge.cli import app
-from dcmerge.model_sets import ROOTS_VARIABLE
+from dcmerge.sets.model_sets import ROOTS_VARIABLE
 from tests.cli.conftest import Run
 
 Started = list[tuple[list[str], dict[str, str]]]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcmerge.cache import Store
 from dcmerge.cli import main
+from dcmerge.vectors.cache import Store
 
 
 @pytest.fixture

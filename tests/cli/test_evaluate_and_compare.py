@@ -133,7 +133,7 @@ def test_compare_in_text(run: Run) -> None:
 
 
 def test_compare_keeps_the_row_of_a_method_that_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dcmerge.comparison as comparison
+    import dcmerge.studies.comparison as comparison
 
     def failing(vectors, slug, **rest):
         if slug == "ties":

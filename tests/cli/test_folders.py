@@ -13,7 +13,7 @@ from dcmerge.cli.output import WIDTH
 from tests.builders import random_tensors, write
 from tests.cli.conftest import TASKS as ZOO_TASKS
 from tests.cli.conftest import Run
-from tests.layouts.builders import (
+from tests.sets.layouts.builders import (
     LAYOUTS,
     TASKS,
     adapters,

@@ -9,8 +9,8 @@ import torch
 
 from dcmerge import TaskVectors
 from dcmerge.cli.output import WIDTH
-from dcmerge.layers import layer_of
-from dcmerge.spectra import smooth
+from dcmerge.spectral.spectra import smooth
+from dcmerge.vectors.layers import layer_of
 from tests.builders import SHAPES, random_tensors, write
 from tests.cli.conftest import TASKS, Run
 

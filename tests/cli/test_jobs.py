@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dcmerge import jobs
-from dcmerge.comparison import Row
 from dcmerge.jobs import locks
 from dcmerge.jobs.queue import RUNNER_LOCK
+from dcmerge.studies.comparison import Row
 from tests.cli.conftest import Run
 
 

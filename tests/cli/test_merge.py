@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 import dcmerge
 from dcmerge.checkpoints import dense
+from dcmerge.merging.recipe import METADATA_KEY
 from dcmerge.methods import methods
-from dcmerge.recipe import METADATA_KEY
 from tests.builders import random_factors, random_tensors, relative_error, write
 from tests.cli.conftest import TASKS, Run
 
@@ -121,7 +121,7 @@ def test_a_failed_merge_leaves_nothing_behind(
         raise KeyboardInterrupt
 
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr("dcmerge.output.models._model", interrupted)
+    monkeypatch.setattr("dcmerge.merging.output.models._model", interrupted)
     assert run("merge", *models, "--method=average", "--out", tmp_path / "merged.safetensors").code == 130
     assert sorted(tmp_path.iterdir()) == before
 

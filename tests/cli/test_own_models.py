@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcmerge.benches import open_bench
 from dcmerge.cli.output import WIDTH
+from dcmerge.evaluation.own_models import open_bench
 from dcmerge.methods import methods
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.vectors.task_vectors import TaskVectors
 from tests.cli.conftest import Run
 from tests.own_models import TASKS, own_models
 

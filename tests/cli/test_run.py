@@ -82,7 +82,7 @@ def test_mergekit_both_ways(run: Run, models: list[str], tmp_path: Path) -> None
 def test_a_zoo_needs_no_paths(
     run: Run, tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dcmerge.running.open_zoo", partial(open_zoo, data=tiny_zoo))
+    monkeypatch.setattr("dcmerge.merging.running.open_zoo", partial(open_zoo, data=tiny_zoo))
     out = tmp_path / "m.safetensors"
     how = ["--zoo=demo", "--method=fisher", "--set=exemplars=4", "--out", out, "--recipe", tmp_path / "r.yaml"]
     assert run("merge", *how).code == 0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dcmerge import InputError, merge
 from dcmerge.evaluation import Bench, ImageEncoder, Model, TaskModule
-from dcmerge.merging import own_delta
+from dcmerge.merging.merge import own_delta
 from tests.builders import TOWER, tiny_bench
 
 BLOCK = "transformer.resblocks.1"

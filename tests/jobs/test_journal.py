@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dcmerge.jobs.journal import Journal
-from dcmerge.state_files import read_json, write_json
+from dcmerge.runtime.state_files import read_json, write_json
 
 
 def test_events_come_back_in_order(tmp_path: Path) -> None:

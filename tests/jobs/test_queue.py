@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from dcmerge import InputError, jobs
-from dcmerge.comparison import Row
 from dcmerge.jobs import locks
 from dcmerge.jobs.queue import discard_parts, queued
 from dcmerge.jobs.runner import _watch
+from dcmerge.studies.comparison import Row
 
 SPEC = {"kind": "compare", "set": "demo", "methods": ["ties"], "limit": 1}
 

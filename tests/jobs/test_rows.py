@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from dcmerge import InputError
-from dcmerge.comparison import Comparison, Row, Seconds
 from dcmerge.evaluation import Difference, Evaluation, Scale, TaskAccuracy, paired_difference
 from dcmerge.jobs import from_plain, to_plain
+from dcmerge.studies.comparison import Comparison, Row, Seconds
 
 
 def _row() -> Row:

@@ -12,10 +12,10 @@ import pytest
 from safetensors.torch import load_file
 
 from dcmerge import jobs
-from dcmerge.comparison import compare
-from dcmerge.merging import merge_to_file
-from dcmerge.model_sets import ROOTS_VARIABLE, open_set_by_name, roots
-from dcmerge.saved_sets import SavedSet, save_set
+from dcmerge.merging.merge import merge_to_file
+from dcmerge.sets.model_sets import ROOTS_VARIABLE, open_set_by_name, roots
+from dcmerge.sets.saved_sets import SavedSet, save_set
+from dcmerge.studies.comparison import compare
 from tests.jobs.conftest import wait_for_end, wait_until
 from tests.own_models import TASKS, own_models
 

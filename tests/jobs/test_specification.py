@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dcmerge import InputError, jobs
-from dcmerge.saved_sets import SavedSet, save_set
+from dcmerge.sets.saved_sets import SavedSet, save_set
 
 COMPARE = {"kind": "compare", "set": "demo", "methods": ["ties"]}
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration, LayerInputs
 from dcmerge.evaluation import Bench
-from dcmerge.layers import layer_of
+from dcmerge.evaluation.calibration import Calibration, LayerInputs
 from dcmerge.methods.adaptation import entropy
+from dcmerge.vectors.layers import layer_of
 from tests.builders import full_set, merged_dense
 
 

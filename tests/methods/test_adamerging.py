@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
 from dcmerge.evaluation import Bench
-from dcmerge.layers import layer_of
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.adamerging import agreeing
 from dcmerge.methods.adaptation import entropy, stepped
 from dcmerge.methods.coefficients import combined, learned_coefficients
+from dcmerge.vectors.layers import layer_of
 from tests.builders import relative_error, tiny_bench
 from tests.methods.builders import entropy_gradients, merged_on
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dcmerge import Cancelled, InputError
-from dcmerge.calibration import Calibration
 from dcmerge.evaluation import LOGIT_SCALE, Bench, Split, choose_scale
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods import merged_deltas, methods, planned
 from dcmerge.methods.adaptation import adapt, entropy, needed, starting_scale, stepped
 from tests.builders import relative_error, tiny_bench

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from dcmerge import TaskVectors
-from dcmerge.calibration import Calibration
 from dcmerge.evaluation import Bench
-from dcmerge.layers import Layer
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.adaptation import entropy, stepped
 from dcmerge.methods.adarank import Components, _Problem, _problem, _svd, first_logits, hard_mask
+from dcmerge.vectors.layers import Layer
 from tests.builders import full_set, random_deltas, random_matrices, relative_error, tiny_bench
 from tests.methods.builders import entropy_gradients, first_step, merged_on
 

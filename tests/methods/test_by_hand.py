@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from dcmerge import TaskVectors
-from dcmerge.layers import layer_of, magnitudes
 from dcmerge.methods.dc_merge import Trace, smoothing_in_use, trace
 from dcmerge.methods.ties import kept_threshold, trim_thresholds
+from dcmerge.vectors.layers import layer_of, magnitudes
 from tests.builders import (
     full_set,
     layer_set,

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
 from dcmerge.evaluation import Bench
-from dcmerge.layers import layer_of
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.adaptation import entropy, stepped
 from dcmerge.methods.coefficients import combined
 from dcmerge.methods.concrete import learned_mask, rescaled, sampled_mask
+from dcmerge.vectors.layers import layer_of
 from tests.builders import relative_error, tiny_bench
 from tests.methods.builders import entropy_gradients, first_step, merged_on
 

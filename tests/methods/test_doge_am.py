@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from dcmerge import InputError
-from dcmerge.calibration import Calibration
 from dcmerge.evaluation import Bench
-from dcmerge.layers import layer_of
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods import merged_deltas, planned
 from dcmerge.methods.coefficients import combined, learned_coefficients
 from dcmerge.methods.doge import _beside, correction, corrections, residuals, shared_directions
+from dcmerge.vectors.layers import layer_of
 from tests.builders import layer_set, random_matrices, relative_error, tiny_bench
 from tests.methods.builders import merged_on
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from dcmerge import InputError, merge, merge_to_file
 from dcmerge.checkpoints import dense
 from dcmerge.evaluation import Bench, choose_scale
-from dcmerge.merging import Merged
+from dcmerge.merging.merge import Merged
 from dcmerge.methods.emr import elected_vector
 from tests.builders import SHAPES, full_set, lora_set, random_deltas, random_factors, random_tensors, relative_error, tiny_bench
 

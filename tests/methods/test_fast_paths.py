@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcmerge.layers import layer_of
 from dcmerge.methods.dc_merge import dc_merge
 from dcmerge.methods.tsv_m import tsv_m
+from dcmerge.vectors.layers import layer_of
 from tests.builders import layer_set, random_matrices, relative_error
 from tests.methods import published
 

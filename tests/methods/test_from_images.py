@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dcmerge.linalg import answered
 from dcmerge.methods.from_images import as_linear, from_linear, is_transposed
+from dcmerge.spectral.linalg import answered
 
 SHAPES = {"visual.conv1.weight": (6, 3, 2, 2), "visual.proj": (5, 4), "mlp.c_fc.weight": (7, 5), "text_projection": (5, 4)}
 ROWS = {"visual.conv1.weight": (6, 12), "visual.proj": (4, 5), "mlp.c_fc.weight": (7, 5), "text_projection": (4, 5)}

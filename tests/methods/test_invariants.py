@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dcmerge import Cancelled, TaskVectors, merge, methods
-from dcmerge.cache import Memo
 from dcmerge.checkpoints import LowRank
 from dcmerge.methods import merged_deltas
+from dcmerge.vectors.cache import Memo
 from tests.builders import SHAPES, full_set, lora_set, merged_dense, random_deltas, random_factors, random_tensors, relative_error
 
 SLUGS = [slug for slug, method in methods().items() if {"weights"} <= set(method.needs) <= {"weights", "task"}]

@@ -14,7 +14,7 @@ from torch import Tensor
 from dcmerge import Cancelled, InputError, merge, methods
 from dcmerge.checkpoints import dense
 from dcmerge.evaluation import Bench, Split
-from dcmerge.merging import Merged
+from dcmerge.merging.merge import Merged
 from tests.builders import full_set, random_deltas, relative_error, tiny_bench
 
 SLUGS = [slug for slug, method in methods().items() if "images" in method.needs]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
 from dcmerge.evaluation import Bench
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.lot import lot
 from dcmerge.methods.regmean import regmean
 from tests.builders import random_matrices, relative_error, tiny_bench

@@ -15,7 +15,7 @@ from dcmerge.checkpoints import dense
 from dcmerge.evaluation import LOGIT_SCALE, Bench, Split
 from dcmerge.methods import methods
 from dcmerge.methods.perturb_and_merge import Curvature, KeyValueRows, drawn_factors, fine_tuned, perturbations
-from dcmerge.task_vectors import TaskVectors
+from dcmerge.vectors.task_vectors import TaskVectors
 
 QUICK = {"steps": 4, "batch": 8, "exemplars": 5, "rank": 2}
 D = 30

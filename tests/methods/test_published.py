@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcmerge.layers import layer_of
+from dcmerge.vectors.layers import layer_of
 from tests.builders import (
     full_set,
     layer_set,

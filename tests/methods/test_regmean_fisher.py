@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from dcmerge import InputError
-from dcmerge.calibration import Calibration
 from dcmerge.evaluation import LOGIT_SCALE, Bench, Split
-from dcmerge.layers import layer_of
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods import merged_deltas
 from dcmerge.methods.fisher import diagonal_fisher, fisher
 from dcmerge.methods.regmean import regmean, shrunk
+from dcmerge.vectors.layers import layer_of
 from tests.builders import layer_set, lora_set, random_matrices, relative_error, tiny_bench
 from tests.methods.builders import grams, merged_on, solved, tokens
 

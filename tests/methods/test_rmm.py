@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcmerge import Cancelled, InputError, merge, merge_to_file
-from dcmerge.comparison import measure
 from dcmerge.evaluation import Bench, ImageEncoder
-from dcmerge.merging import Merged, check_depth
+from dcmerge.merging.merge import Merged, check_depth
 from dcmerge.methods import method
 from dcmerge.methods.registry import EXTRAS
 from dcmerge.methods.rmm.agent import Training, sampled_chains
 from dcmerge.methods.rmm.game import FAILED, LONGEST, AveragedReward, BlockGame, Chain, gymnasium_environment
 from dcmerge.methods.rmm.network import MERGED, Blocks, mean_accuracy, merged_candidates
+from dcmerge.studies.comparison import measure
 from tests.builders import relative_error
 
 QUICK = {"episodes": 4, "samples": 2, "epochs": 2, "data_scale": 0.25}
@@ -183,7 +183,7 @@ def test_encoders_without_blocks_are_refused() -> None:
 
 
 def test_merged_candidates(blocks_bench: Bench) -> None:
-    from dcmerge.layers import Layer
+    from dcmerge.vectors.layers import Layer
 
     layers = [Layer(blocks_bench.vectors, parameter) for parameter in blocks_bench.vectors.parameters.values()]
     for kind, names in MERGED.items():
@@ -229,8 +229,8 @@ def test_a_scale_has_no_meaning(blocks_bench: Bench, merged: Merged, tmp_path: P
 
 def of_chain(bench: Bench, merged: Merged, blocks: Blocks, chain: Chain) -> Merged:
     """What rmm returns where the policy chose this chain."""
-    from dcmerge.layers import Layer
     from dcmerge.methods.rmm.method import Chosen, rmm
+    from dcmerge.vectors.layers import Layer
 
     chosen = Chosen(blocks.assembled(chain), bench.base_weights(), {})
     layers = [Layer(bench.vectors, parameter) for parameter in bench.vectors.parameters.values()]

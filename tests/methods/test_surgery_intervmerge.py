@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration, generator_of
 from dcmerge.evaluation import Bench, TaskModule, choose_scale
+from dcmerge.evaluation.calibration import Calibration, generator_of
 from dcmerge.methods import merged_deltas, planned
 from dcmerge.methods.intervmerge import _all_tasks, _created, _on_class_token, _one_task, noreft, shift
 from dcmerge.methods.registry import Plan

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dcmerge import InputError, TaskVectors
 from dcmerge.checkpoints import LowRank
-from dcmerge.layers import layer_of
 from dcmerge.methods import merged_deltas
 from dcmerge.methods.doge import correction, residuals, shared_directions
 from dcmerge.methods.karcher import _logarithms
@@ -20,6 +19,7 @@ from dcmerge.methods.opcm import cleaned
 from dcmerge.methods.pcb import Ranges, scores
 from dcmerge.methods.robustmerge import rank_shares
 from dcmerge.methods.wudi import _quadratic
+from dcmerge.vectors.layers import layer_of
 from tests.builders import full_set, layer_set, lora_set, merged_dense, random_deltas, random_matrices, relative_error
 
 A, B, C = random_matrices(3, 20, 30)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from dcmerge.comparison import Comparison, Row, Seconds
-from dcmerge.diagnosis import DirSim
 from dcmerge.evaluation import Drift, Evaluation, Scale, paired_difference
 from dcmerge.evaluation.accuracy import TaskAccuracy
-from dcmerge.inspection import LayerSpectra, TaskSpectrum
-from dcmerge.spectra import key_figures
+from dcmerge.spectral.spectra import key_figures
+from dcmerge.studies.comparison import Comparison, Row, Seconds
+from dcmerge.studies.diagnosis import DirSim
+from dcmerge.studies.inspection import LayerSpectra, TaskSpectrum
 
 TITLES = {"birds": "Birds", "cars": "Cars"}
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcmerge.inspection import MEASURES, Consistency, LayerAlignment, layer_alignment
-from dcmerge.layers import layer_of
 from dcmerge.plots import aligned_delta_map, block_energy_map, consistency_lines, overlap_maps
 from dcmerge.plots.alignments import MAX_CELLS
+from dcmerge.studies.inspection import MEASURES, Consistency, LayerAlignment, layer_alignment
+from dcmerge.vectors.layers import layer_of
 from tests.builders import layer_set, random_matrices
 
 TITLES = ["Birds", "Cars", "Digits"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from dcmerge.continual import Sequel, Step
 from dcmerge.evaluation import Evaluation, TaskAccuracy
 from dcmerge.plots import sequel_lines
+from dcmerge.studies.continual import Sequel, Step
 
 
 def step(expert: str, **hits: int) -> Step:

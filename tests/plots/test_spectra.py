@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dcmerge.inspection import Concentration
 from dcmerge.plots import concentration_map, cumulative_lines, layer_overview, spectrum_facets
+from dcmerge.studies.inspection import Concentration
 from tests.plots.builders import TITLES, layer_spectra
 
 LAYERS = (

@@ -13,7 +13,7 @@ import torch
 from dcmerge import merge
 from dcmerge.checkpoints import open_checkpoint
 from dcmerge.methods import method
-from dcmerge.model_sets import ModelSet
+from dcmerge.sets.model_sets import ModelSet
 from dcmerge.ui.saving import _archive
 from tests.builders import lora_set, random_factors, random_tensors
 from tests.ui.conftest import PAGES, Open

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dcmerge.comparison import Comparison
 from dcmerge.errors import InputError
+from dcmerge.studies.comparison import Comparison
 from dcmerge.ui import comparing
 from dcmerge.ui.comparing import Shown
 from tests.plots.builders import comparison

@@ -9,7 +9,7 @@ import pytest
 from dcmerge import jobs
 from dcmerge.errors import InputError
 from dcmerge.jobs import queue
-from dcmerge.model_sets import ModelSet
+from dcmerge.sets.model_sets import ModelSet
 from dcmerge.ui import comparing
 from tests.plots.builders import comparison
 

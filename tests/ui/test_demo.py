@@ -10,8 +10,8 @@ from dcmerge import merge
 from dcmerge.evaluation import paired_difference
 from dcmerge.evaluation.accuracy import TaskAccuracy
 from dcmerge.methods import methods
-from dcmerge.model_sets import ModelSet, open_set_by_name, roots
-from dcmerge.spectra import smooth
+from dcmerge.sets.model_sets import ModelSet, open_set_by_name, roots
+from dcmerge.spectral.spectra import smooth
 from dcmerge.ui.text import percent
 from dcmerge.zoo import DATA, ZOOS
 from tests.ui.conftest import PAGES, Open

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dcmerge.errors import InputError
-from dcmerge.saved_sets import saved_sets
+from dcmerge.sets.saved_sets import saved_sets
 from dcmerge.ui.loading import _by_task
 from tests.ui.conftest import TASKS, Open
 

@@ -11,7 +11,7 @@ import torch
 
 from dcmerge import merge
 from dcmerge.evaluation import Bench, ImageEncoder, Split, Task
-from dcmerge.model_sets import ModelSet
+from dcmerge.sets.model_sets import ModelSet
 from dcmerge.ui.merging import quick_look
 from tests.builders import full_set, random_tensors
 

@@ -13,9 +13,9 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from dcmerge.checkpoints.base import content_digest
+from dcmerge.merging.recipe import Recipe
 from dcmerge.methods import methods
-from dcmerge.recipe import Recipe
-from dcmerge.spectra import smooth
+from dcmerge.spectral.spectra import smooth
 from dcmerge.ui.shell import PAGES as NAVIGATION
 from tests.builders import write
 from tests.ui.conftest import PAGES, TASKS, TOWER, Open

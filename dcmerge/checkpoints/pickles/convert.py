@@ -17,7 +17,7 @@ from torch import Tensor
 from dcmerge.checkpoints.paths import STATE_DICT_SIZE_LIMIT, checked_file, reason, shown
 from dcmerge.checkpoints.pickles.apart import memory_for, seconds_for
 from dcmerge.errors import InputError
-from dcmerge.processes import environment, module_command
+from dcmerge.runtime.processes import environment, module_command
 
 #: Reading from a slow disk takes longer than the processor's time.
 _WAITING = 10

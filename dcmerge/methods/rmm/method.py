@@ -9,14 +9,14 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.calibration import Calibration
 from dcmerge.evaluation import Assembly
-from dcmerge.layers import Layer
+from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.rmm.agent import Training, sampled_chains
 from dcmerge.methods.rmm.game import AveragedReward, BlockGame, Chain
 from dcmerge.methods.rmm.network import Blocks, mean_accuracy, merged_candidates
+from dcmerge.vectors.layers import Layer
 
 #: Share of the progress that training takes; the rest is the choice among the policy's networks.
 _TRAINING = 0.7

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dcmerge.alignment import elected
 from dcmerge.checkpoints import dense
 from dcmerge.evaluation import Assembly, Bench, ImageEncoder, Split
-from dcmerge.layers import Layer
 from dcmerge.methods.dare import kept_at_random
 from dcmerge.methods.registry import merged_deltas
 from dcmerge.methods.rmm.game import Chain
+from dcmerge.spectral.alignment import elected
+from dcmerge.vectors.layers import Layer
 
 _PREFIX = "visual.transformer.resblocks."
 _BLOCK = re.compile(re.escape(_PREFIX) + r"(\d+)\.(.+)")

@@ -1,6 +1,0 @@
-"""Values that are computed once: in memory (Memo) and, for what took long, in files that later processes read (Store)."""
-
-from dcmerge.cache.disk import Store, content_key, default_store
-from dcmerge.cache.memory import MEMO_BYTES, Memo, tensor_bytes
-
-__all__ = ["MEMO_BYTES", "Memo", "Store", "content_key", "default_store", "tensor_bytes"]

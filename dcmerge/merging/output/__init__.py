@@ -1,0 +1,123 @@
+"""A merge on disk: one file, a folder like the base's, or a PEFT adapter; streamed, atomic, with its recipe and its card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from dcmerge.checkpoints import new_folder, write_safetensors, write_text
+from dcmerge.merging.output.adapters import Shrunk, places, write_factors
+from dcmerge.merging.output.cards import card
+from dcmerge.merging.output.folders import copy_companions, write_shards
+from dcmerge.merging.output.models import asked_dtype, infos_of, tensors_of, written_dtypes
+from dcmerge.merging.output.rounding import Rounding
+from dcmerge.merging.output.targets import CARD, DTYPES, Target, Written, ours
+from dcmerge.merging.recipe import METADATA_KEY, Recipe
+from dcmerge.vectors.task_vectors import Delta, TaskVectors
+
+__all__ = [
+    "DTYPES", "Rounding", "Target", "Written", "asked_dtype", "check_target", "rounding_of", "write_merged", "written_dtypes",
+]  # fmt: skip
+
+#: A smaller share of the energy is rounding of float32, not a direction.
+_ROUNDING = 1e-10
+
+
+def write_merged(
+    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], target: Target, scale: float, recipe: Callable[[str], Recipe]
+) -> Written:
+    """Write a merge where and how the target says; ``recipe`` is asked with the dtypes that are written.
+
+    Raises InputError for a target that cannot be written, a model without a base, an adapter of full fine-tuning, and values
+    that leave the range of the dtype; whatever goes wrong, nothing is left behind.
+    """
+    check_target(vectors, target)
+    # From here on everything has the names and the grouping of the files.
+    vectors, deltas = vectors.as_stored(deltas)
+    made = recipe(written_dtypes(vectors, target.content, target.torch_dtype)).embedded()
+    if target.content == "adapter":
+        return _adapter(vectors, deltas, target, scale, made)
+    infos = infos_of(vectors, target.content, target.torch_dtype)
+    metadata = {METADATA_KEY: made.to_json(), "content": target.content}
+    rounding = Rounding()
+    tensors = tensors_of(vectors, deltas, target.content, scale, target.torch_dtype, rounding)
+    notes = _notes(vectors) if target.content == "model" else ()
+    if not target.is_folder:
+        write_safetensors(target.path, tensors, infos, metadata)
+        notes += (rounding.text,) if rounding.text else ()
+        if target.card:
+            write_text(target.path.with_suffix(".md"), card(vectors, made, target, notes))
+        return _written(target, len(infos), notes, rounding=rounding if rounding.dtypes else None)
+    with new_folder(target.path, ours=ours if target.replace else None) as folder:
+        write_shards(vectors.base, tensors, infos, folder, metadata)
+        notes += copy_companions(vectors.base, folder, target.dtype) + ((rounding.text,) if rounding.text else ())
+        write_text(folder / CARD, card(vectors, made, target, notes))
+    return _written(target, len(infos), notes, rounding=rounding if rounding.dtypes else None)
+
+
+def rounding_of(
+    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], scale: float, dtype: str | None = None
+) -> Rounding:  # fmt: skip
+    """What a model of base + scale · deltas would lose in its own dtypes, or in another, without writing it.
+
+    Raises InputError as writing would: without a base, or where values leave the range of the dtype.
+    """
+    vectors, deltas = vectors.as_stored(deltas)
+    found = Rounding()
+    infos_of(vectors, "model")
+    for _ in tensors_of(vectors, deltas, "model", scale, DTYPES.get(dtype), found):
+        pass
+    return found
+
+
+def check_target(vectors: TaskVectors, target: Target) -> None:
+    """Raises InputError, before any work, for what could not be written after it."""
+    target.check()
+    stored, _ = vectors.as_stored(())
+    if target.content == "adapter":
+        places(stored)
+    else:
+        infos_of(stored, target.content)
+
+
+def _adapter(
+    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], target: Target, scale: float, recipe: Recipe
+) -> Written:
+    metadata = {METADATA_KEY: recipe.to_json(), "content": "adapter"}
+    with new_folder(target.path, ours=ours if target.replace else None) as folder:
+        done = write_factors(vectors, deltas, folder, scale, target.rank, metadata)
+        facts = {"ranks": (min(done.ranks.values()), max(done.ranks.values())), "discarded": done.discarded, "worst": done.worst}
+        notes = tuple(_of_adapter(done, target.rank))
+        write_text(folder / CARD, card(vectors, recipe, target, notes))
+    return _written(target, 2 * len(done.ranks), notes, **facts)
+
+
+def _notes(vectors: TaskVectors) -> tuple[str, ...]:
+    if vectors.base is not None and vectors.base.kind == "state_dict":
+        return ("the base is a PyTorch state dict; this is safetensors with the same names",)
+    return ()
+
+
+def _of_adapter(done: Shrunk, rank: int | None) -> Iterator[str]:
+    """What the rank costs, in words."""
+    low, high = min(done.ranks.values()), max(done.ranks.values())
+    span = f"rank {low}" if low == high else f"ranks {low} to {high}"
+    name, share = done.worst
+    lost = f"{_percent(done.discarded)} of the merged delta's energy (squared norm) is discarded"
+    most = f", at most {_percent(share)} of one matrix ({name})" if share > _ROUNDING else ""
+    yield f"{span}; {lost}{most}"
+    if done.dense and rank is None:
+        yield (f"warning: the method gives dense matrices, {len(done.dense)} of {len(done.ranks)}: each is replaced by its best "
+               "approximation whose rank is the sum of the experts' ranks; a larger rank, or the full model, keeps more")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share if share > _ROUNDING else 0:.3g} %"
+
+
+def _written(target: Target, tensors: int, notes: tuple[str, ...], **facts: object) -> Written:
+    if target.is_folder:
+        files = sorted(entry for entry in target.path.iterdir())
+    else:
+        files = [target.path, *([target.path.with_suffix(".md")] if target.card else [])]
+    size = sum(file.stat().st_size for file in files)
+    return Written(target.path, target.content, tuple(file.name for file in files), tensors, size, notes, **facts)

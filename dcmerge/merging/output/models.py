@@ -1,0 +1,82 @@
+"""What is written: base + α · merged in the base's own names and dtypes, or α · merged alone, one parameter at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from dcmerge.checkpoints import TensorInfo, dense, scaled_sum
+from dcmerge.errors import InputError
+from dcmerge.merging.output.rounding import Rounding
+from dcmerge.merging.output.targets import DTYPES
+from dcmerge.merging.recipe import MODEL, Recipe
+from dcmerge.vectors.task_vectors import Delta, TaskVectors
+
+
+def infos_of(vectors: TaskVectors, content: str, dtype: torch.dtype | None = None) -> dict[str, TensorInfo]:
+    """Names, shapes and dtypes of what is written, a model's own or another; raises InputError for a model without a base."""
+    return _delta_infos(vectors) if content == "delta" else _model_infos(vectors, dtype)
+
+
+def written_dtypes(vectors: TaskVectors, content: str, dtype: torch.dtype | None = None) -> str:
+    """The dtypes in what is written: "bfloat16+float32"."""
+    infos = {} if content == "adapter" else infos_of(vectors.as_stored(())[0], content, dtype)
+    return "+".join(sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})) or "float32"
+
+
+def asked_dtype(recipe: Recipe) -> str | None:
+    """The dtype of all floating-point weights of the model that a recipe writes; None where it has several, or is no model."""
+    floats = {dtype for dtype in (recipe.dtype or "").split("+") if "float" in dtype}
+    return floats.pop() if recipe.content == MODEL and len(floats) == 1 and floats <= DTYPES.keys() else None
+
+
+def tensors_of(
+    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], content: str, scale: float, dtype: torch.dtype | None = None,
+    rounding: Rounding | None = None,
+) -> Iterator[tuple[str, Tensor]]:  # fmt: skip
+    """base + scale · deltas, in its own dtypes or another, or scale · deltas alone, one tensor at a time.
+
+    ``rounding`` hears of every merged weight what its dtype loses.
+    """
+    if content == "delta":
+        return ((name, (scale * dense(delta)).float()) for name, delta in deltas)
+    return _model(vectors, deltas, scale, dtype, Rounding() if rounding is None else rounding)
+
+
+def _delta_infos(vectors: TaskVectors) -> dict[str, TensorInfo]:
+    return {name: TensorInfo(tuple(p.shape), torch.float32) for name, p in vectors.parameters.items()}
+
+
+def _model_infos(vectors: TaskVectors, dtype: torch.dtype | None) -> dict[str, TensorInfo]:
+    base = vectors.base
+    if base is None:
+        raise InputError("expected a base to add the merged delta to, got none; save the delta alone instead")
+    return {base.source_names[name]: TensorInfo(info.shape, _written(info, dtype)) for name, info in base.infos.items()}
+
+
+def _written(info: TensorInfo, dtype: torch.dtype | None) -> torch.dtype:
+    """Another dtype is one of floating-point numbers: a table of integers stays one."""
+    return info.dtype if dtype is None or not info.dtype.is_floating_point else dtype
+
+
+def _model(
+    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], scale: float, dtype: torch.dtype | None, rounding: Rounding
+) -> Iterator[tuple[str, Tensor]]:
+    """The base's tensors under its own names: the merged ones as they come, then the others."""
+    base, untouched = vectors.base, dict(vectors.base.infos)
+    for name, delta in deltas:
+        wanted, own = _written(untouched.pop(name), dtype), base.read(name).float()
+        moved = scaled_sum(own, delta, scale)
+        value = moved.to(wanted)
+        if not torch.isfinite(value).all():
+            raise InputError(f"{name} leaves the range of {wanted} at scale {scale:g}: expected a smaller scale")
+        rounding.add(own, delta, scale, moved, value)
+        yield base.source_names[name], value
+    for name, info in untouched.items():
+        value = base.read(name)
+        stored = value.to(_written(info, dtype))
+        if not torch.isfinite(stored).all() and torch.isfinite(value).all():
+            raise InputError(f"{name} leaves the range of {stored.dtype}: expected another dtype")
+        yield base.source_names[name], stored

@@ -1,0 +1,73 @@
+"""What is lost of a merged delta when the merged weights are stored with fewer bits than they were computed with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dcmerge.checkpoints import dense
+from dcmerge.vectors.task_vectors import Delta
+
+#: Shares from which a loss is a warning.
+LARGE = 0.1
+#: Dtypes in which float32 is stored without loss.
+_EXACT = (torch.float32, torch.float64)
+
+
+@dataclass
+class Rounding:
+    """Sums over all entries that were written in fewer than 32 bits.
+
+    x = base + α · delta in float32 becomes the stored weight cast(x). ``lost_share`` is ‖cast(x) − x‖ / ‖α · delta‖, and
+    ``unchanged_share`` the share of entries with a delta whose stored weight is that of the base: there the merge does nothing.
+    """
+
+    dtypes: set[str] = field(default_factory=set)
+    entries: int = 0
+    unchanged: int = 0
+    error_square: float = 0.0
+    delta_square: float = 0.0
+
+    def add(self, base: Tensor, delta: Delta, scale: float, moved: Tensor, stored: Tensor) -> None:
+        """One parameter: base and moved = base + scale · delta in float32, and the latter as it is stored; all (*shape)."""
+        if stored.dtype in _EXACT:
+            return
+        self.dtypes.add(str(stored.dtype).removeprefix("torch."))
+        step = scale * dense(delta).float()
+        has_delta = step != 0
+        self.entries += int(has_delta.sum())
+        self.unchanged += int((has_delta & (stored == base.to(stored.dtype))).sum())
+        self.error_square += _square(stored.float() - moved)
+        self.delta_square += _square(step)
+
+    @property
+    def lost_share(self) -> float:
+        """‖cast(x) − x‖ / ‖α · delta‖; 0 where there is no delta."""
+        return math.sqrt(self.error_square / self.delta_square) if self.delta_square else 0.0
+
+    @property
+    def unchanged_share(self) -> float:
+        return self.unchanged / self.entries if self.entries else 0.0
+
+    @property
+    def is_large(self) -> bool:
+        """Whether one of the shares is more than ``LARGE``."""
+        return max(self.lost_share, self.unchanged_share) > LARGE
+
+    @property
+    def text(self) -> str:
+        """One sentence with both shares, a warning where they are large; empty where nothing was rounded."""
+        if not self.entries:
+            return ""
+        told = (f"rounding to {' and '.join(sorted(self.dtypes))} changes the merged weights by {100 * self.lost_share:.3g} % of "
+                f"the norm of α · merged; {100 * self.unchanged_share:.3g} % of its nonzero entries leave the stored weight as "
+                "in the base")  # fmt: skip
+        warning = f"; above {100 * LARGE:g} % much of the merge is lost: --dtype float32 keeps it"
+        return f"warning: {told}{warning}" if self.is_large else told
+
+
+def _square(value: Tensor) -> float:
+    return value.double().square().sum().item()

@@ -1,0 +1,91 @@
+"""Where and how a merge is written, and what was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from dcmerge.checkpoints import ADAPTER_CONFIG, INDEX_SUFFIX, SAFETENSORS_SUFFIX, check_folder
+from dcmerge.errors import InputError
+from dcmerge.evaluation import Evaluation
+from dcmerge.merging.output.rounding import Rounding
+
+CARD = "README.md"
+#: What a whole model may be written in, instead of the base's own dtypes.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+#: Small files of settings and vocabulary that make a folder of weights loadable: data, no code and no pickles.
+COMPANIONS = (
+    "config.json", "generation_config.json", "open_clip_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model",
+    "chat_template.jinja", "chat_template.json", "preprocessor_config.json", "processor_config.json",
+    "video_preprocessor_config.json",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Target:
+    """``content`` is "model" (base + α · merged), "delta" (α · merged, dense) or "adapter" (a PEFT folder of it).
+
+    A path that does not end in ``.safetensors`` is a folder, with a card in it; ``card`` writes one beside a single file too.
+    ``rank`` bounds an adapter's, ``evaluation`` is what the card says of accuracies, and ``replace`` allows an earlier merge's
+    folder to be replaced. ``dtype`` is another one than the base's own dtypes, for a model alone.
+    """
+
+    path: Path
+    content: str = "model"
+    rank: int | None = None
+    card: bool = False
+    evaluation: Evaluation | None = None
+    replace: bool = False
+    dtype: str | None = None
+
+    @property
+    def torch_dtype(self) -> torch.dtype | None:
+        """What floating-point tensors are written in; None for their own."""
+        return None if self.dtype is None else DTYPES[self.dtype]
+
+    @property
+    def is_folder(self) -> bool:
+        return self.content == "adapter" or self.path.suffix != SAFETENSORS_SUFFIX
+
+    def check(self) -> None:
+        """Raises InputError, before any work, for a folder that could not be written and a content that no folder has."""
+        if self.content == "delta" and self.is_folder:
+            raise InputError(f"expected one file {SAFETENSORS_SUFFIX} for the delta alone, got the folder {self.path}")
+        if self.dtype is not None and (self.dtype not in DTYPES or self.content != "model"):
+            raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, for a whole model, got {self.dtype!r} for the "
+                             f"{self.content}")  # fmt: skip
+        if self.rank is not None and self.rank < 1:
+            raise InputError(f"rank: expected an adapter's rank of at least 1, got {self.rank}")
+        if self.is_folder:
+            check_folder(self.path, ours=ours if self.replace else None)
+
+
+def ours(name: str) -> bool:
+    """Whether a file of that name may be in a folder that a merge wrote."""
+    known = (CARD, ADAPTER_CONFIG, *COMPANIONS)
+    return name in known or name.endswith((SAFETENSORS_SUFFIX, SAFETENSORS_SUFFIX + INDEX_SUFFIX))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is on disk: the file or folder, its files, and what a user should know of them.
+
+    Of an adapter ``ranks`` are the smallest and the largest, and ``discarded`` is the share of the merged delta's energy
+    (squared Frobenius norm, over all matrices) that its rank leaves out, with the matrix that loses most in ``worst``. Of a model
+    ``rounding`` says what the dtypes of fewer than 32 bits lose; None where there are none.
+    """
+
+    path: Path
+    content: str
+    files: tuple[str, ...]
+    tensors: int
+    nbytes: int
+    notes: tuple[str, ...] = ()
+    ranks: tuple[int, int] | None = None
+    discarded: float | None = None
+    worst: tuple[str, float] | None = field(default=None)
+    rounding: Rounding | None = None

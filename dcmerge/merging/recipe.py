@@ -1,0 +1,246 @@
+"""What was merged, from what and how, as plain data: kept, written beside the weights, and read again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from dcmerge.checkpoints import open_checkpoint
+from dcmerge.checkpoints.documents import dumped_document, parsed_document, read_document
+from dcmerge.checkpoints.paths import shown
+from dcmerge.checkpoints.regrouped import QKV, STORED
+from dcmerge.errors import InputError
+from dcmerge.methods import method
+from dcmerge.methods.declare import Number
+from dcmerge.vectors.task_vectors import TaskVectors
+
+#: Name of the recipe in a safetensors file's metadata.
+METADATA_KEY = "dcmerge.recipe"
+#: Largest α anyone may ask for: beyond it weights only overflow.
+MAX_SCALE = 1000.0
+BASE = "base"
+GIVEN, USUAL = "given", "the method's usual α"
+CONTENTS = MODEL, DELTA, ADAPTER = "model", "delta", "adapter"
+ARITHMETIC = {"float32": torch.float32, "float64": torch.float64}
+TOLERANCE = Number("Tolerance", "Relative residual that a randomised SVD may have; 0 is exact.", 0, 0.1, 1e-4)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a merged model, as plain data.
+
+    ``inputs`` maps "base" and each task, in the order of merging, to {"file", "sha256"}: a path in a recipe on its own, relative
+    to that recipe's folder, and a name alone in the metadata of a merged file. The hash is a checkpoint's ``fingerprint``.
+    ``zoo`` names an embedded zoo whose models these are. ``content`` is "model", "delta" or
+    "adapter", of which ``adapter_rank`` bounds the rank; ``task`` whose model it is, where a method makes one for each task;
+    ``arithmetic`` the dtype that was merged in, ``dtype`` those that were written.
+    """
+
+    inputs: Mapping[str, Mapping[str, str]]
+    method: str
+    parameters: Mapping[str, Any]
+    scale: float | None = None
+    scale_origin: str | None = None
+    dtype: str | None = None
+    qkv: str = STORED
+    content: str = MODEL
+    adapter_rank: int | None = None
+    task: str | None = None
+    arithmetic: str = "float32"
+    tolerance: float = 0.0
+    zoo: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Self:
+        """The checked recipe of plain data, defaults filled in; raises InputError that names the field."""
+        names = [one.name for one in fields(cls)]
+        for name in data:
+            if name not in names:
+                raise InputError(f"recipe: expected {', '.join(names)}, got the unknown key {shown(name)!r}")
+        checked = {name: _CHECKS[name](name, data[name]) for name in names if data.get(name) is not None}
+        if "method" not in checked:
+            raise InputError("method: expected a method's slug, got none")
+        chosen = method(checked["method"])
+        if not checked.get("zoo") and not set(checked.get("inputs", ())) - {BASE}:
+            raise InputError("inputs: expected at least one expert, or zoo with the name of an embedded one, got neither")
+        checked["parameters"] = chosen.check(_spelled_out(chosen.parameters, checked.get("parameters", {})))
+        if "scale" not in checked:
+            checked |= {"scale": chosen.usual_scale, "scale_origin": USUAL}
+        return cls(**{"inputs": {}, "scale_origin": GIVEN} | checked)
+
+    @classmethod
+    def from_text(cls, text: str, where: str = "recipe") -> Self:
+        """From YAML or JSON; raises InputError for anything that is not a recipe."""
+        return cls.of(parsed_document(text, where))
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """From a YAML or JSON file, or the one in a merged .safetensors file; raises InputError that names the file."""
+        if Path(path).suffix != ".safetensors":
+            return _named(path, lambda: cls.of(read_document(path)))
+        text = open_checkpoint(path).metadata.get(METADATA_KEY)
+        if text is None:
+            raise InputError(f"Expected a file that dcmerge wrote, got {shown(path)}, which holds no recipe.")
+        return cls.from_text(text, f"the recipe in {shown(path)}")
+
+    def to_json(self) -> str:
+        """One line, in the order of the fields and of the tasks."""
+        return json.dumps(asdict(self))
+
+    def to_yaml(self) -> str:
+        """For people, without what is not set, the long list of inputs late; ``from_text`` reads the same again."""
+        found = asdict(self)
+        found["parameters"] = {name: "auto" if value is None else value for name, value in self.parameters.items()}
+        order = sorted(found, key=lambda name: name in ("inputs", "versions"))
+        return dumped_document({name: found[name] for name in order if found[name] is not None})
+
+    def text_for(self, path: str | Path) -> str:
+        """What a file of that name holds: JSON where it ends so, else YAML."""
+        return json.dumps(asdict(self), indent=2) + "\n" if Path(path).suffix == ".json" else self.to_yaml()
+
+    def embedded(self) -> Self:
+        """The same with the names of the files alone, as a merged file holds it: equal wherever the inputs lie."""
+        return self._with_files(lambda file: Path(file).name)
+
+    def beside(self, folder: str | Path) -> Self:
+        """The same with paths relative to ``folder`` where they lie below it, and absolute elsewhere. Of a zoo: unchanged."""
+        if self.zoo:
+            return self
+        root = Path(folder).absolute()
+
+        def from_there(file: str) -> str:
+            path = Path(file).absolute()
+            return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+        return self._with_files(from_there)
+
+    def _with_files(self, changed: Callable[[str], str]) -> Self:
+        return replace(self, inputs={name: {**one, "file": changed(one["file"])} for name, one in self.inputs.items()})
+
+    def other_versions(self) -> dict[str, tuple[str, str]]:
+        """Package to (version then, version now) where they differ: the result may too, in its last bits."""
+        now = package_versions()
+        return {name: (then, now[name]) for name, then in self.versions.items() if name in now and then != now[name]}
+
+
+def recipe_of(
+    vectors: TaskVectors, slug: str, parameters: Mapping[str, Any], scale: float | None, origin: str | None, dtype: str | None,
+    **more: Any,
+) -> Recipe:  # fmt: skip
+    """The recipe of a merge of these inputs, whose content it hashes; ``more`` are further fields."""
+    return Recipe(inputs_of(vectors), slug, dict(parameters), scale, origin, dtype, qkv_of(vectors),
+                  tolerance=vectors.tolerance, zoo=vectors.zoo, versions=package_versions(), **more)  # fmt: skip
+
+
+def qkv_of(vectors: TaskVectors) -> str:
+    """How attention's q, k and v are merged, "split" or "fused"; "stored" where there is no such choice to be told."""
+    return vectors.qkv if vectors.qkv in QKV else STORED
+
+
+def inputs_of(vectors: TaskVectors, *, hashed: bool = True) -> dict[str, dict[str, str]]:
+    """Path and content hash of the base and every expert; of a zoo, which is found by its own name, the names of the files.
+
+    Hashing reads everything once; without ``hashed`` there are only paths.
+    """
+    if vectors.base and BASE in vectors.experts:
+        raise InputError(f"task: expected another name than {BASE!r}, which is the base model's")
+    sources = {**({BASE: vectors.base} if vectors.base else {}), **vectors.experts}
+    files = {name: one.path.name if vectors.zoo else str(one.path) for name, one in sources.items()}
+    return {name: {"file": files[name]} | ({"sha256": one.fingerprint} if hashed else {}) for name, one in sources.items()}
+
+
+def check_scale(scale: Any) -> float:
+    """The scale α as a float; raises InputError for anything but a finite number."""
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not abs(scale) <= MAX_SCALE:
+        raise InputError(f"scale: expected a number in [-{MAX_SCALE:g}, {MAX_SCALE:g}], got {scale!r}")
+    return float(scale)
+
+
+def package_versions() -> dict[str, str]:
+    """Of what decides the numbers."""
+    return {"dcmerge": _version("dcmerge"), "torch": str(torch.__version__)}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return "not installed"
+
+
+def _named(path: str | Path, read: Callable[[], Recipe]) -> Recipe:
+    try:
+        return read()
+    except InputError as error:
+        text = str(error)
+        raise error if shown(path) in text else InputError(f"{shown(path)}: {text}") from None
+
+
+def _spelled_out(declared: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """"auto", as ``--set`` takes it, is None where a parameter has such a value."""
+    automatic = {name for name, one in declared.items() if isinstance(one.constraint, Number) and one.constraint.auto}
+    return {name: None if name in automatic and value == "auto" else value for name, value in values.items()}
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise InputError(f"{name}: expected a text, got {value!r:.200}")
+    return value
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) and key for key in value):
+        raise InputError(f"{name}: expected names with values, got {value!r:.200}")
+    return dict(value)
+
+
+def _inputs(name: str, value: Any) -> dict[str, dict[str, str]]:
+    return {_text(name, task): _input(f"{name}.{shown(task)}", entry) for task, entry in _mapping(name, value).items()}
+
+
+def _input(name: str, value: Any) -> dict[str, str]:
+    entry = _mapping(name, value)
+    if unknown := sorted(set(entry) - {"file", "sha256"}):
+        raise InputError(f"{name}: expected file and sha256, got the unknown key {shown(unknown[0])!r}")
+    found = {"file": _text(f"{name}.file", entry.get("file"))}
+    if entry.get("sha256") is None:
+        return found
+    digest = entry["sha256"]
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        raise InputError(f"{name}.sha256: expected 64 hexadecimal digits, got {digest!r:.200}")
+    return found | {"sha256": digest}
+
+
+def _one_of(options: tuple[str, ...]) -> Callable[[str, Any], str]:
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in options:
+            raise InputError(f"{name}: expected one of {', '.join(options)}, got {value!r:.200}")
+        return value
+
+    return check
+
+
+def _rank(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name}: expected a rank of at least 1, got {value!r:.200}")
+    return value
+
+
+def _versions(name: str, value: Any) -> dict[str, str]:
+    return {package: _text(f"{name}.{shown(package)}", text) for package, text in _mapping(name, value).items()}
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "inputs": _inputs, "method": _text, "parameters": _mapping, "scale": lambda name, value: check_scale(value),
+    "scale_origin": _text, "dtype": _text, "qkv": _one_of(QKV), "content": _one_of(CONTENTS), "adapter_rank": _rank,
+    "task": _text, "arithmetic": _one_of(tuple(ARITHMETIC)), "tolerance": TOLERANCE.check, "zoo": _text, "versions": _versions,
+}  # fmt: skip

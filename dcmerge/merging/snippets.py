@@ -1,0 +1,120 @@
+"""The same merge as a command for a shell and as Python: what a recipe says, in texts that run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from dcmerge.checkpoints.paths import shown
+from dcmerge.checkpoints.regrouped import STORED
+from dcmerge.errors import InputError
+from dcmerge.merging.output import asked_dtype
+from dcmerge.merging.recipe import ADAPTER, BASE, DELTA, GIVEN, MODEL, USUAL, Recipe
+from dcmerge.methods import method
+from dcmerge.methods.declare import value_text
+
+OUT = "merged.safetensors"
+
+
+def command(recipe: Recipe, out: str = OUT) -> str:
+    """The command line that writes the recipe's file, each option in a line of its own, quoted for a POSIX shell.
+
+    Raises InputError for a recipe that the command line has no option for.
+    """
+    if recipe.arithmetic != "float32":
+        raise InputError(f"arithmetic: the command merges in float32, expected that, got {recipe.arithmetic}")
+    lines = ["python -m dcmerge merge", *(_option(name, value) for name, value in _options(recipe, out))]
+    return " \\\n  ".join(lines)
+
+
+def python(recipe: Recipe, out: str = OUT) -> str:
+    """A script that writes the recipe's file."""
+    lines = ["import torch", ""] if recipe.arithmetic != "float32" else []
+    lines += ["import dcmerge", *_opening(recipe), *_merging(recipe), *_saving(recipe, out)]
+    return "\n".join(lines) + "\n"
+
+
+def _options(recipe: Recipe, out: str) -> Iterator[tuple[str, str | None]]:
+    if recipe.zoo:
+        yield "zoo", recipe.zoo
+    else:
+        for name, one in recipe.inputs.items():
+            if name == BASE:
+                yield "base", one["file"]
+            elif "=" in name or name != name.strip():
+                raise InputError(f"task: the command takes names without = and spaces around, got {shown(name)!r}")
+            else:
+                yield "expert", f"{name}={one['file']}"
+    if recipe.qkv != STORED:
+        yield "qkv", recipe.qkv
+    yield "method", recipe.method
+    yield from (("set", f"{name}={_exact(value)}") for name, value in _changed(recipe).items())
+    if recipe.tolerance:
+        yield "tolerance", _exact(recipe.tolerance)
+    if dtype := asked_dtype(recipe):
+        yield "dtype", dtype
+    if recipe.task is not None:
+        yield "task", recipe.task
+    if (recipe.scale, recipe.scale_origin) != (method(recipe.method).usual_scale, USUAL):
+        yield "scale", _exact(recipe.scale)
+        if recipe.scale_origin != GIVEN:
+            yield "scale-origin", recipe.scale_origin
+    if recipe.content != MODEL:
+        yield "delta-only" if recipe.content == DELTA else "as-adapter", None
+    if recipe.adapter_rank is not None:
+        yield "adapter-rank", str(recipe.adapter_rank)
+    yield "out", out
+
+
+def _option(name: str, value: str | None) -> str:
+    if value is None:
+        return f"--{name}"
+    # What begins with a dash would be taken for an option.
+    return f"--{name}={shlex.quote(value)}" if value.startswith("-") else f"--{name} {shlex.quote(value)}"
+
+
+def _changed(recipe: Recipe) -> dict[str, Any]:
+    """The parameters that are not the defaults."""
+    defaults = method(recipe.method).defaults()
+    return {name: value for name, value in recipe.parameters.items() if value != defaults[name]}
+
+
+def _exact(value: Any) -> str:
+    """As ``--set`` takes it, with all digits that it has."""
+    text = value_text(value)
+    return text if not isinstance(value, float) or float(text) == value else repr(value)
+
+
+def _opening(recipe: Recipe) -> list[str]:
+    if recipe.zoo:
+        return ["from dcmerge.zoo import open_zoo", "", f"zoo = open_zoo({recipe.zoo!r}{_qkv(recipe)})", "vectors = zoo.vectors"]
+    base = recipe.inputs.get(BASE, {}).get("file")
+    experts = [f"        {name!r}: {one['file']!r}," for name, one in recipe.inputs.items() if name != BASE]
+    grouped = [f"    {_qkv(recipe)[2:]},"] if _qkv(recipe) else []
+    return ["", "vectors = dcmerge.TaskVectors.open(", f"    base={base!r},", "    experts={", *experts, "    },", *grouped, ")"]
+
+
+def _qkv(recipe: Recipe) -> str:
+    """What opening is told of q, k and v, where there is something to tell."""
+    return "" if recipe.qkv == STORED else f", qkv={recipe.qkv!r}"
+
+
+def _merging(recipe: Recipe) -> list[str]:
+    given = [f"{name}={value!r}" for name, value in _changed(recipe).items()]
+    if recipe.zoo and "images" in method(recipe.method).needs:
+        given.insert(0, "bench=zoo.bench")
+    if recipe.arithmetic != "float32":
+        given.append(f"dtype=torch.{recipe.arithmetic}")
+    tolerance = [f"vectors.tolerance = {recipe.tolerance!r}"] if recipe.tolerance else []
+    return [*tolerance, f"merged = dcmerge.merge({', '.join(['vectors', repr(recipe.method), *given])})"]
+
+
+def _saving(recipe: Recipe, out: str) -> list[str]:
+    how = [f"scale={recipe.scale!r}", f"scale_origin={recipe.scale_origin!r}"]
+    how += ["delta_only=True"] if recipe.content == DELTA else []
+    how += [f"rank={recipe.adapter_rank!r}"] if recipe.adapter_rank is not None else []
+    how += [f"task={recipe.task!r}"] if recipe.task is not None else []
+    how += [f"dtype={dtype!r}"] if (dtype := asked_dtype(recipe)) else []
+    save = "save_adapter" if recipe.content == ADAPTER else "save"
+    return [f"merged.{save}({', '.join([repr(out), *how])})"]

@@ -1,0 +1,59 @@
+"""FusionBench: folders of Hugging Face's CLIP image towers, clip-vit-base-patch32_<task>, beside clip-vit-base-patch32.
+
+As downloaded (``models--tanganke--clip-vit-base-patch32_mnist/snapshots/<hash>``), with the owner in the name
+(``tanganke_clip-...``), or in a folder of the owner's name. The base may be a whole CLIP.
+"""
+
+from __future__ import annotations
+
+import re
+from os.path import commonpath
+from pathlib import Path
+
+from dcmerge.checkpoints.paths import shown
+from dcmerge.sets.layouts.encoders import encoder_in_name, encoder_of
+from dcmerge.sets.layouts.found import FoundSet
+from dcmerge.sets.layouts.units import Unit
+from dcmerge.sets.layouts.view import View, by_task, grouped, pickled, strangers, unreadable
+
+NAME = re.compile(r"(?:(?P<owner>[\w.-]+?)_)?(?P<model>clip-vit-(?:base|large|huge|giant)-patch\d+(?:-\d{3})?)(?:_(?P<task>.+))?")
+
+
+def find(view: View) -> list[FoundSet]:
+    """One set for each architecture in a folder."""
+    named = [(unit, found) for unit in view.units if (found := _parsed(unit))]
+    experts = {unit.path: found for unit, found in named if found["task"]}
+    groups = grouped((u for u, _ in named if u.path in experts), lambda u: (u.container, experts[u.path]["model"]))
+    return [_set(view, container, model, units, experts) for (container, model), units in groups.items()]
+
+
+def _parsed(unit: Unit) -> re.Match[str] | None:
+    return NAME.fullmatch(unit.name) if not unit.is_adapter and unit.path.is_dir() else None
+
+
+def _set(view: View, container: Path, model: str, units: list[Unit], experts: dict[Path, re.Match[str]]) -> FoundSet:
+    base, notes = _base(view, container, model)
+    kept, skipped = strangers(units, base)
+    tasks = by_task((experts[unit.path]["task"], unit) for unit in kept)
+    folder = Path(commonpath([container, base.container])) if base else container
+    shapes, config = (kept[0].peek.shapes, kept[0].config) if kept else ({}, {})
+    encoder = encoder_of(shapes, config) or encoder_in_name(model, shapes)
+    heads, head_notes = view.heads_for(tasks, folder, model)
+    members = [*kept, *([base] if base else [])]
+    return FoundSet("fusion_bench", f"FusionBench, {model}", folder, base and base.path, tasks, heads, encoder, skipped,
+                    (*notes, *head_notes, *unreadable(members)), pickled(members), () if base else notes)  # fmt: skip
+
+
+def _base(view: View, container: Path, model: str) -> tuple[Unit | None, tuple[str, ...]]:
+    """The folder called after the model alone, beside the experts or in another owner's folder; else what is called base."""
+    wanted = [u for u in view.every if (found := _parsed(u)) and found["model"] == model and not found["task"]]
+    near = [unit for unit in wanted if unit.container == container]
+    elsewhere = [unit for unit in wanted if unit.container.parent == container.parent or unit.container == container.parent]
+    for candidates in (near, elsewhere):
+        if len(candidates) == 1:
+            return candidates[0], ()
+        if candidates:
+            names = ", ".join(shown(unit.path) for unit in candidates)
+            return None, (f"several folders could be the base: {names}",)
+    found = view.base_in(container)
+    return found, () if found else (f"no folder {model} lies beside the experts",)

@@ -1,0 +1,1 @@
+"""Pure tensor mathematics: eigenvectors, singular values, polar factors, spectra, cover bases."""

@@ -1,0 +1,212 @@
+"""The shared cover basis of several deltas, the deltas in it, and measures of directional consistency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dcmerge.checkpoints import LowRank
+from dcmerge.runtime.threads import on_all_threads
+from dcmerge.spectral.linalg import NULL_TOLERANCE, SVD, polar_decomposition
+
+#: Entries looked at together when the largest ones are searched.
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class CoverBasis:
+    """``U`` (m, k) and ``V`` (n, k), k = T·r, with orthonormal columns; task t owns the columns t·r .. (t+1)·r.
+
+    Where experts share directions exactly, or have none, the columns are a partial isometry (see ``polar_factor``).
+    ``left`` (T, k, r) = C_Uᵀ U_t and ``right`` (T, r, k) = V_tᵀ C_V are the experts' own directions in the basis: with them
+    a change of the singular values touches nothing as large as the matrix.
+    """
+
+    U: Tensor
+    V: Tensor
+    left: Tensor
+    right: Tensor
+
+    @property
+    def tasks(self) -> int:
+        return self.left.shape[0]
+
+    @property
+    def block(self) -> int:
+        return self.left.shape[2]
+
+    def project_back(self, S: Tensor) -> LowRank:
+        """C_U S C_Vᵀ of (k, k), as two factors."""
+        return LowRank(self.U @ S, self.V.T)
+
+    def project_blocks_back(self, blocks: Tensor) -> LowRank:
+        """C_U S C_Vᵀ, as two factors, of an S that is zero outside its T diagonal blocks, (T, r, r)."""
+        own_columns = self.U.split(self.block, dim=1)
+        return LowRank(torch.cat([U @ S for U, S in zip(own_columns, blocks, strict=True)], dim=1), self.V.T)
+
+
+def concatenated(factors: Sequence[SVD], side: str) -> Tensor:
+    """[U_1 .. U_T] or [V_1 .. V_T], (m, T·r); directions whose singular value is zero are zero columns.
+
+    The singular vectors of a zero singular value are arbitrary: they must not push other experts' directions aside.
+    """
+    columns = []
+    for svd in factors:
+        present = svd.s > NULL_TOLERANCE * max(svd.largest, torch.finfo(svd.s.dtype).tiny)
+        vectors = getattr(svd, side)
+        columns.append(vectors if present.all() else vectors * present)
+    return torch.cat(columns, dim=1)
+
+
+def cover_basis(factors: Sequence[SVD]) -> CoverBasis:
+    """C_U = polar([U_1 .. U_T]), C_V = polar([V_1 .. V_T]) (DC-Merge, Eq. 9; TSV-M's decorrelation).
+
+    All factors have one rank r with T·r <= min(m, n); raises ValueError otherwise.
+    """
+    if len({svd.rank for svd in factors}) != 1:
+        raise ValueError("a cover basis needs factors of one rank")
+    sides = [concatenated(factors, side) for side in ("U", "V")]
+    (U, left), (V, right) = on_all_threads(polar_decomposition, sides, worth=sides[0].shape[1] >= 256)
+    tasks = len(factors)
+    left = left.unflatten(1, (tasks, -1)).transpose(0, 1)  # C_Uᵀ [U_1 .. U_T] is the polar decomposition's symmetric part
+    return CoverBasis(U, V, left.contiguous(), right.unflatten(0, (tasks, -1)))
+
+
+def aligned_deltas(basis: CoverBasis, smoothed: Tensor) -> Tensor:
+    """M_t = C_Uᵀ U_t diag(s̄_t) V_tᵀ C_V, (T, k, k) with k = T·r (DC-Merge, Eq. 10), from the basis' experts' values (T, r)."""
+    return (basis.left * smoothed[:, None, :]) @ basis.right
+
+
+def keep_count(fraction: float, size: int) -> int:
+    """Entries kept of a size x size aligned delta: max(1, floor(fraction · size²))."""
+    return max(1, int(fraction * size * size))
+
+
+def per_task(values: Tensor, D: Tensor) -> Tensor:
+    """One value a task, (T,), so shaped and typed that it acts on the tasks of D (T, ...)."""
+    return values.to(D.dtype).reshape(-1, *[1] * (D.dim() - 1))
+
+
+def kept_entries(D: Tensor, thresholds: Tensor) -> Tensor:
+    """Where each task's magnitudes reach its threshold (T,), ties included; bool (T, ...)."""
+    return D.abs() >= per_task(thresholds, D)
+
+
+def kept_by_rank(delta: Tensor, first: int, count: int) -> Tensor:
+    """The ``count`` entries after the ``first`` largest ones by magnitude, the others zero."""
+    kept = torch.zeros(delta.numel(), dtype=torch.bool)
+    # Stable: of equal magnitudes the first ones count as larger, so the number kept is exact.
+    kept[delta.abs().flatten().argsort(descending=True, stable=True)[first : first + count]] = True
+    return delta * kept.reshape(delta.shape)
+
+
+def keep_thresholds(M: Tensor, count: int) -> Tensor:
+    """The magnitude of each task's ``count``-th largest entry, (T,); infinite where none is kept.
+
+    The count-th largest of the maxima of chunks bounds it from below, so only chunks that reach it are sorted.
+    """
+    flat = M.flatten(1)
+    count = min(count, flat.shape[1])
+    if count == 0:
+        return M.new_full((len(M),), math.inf)
+    if flat.shape[1] % _CHUNK or flat.shape[1] // _CHUNK < count:
+        return flat.abs().topk(count, dim=1).values[:, -1]
+    chunks = flat.unflatten(1, (_CHUNK, -1))  # entries far apart: reducing over the outer axis is what is quick
+    maxima = torch.maximum(chunks.amax(dim=1), -chunks.amin(dim=1))
+    bounds = maxima.topk(count, dim=1).values[:, -1:]
+    found = []
+    for own, maximum, bound in zip(chunks, maxima, bounds, strict=True):
+        sizes = own[:, maximum >= bound].abs()
+        found.append(sizes[sizes >= bound].topk(count).values[-1])
+    return torch.stack(found)
+
+
+def elected(D: Tensor, undecided: Tensor | float = 0.0, aggregate: str = "mean") -> Tensor:
+    """TIES' disjoint mean (or "sum") of (T, ...): per entry over the tasks whose sign is that of their sum.
+
+    Where the sum is 0, ``undecided`` is the sign; 0 elects nobody, and the result is 0 there.
+    """
+    sign = D.sum(dim=0).sign()
+    sign = torch.where(sign == 0, undecided, sign)
+    agrees = D * sign > 0
+    total = (D * agrees).sum(dim=0)
+    return total if aggregate == "sum" else total / agrees.sum(dim=0).clamp_min(1)
+
+
+def diagonal_blocks(tasks: int, block: int) -> Tensor:
+    """T blocks of r x r ones on the diagonal, bool (T·r, T·r) (DC-Merge, Eq. 11)."""
+    owner = torch.arange(tasks * block) // max(block, 1)
+    return owner[:, None] == owner[None, :]
+
+
+def own_blocks(M: Tensor, tasks: int) -> Tensor:
+    """The T diagonal blocks of (..., T·r, T·r) as a view, (..., T, r, r)."""
+    r = M.shape[-1] // tasks
+    return M.unflatten(-1, (tasks, r)).unflatten(-3, (tasks, r)).diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
+
+
+def block_energy(M: Tensor, tasks: int) -> Tensor:
+    """Share of ‖M_t‖² in each block of the T x T grid, (T, T, T): task, block row, block column."""
+    block = M.shape[-1] // tasks
+    grid = (M.double() ** 2).reshape(M.shape[0], tasks, block, tasks, block).sum(dim=(2, 4))
+    return grid / grid.sum(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def dirsim(a: SVD, b: SVD) -> float:
+    """Directional similarity, (1/√(p q)) Σ_ij |⟨u_i, u_j⟩ ⟨v_i, v_j⟩| in [0, 1] (DC-Merge, Eq. 3; absolute values).
+
+    p and q count the components with a non-zero singular value. 1 for the same components in any order; about
+    2 r / (π d) for independent ones. Take both from the unsmoothed delta: equal singular values leave vectors arbitrary.
+    """
+    a, b = a.present(), b.present()
+    if not a.rank or not b.rank:
+        return 0.0
+    return (((a.U.T @ b.U) * (a.V.T @ b.V)).abs().sum() / math.sqrt(a.rank * b.rank)).item()
+
+
+def subspace_affinity(A: Tensor, B: Tensor) -> float:
+    """‖AᵀB‖_F² / min(p, q) in [0, 1] for orthonormal columns A (m, p), B (m, q): 1 where one span holds the other."""
+    smaller = min(A.shape[1], B.shape[1])
+    return ((A.T @ B) ** 2).sum().item() / smaller if smaller else 0.0
+
+
+def subspace_alignment_ratio(merged: SVD, delta: Tensor, size: float | None = None, error: float = 0.05) -> float:
+    """‖Π_k D_t‖_F / ‖D_t‖_F in [0, 1], Π_k onto the merged matrix's leading left directions (Iso, arXiv 2502.04959, Eq. 4).
+
+    k is the smallest number that rebuilds the merged matrix up to ``error`` of its norm: how much of an expert's change
+    lies where the merge acts. 0 where one of them is zero. ``size`` is the merged matrix's norm; without it, that of the
+    singular values that are known.
+    """
+    energy = merged.spectrum.double() ** 2
+    whole = energy.sum().item() if size is None else size**2
+    k = int((energy.cumsum(0) < (1 - error**2) * whole).sum()) + 1
+    norm = delta.norm()
+    return ((merged.U[:, :k].T @ delta).norm() / norm).item() if norm > 0 and whole > 0 else 0.0
+
+
+def overlap(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Subspace affinity of every pair, (len(first), len(second)).
+
+    Before whitening: overlap(U, U) of the experts' own subspaces. After: overlap(blocks of C_U, U), where a diagonal near 1
+    and an off-diagonal near 0 mean that every expert kept its own directions.
+    """
+    return torch.tensor([[subspace_affinity(a, b) for b in second] for a in first])
+
+
+def reconstruction_error(factors: SVD, smoothed: Tensor, M: Tensor, basis: CoverBasis) -> float:
+    """‖C_U M C_Vᵀ − D̄‖_F / ‖D̄‖_F: 0 where the cover basis spans the expert's directions."""
+    target = factors.dense(smoothed)
+    difference = basis.U @ M @ basis.V.T - target
+    return (difference.norm() / target.norm().clamp_min(1e-30)).item()
+
+
+def cosine(a: Tensor | LowRank, b: Tensor | LowRank) -> float:
+    """⟨a, b⟩ / (‖a‖ ‖b‖) of two deltas, both dense or both factors; 0 where one of them is zero."""
+    if isinstance(a, LowRank):
+        return a.inner(b) / max(math.sqrt(max(0.0, a.inner(a))) * math.sqrt(max(0.0, b.inner(b))), 1e-300)
+    a, b = a.double().flatten(), b.double().flatten()
+    return (a @ b / (a.norm() * b.norm()).clamp_min(1e-300)).item()

@@ -1,0 +1,137 @@
+"""A comparison as a table to take along: CSV for programs and spreadsheets, Markdown for reports."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dcmerge.evaluation import ZERO_SHOT
+from dcmerge.methods import methods
+from dcmerge.methods.declare import value_text
+from dcmerge.studies.comparison import Comparison, Row
+
+#: What a spreadsheet takes for the start of a formula, full-width forms included.
+_FORMULA = tuple("=+-@\t\r＝＋－＠")
+
+
+def table(comparison: Comparison) -> list[dict[str, Any]]:
+    """A row a method or reference with raw values: shares in percent, seconds, MiB; None where there is nothing to tell."""
+    return [_row(row) for row in comparison.rows]
+
+
+def _row(row: Row) -> dict[str, Any]:
+    measured, scale, gain, took = row.evaluation, row.scale, row.difference, row.seconds
+    low, high = measured.mean_interval if measured else (None, None)
+    worst = measured.worst if measured else None
+    return {
+        "method": row.title, "slug": row.name, "parameters": parameters_text(row.parameters),
+        "alpha": scale.value if scale else None, "alpha from": scale.origin if scale else None,
+        "accuracy": _percent(measured and measured.mean), "accuracy low": _percent(low), "accuracy high": _percent(high),
+        "normalised": _percent(measured and measured.mean_normalised),
+        "worst task": worst and worst.task, "worst accuracy": _percent(worst and worst.accuracy),
+        "minus averaging": _percent(gain and gain.value), "minus averaging low": _percent(gain and gain.low),
+        "minus averaging high": _percent(gain and gain.high),
+        "merge seconds": _rounded(took and took.merge), "alpha seconds": _rounded(took and took.scale),
+        "evaluation seconds": _rounded(took and took.evaluation),
+        "peak MiB": None if row.peak_bytes is None else round(row.peak_bytes / 2**20, 1), "needs": needs_text(row),
+        "q, k, v": row.qkv,
+        "dirsim": _rounded(row.dirsim and row.dirsim.mean, 4),
+        "feature drift": _rounded(row.drift and row.drift.relative[-1], 4),
+        "split": measured and measured.split, "images a task": measured and measured.images,
+        "splits": measured and "; ".join(measured.split_lines), "error": row.error,
+    }  # fmt: skip
+
+
+def needs_text(row: Row) -> str | None:
+    """What the method works with; None of a reference."""
+    return ", ".join(methods()[row.name].needs) if row.name in methods() else None
+
+
+def parameters_text(values: Mapping[str, Any]) -> str:
+    """"density=0.2, aggregate=mean", as ``--set`` takes them."""
+    return ", ".join(f"{name}={value_text(value)}" for name, value in values.items())
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 2)
+
+
+def _rounded(value: float | None, digits: int = 2) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def as_csv(comparison: Comparison) -> str:
+    """One header line and a line a row. Texts that a spreadsheet would run as a formula are made harmless."""
+    rows, text = table(comparison), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    writer.writerows([_harmless(value) for value in row.values()] for row in rows)
+    return text.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    """Names come from files: a text that begins like a formula gets an apostrophe, which spreadsheets take as "text"."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip(" \n").startswith(_FORMULA) else value
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """A table for a report, with what was measured on which images in a line above it."""
+    lines = [[name for name, _ in _MARKDOWN], ["---"] * len(_MARKDOWN)]
+    lines += [[_cell(write(row)) for _, write in _MARKDOWN] for row in comparison.rows]
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    about = (f"Top-1 accuracy in percent (95 % interval), mean over tasks; {comparison.measured_on}{_splits(comparison)}. "
+             "Normalised: divided by the accuracy of each task's own expert, mean of the ratios. Minus averaging: points, paired "
+             "bootstrap over images.")
+    return f"{about}\n\n{body}\n"
+
+
+def _splits(comparison: Comparison) -> str:
+    told = "; ".join(comparison.row(ZERO_SHOT).evaluation.split_lines)
+    return f" ({_cell(told)})" if told else ""
+
+
+def _cell(text: str | None) -> str:
+    """One line of plain text: neither a column's border nor markup or HTML may come out of a name."""
+    flat = " ".join((text or "").split())
+    return "".join(f"\\{sign}" if sign in "\\`*_[]|<>~$#" else sign for sign in flat)
+
+
+def _with_interval(value: float, low: float, high: float, form: str) -> str:
+    return f"{100 * value:{form}} ({100 * low:{form}} to {100 * high:{form}})"
+
+
+def _accuracy(row: Row) -> str | None:
+    if row.error:
+        return f"failed: {row.error}"
+    return row.evaluation and _with_interval(row.evaluation.mean, *row.evaluation.mean_interval, ".1f")
+
+
+def _normalised(row: Row) -> str | None:
+    share = row.evaluation.mean_normalised if row.evaluation else None
+    return None if share is None else f"{100 * share:.1f}"
+
+
+def _worst(row: Row) -> str | None:
+    worst = row.evaluation.worst if row.evaluation else None
+    return worst and f"{worst.task} {100 * worst.accuracy:.1f}"
+
+
+def _gain(row: Row) -> str | None:
+    return row.difference and _with_interval(row.difference.value, row.difference.low, row.difference.high, "+.1f")
+
+
+def _seconds(row: Row) -> str | None:
+    return row.seconds and f"{row.seconds.merge:.1f} + {row.seconds.scale:.1f}"
+
+
+_MARKDOWN: tuple[tuple[str, Callable[[Row], str | None]], ...] = (
+    ("method", lambda row: row.title), ("parameters", lambda row: parameters_text(row.parameters)),
+    ("α", lambda row: row.scale and f"{row.scale.value:g}"), ("α from", lambda row: row.scale and row.scale.origin),
+    ("absolute", _accuracy), ("normalised", _normalised), ("worst task", _worst), ("minus averaging", _gain),
+    ("seconds: merge + α", _seconds),
+    ("peak memory", lambda row: None if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f} MiB"),
+    ("needs", needs_text),
+    ("q, k, v", lambda row: row.qkv), ("measured on", lambda row: row.evaluation and row.evaluation.measured_on),
+)  # fmt: skip

@@ -1,0 +1,199 @@
+"""What there is to see in a set of task vectors: spectra, concentration, overlap and directional consistency, as plain values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dcmerge.checkpoints import dense
+from dcmerge.errors import Cancelled
+from dcmerge.methods.dc_merge import Trace, trace
+from dcmerge.spectral.alignment import (
+    block_energy,
+    concatenated,
+    cosine,
+    dirsim,
+    overlap,
+    reconstruction_error,
+    subspace_alignment_ratio,
+)
+from dcmerge.spectral.linalg import frobenius_norm, truncated_svd
+from dcmerge.spectral.spectra import KeyFigures, key_figures, top_share
+from dcmerge.vectors.layers import Layer, layer_of
+from dcmerge.vectors.naming import by_depth
+from dcmerge.vectors.task_vectors import Delta, TaskVectors
+
+
+@dataclass(frozen=True, eq=False)
+class TaskSpectrum:
+    """One task's spectrum of one matrix at three stages. ``raw`` holds all components, the others the kept ones."""
+
+    task: str
+    raw: Tensor
+    smoothed: Tensor
+    aligned: Tensor  # singular values of what survives keep and mask in the cover basis
+    figures: KeyFigures
+    smoothed_figures: KeyFigures
+
+
+@dataclass(frozen=True, eq=False)
+class LayerSpectra:
+    """All tasks' spectra of one matrix, and the smoothing in use."""
+
+    layer: str
+    rank: int
+    smoothing: str
+    tasks: tuple[TaskSpectrum, ...]
+
+
+def layer_spectra(layer: Layer, **parameters: object) -> LayerSpectra:
+    """Raw, smoothed and aligned spectra of one matrix; ``parameters`` are DC-Merge's (rank, smoothing, rho, keep, …)."""
+    spectra = layer.spectra()  # first: a smaller rank then reuses its factors
+    stages = trace(layer, **parameters)
+    if stages is None:
+        empty = torch.zeros(0)
+        tasks = [TaskSpectrum(t, s, empty, empty, key_figures(s), key_figures(empty))
+                 for t, s in zip(layer.tasks, spectra, strict=True)]  # fmt: skip
+        return LayerSpectra(layer.name, 0, "none", tuple(tasks))
+    tasks = []
+    for i, task in enumerate(layer.tasks):
+        aligned = _sparse_singular_values(stages.surviving[i])[: stages.basis.block]
+        raw, smoothed = spectra[i], stages.smoothed[i]
+        tasks.append(TaskSpectrum(task, raw, smoothed, aligned, key_figures(raw), key_figures(smoothed)))
+    return LayerSpectra(layer.name, stages.basis.block, stages.smoothing, tuple(tasks))
+
+
+def _sparse_singular_values(M: Tensor) -> Tensor:
+    """Singular values of a matrix with few entries: empty rows and columns add only zeros."""
+    return torch.linalg.svdvals(M[M.any(dim=1)][:, M.any(dim=0)])
+
+
+@dataclass(frozen=True, eq=False)
+class Concentration:
+    """Share of the energy (s²) in the leading 5 % of the components, (T, layers)."""
+
+    tasks: tuple[str, ...]
+    layers: tuple[str, ...]
+    share: Tensor
+
+
+def matrices(vectors: TaskVectors) -> list[str]:
+    """Names of the parameters with a spectrum, by depth."""
+    return by_depth(name for name in vectors.parameters if layer_of(vectors, name).is_matrix)
+
+
+def concentration(vectors: TaskVectors, progress: Callable[[float, str], None] | None = None) -> Concentration:
+    """Energy concentration of every matrix of every task."""
+    names = matrices(vectors)
+    columns = []
+    for done, name in enumerate(names):
+        if progress:
+            progress(done / len(names), name)
+        columns.append([top_share(s) for s in layer_of(vectors, name).spectra()])
+    return Concentration(vectors.tasks, tuple(names), torch.tensor(columns).T)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerAlignment:
+    """How the experts of one matrix share directions. All (T, T) but ``reconstruction`` (T,) and ``energy`` (T, T, T)."""
+
+    stages: Trace
+    before_U: Tensor
+    after_U: Tensor
+    before_V: Tensor
+    after_V: Tensor
+    energy: Tensor
+    reconstruction: tuple[float, ...]
+    whitening_distance: tuple[float, float]  # ‖C − [U_1..U_T]‖_F / √(T r), of U and of V
+
+    @property
+    def kept_share(self) -> list[float]:
+        """Share of ‖M_t‖² in the kept entries."""
+        return _energy_shares(self.stages.aligned * self.stages.kept, self.stages.aligned)
+
+    @property
+    def surviving_share(self) -> list[float]:
+        """Share of ‖M_t‖² left after keep and block mask."""
+        return _energy_shares(self.stages.surviving, self.stages.aligned)
+
+    @property
+    def own_block_share(self) -> list[float]:
+        """Share of each aligned delta's energy in its own block: the mask drops the rest."""
+        return [self.energy[t, t, t].item() for t in range(len(self.energy))]
+
+
+def _energy_shares(part: Tensor, whole: Tensor) -> list[float]:
+    part, whole = part.double().square().sum(dim=(1, 2)), whole.double().square().sum(dim=(1, 2))
+    return (part / whole.clamp_min(torch.finfo(torch.float64).tiny)).tolist()
+
+
+def layer_alignment(layer: Layer, **parameters: object) -> LayerAlignment | None:
+    """Overlap before and after whitening, block energies and reconstruction error; None where no component a task fits."""
+    stages = trace(layer, **parameters)
+    if stages is None:
+        return None
+    sides = {}
+    for side, whitened in (("U", stages.basis.U), ("V", stages.basis.V)):
+        own = [getattr(svd, side) for svd in stages.truncated]
+        blocks = list(whitened.split(stages.basis.block, dim=1))
+        moved = (whitened - concatenated(stages.truncated, side)).norm().item() / math.sqrt(whitened.shape[1])
+        sides[side] = overlap(own, own), overlap(blocks, own), moved
+    errors = tuple(
+        reconstruction_error(svd, s, M, stages.basis)
+        for svd, s, M in zip(stages.truncated, stages.smoothed, stages.aligned, strict=True)
+    )
+    return LayerAlignment(
+        stages, *sides["U"][:2], *sides["V"][:2], block_energy(stages.aligned, stages.basis.tasks), errors,
+        (sides["U"][2], sides["V"][2]),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Consistency:
+    """Merged against each expert, (T, layers): DirSim, subspace alignment ratio, cosine."""
+
+    layers: tuple[str, ...]
+    measures: Mapping[str, Tensor]
+
+
+MEASURES = {
+    "DirSim": "mean |⟨u, u'⟩⟨v, v'⟩| over all pairs of singular components, energy-free (DC-Merge, Eq. 3)",
+    "Subspace alignment": "share of an expert's change (norm) that lies in the merged matrix's dominant directions (Iso-C)",
+    "Cosine": "⟨D, D_t⟩ / (‖D‖ ‖D_t‖) of the whole matrices, weighted by energy",
+}
+
+
+def consistency(
+    vectors: TaskVectors,
+    merged: Mapping[str, Delta],
+    *,
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Consistency:
+    """Directional consistency of a merged task vector with every expert, layer by layer.
+
+    Both sides are truncated: an expert to the rank DC-Merge gives it, the merged matrix to that of all tasks together.
+    """
+    names = [name for name in matrices(vectors) if layer_of(vectors, name).default_rank() > 0]
+    columns = []
+    for done, name in enumerate(names):
+        if cancelled and cancelled():
+            raise Cancelled
+        if progress:
+            progress(done / len(names), name)
+        columns.append(_layer_consistency(layer_of(vectors, name), merged[name]))
+    table = torch.tensor(columns).reshape(len(names), len(vectors.tasks), len(MEASURES))
+    return Consistency(tuple(names), {measure: table[:, :, i].T for i, measure in enumerate(MEASURES)})
+
+
+def _layer_consistency(layer: Layer, merged: Delta) -> Sequence[Sequence[float]]:
+    r = layer.default_rank()
+    own, whole, rows = truncated_svd(merged, r * len(layer.tasks)), dense(merged), []
+    size = frobenius_norm(merged)
+    for svd, delta in zip(layer.factors(r), layer.dense_deltas(), strict=True):
+        rows.append((dirsim(own, svd), subspace_alignment_ratio(own, delta, size), cosine(whole, delta)))
+    return rows

@@ -1,0 +1,34 @@
+"""Does a set of checkpoints fit together? Everything that differs, found before anything is merged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from dcmerge.checkpoints import Checkpoint, LoraCheckpoint
+from dcmerge.vectors.compatibility.headers import compared
+from dcmerge.vectors.compatibility.report import Finding, Kind, Parameter, Report, classify
+from dcmerge.vectors.compatibility.values import read_values
+
+__all__ = ["Finding", "Kind", "Parameter", "Report", "classify", "examine"]
+
+
+def examine(
+    base: Checkpoint | None,
+    experts: Mapping[str, Checkpoint],
+    *,
+    values: bool = True,
+    progress: Callable[[float, str], None] | None = None,
+) -> Report:
+    """Compare names, shapes and dtypes, then, if those fit, stream every value once. Never raises for a set that differs.
+
+    Without ``values`` only headers are read: quick for any size, but NaN, zero deltas and equal experts are not found.
+    """
+    parameters, findings = compared(base, experts)
+    if not values or any(finding.level == "error" for finding in findings):
+        return Report(tuple(experts), parameters, tuple(findings))
+    lora = all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
+    read = read_values(None if lora else base, experts, [p for p in parameters if p.mergeable], progress)
+    findings += read.findings(tuple(experts))
+    norms = {task: math.sqrt(read.delta_square[task]) for task in experts}
+    return Report(tuple(experts), parameters, tuple(findings), norms, None if lora else math.sqrt(read.base_square))

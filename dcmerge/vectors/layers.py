@@ -1,0 +1,197 @@
+"""One parameter of every expert, with the factors that methods and pictures share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from dcmerge.checkpoints import LowRank, dense, total
+from dcmerge.runtime.threads import on_all_threads
+from dcmerge.spectral.alignment import CoverBasis, cover_basis
+from dcmerge.spectral.linalg import NUMERICS, SVD, singular_values, truncated_svds
+from dcmerge.vectors.cache import content_key
+from dcmerge.vectors.compatibility import Kind, Parameter
+from dcmerge.vectors.task_vectors import Delta, TaskVectors
+
+#: Matrices with fewer entries than this are computed as fast as a file is read.
+_WORTH_A_FILE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The deltas of one parameter. Factors and bases are computed once per set and shared: never change them in place."""
+
+    vectors: TaskVectors
+    parameter: Parameter
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def name(self) -> str:
+        return self.parameter.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.parameter.shape
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.vectors.tasks
+
+    @property
+    def is_matrix(self) -> bool:
+        return self.parameter.kind is Kind.MATRIX
+
+    def deltas(self) -> list[Delta]:
+        """One delta a task: dense, or LowRank from an adapter."""
+        return [delta.to(self.dtype) for delta in self.vectors.deltas(self.name)]
+
+    def dense_deltas(self) -> Tensor:
+        """All deltas as one stack, (T, *shape)."""
+        return torch.stack([dense(delta) for delta in self.deltas()])
+
+    def sum(self) -> Delta:
+        """Σ D_t; of adapters as factors."""
+        return total(self.deltas())
+
+    def mean(self) -> Delta:
+        """(1/T) Σ D_t; of adapters as factors."""
+        return self.sum() * (1 / len(self.tasks))
+
+    def in_kind(self, merged: LowRank) -> Delta:
+        """A merged matrix as the deltas came: factors for adapters, dense for full fine-tuning."""
+        return merged if self.vectors.kind == "lora" else merged.dense()
+
+    def dense_delta(self, task: str) -> Tensor:
+        """One task's delta, (*shape)."""
+        return dense(self.vectors.delta(self.name, task).to(self.dtype))
+
+    def default_rank(self) -> int:
+        """floor(min(m, n) / T) for full fine-tuning; for adapters their largest rank here, where T of that fit into min(m, n)."""
+        share = min(self.shape) // len(self.tasks)
+        if self.vectors.kind == "full":
+            return share
+        return min(share, max(self._adapter_ranks()))
+
+    def _adapter_ranks(self) -> tuple[int, ...]:
+        return tuple(expert.rank_of(self.name) for expert in self.vectors.experts.values())
+
+    def own_ranks(self, rank: int) -> tuple[int, ...]:
+        """How many of ``rank`` components each delta can have: all, of adapters at most as many as their own rank."""
+        return (rank,) * len(self.tasks) if self.vectors.kind == "full" else tuple(min(rank, r) for r in self._adapter_ranks())
+
+    def rank(self, wanted: int | None) -> int:
+        """The rank in use: ``wanted``, or the default, at most floor(min(m, n) / T) so that one basis covers all tasks."""
+        return self.default_rank() if wanted is None else min(wanted, min(self.shape) // len(self.tasks))
+
+    def joint_rank(self) -> int:
+        """How many directions the sum of all deltas can have: min(m, n), of adapters at most the sum of their ranks."""
+        if self.vectors.kind == "full":
+            return min(self.shape)
+        return min(*self.shape, sum(self._adapter_ranks()))
+
+    def factors(self, rank: int) -> tuple[SVD, ...]:
+        """The truncated SVD of every delta; a smaller rank than before reuses what is there."""
+        stored = self.vectors.memo.get(
+            (self.name, "factors", self.dtype),
+            lambda: self._factors(rank),
+            fits=lambda known: known[0].rank >= rank,
+        )
+        return tuple(svd.truncate(rank) for svd in stored)
+
+    def _factors(self, rank: int) -> tuple[SVD, ...]:
+        tensors = self._stored(
+            "factors",
+            lambda: _as_tensors([_padded(svd, rank) for svd in truncated_svds(self.deltas(), rank, self.vectors.tolerance)]),
+            fits=lambda known: known["0.s"].numel() >= rank,
+        )
+        return tuple(SVD(*(tensors[f"{t}.{part.name}"] for part in fields(SVD))) for t in range(len(self.tasks)))
+
+    def _stored(
+        self,
+        what: str,
+        compute: Callable[[], Mapping[str, Tensor]],
+        fits: Callable[[Mapping[str, Tensor]], bool] = lambda known: True,
+    ) -> Mapping[str, Tensor]:
+        """Tensors from the cache on disk, which knows them by the content of the deltas, or computed and kept there."""
+        if self.vectors.store is None or math.prod(self.shape) < _WORTH_A_FILE:
+            return compute()
+        parts = (f"numerics {NUMERICS}", self.name, str(self.dtype), f"tolerance {self.vectors.tolerance}")
+        key = (self.name, "content", self.dtype)
+        content = self.vectors.memo.get(key, lambda: content_key(parts, self.deltas()))
+        return self.vectors.store.get(content_key([content, what], ()), compute, fits=fits)
+
+    def spectra(self) -> list[Tensor]:
+        """All singular values of every delta, descending; one tensor a task."""
+        return list(self.vectors.memo.get((self.name, "spectra", self.dtype), self._spectra))
+
+    def _spectra(self) -> tuple[Tensor, ...]:
+        found = [svd.spectrum for svd in self.factors(self.default_rank())]
+        if self.vectors.kind == "lora" or found[0].numel() == min(self.shape):
+            return tuple(found)
+        # The quick routes know the kept values alone (see ``truncated_svd``).
+        tensors = self._stored("spectra", lambda: _numbered(on_all_threads(singular_values, self.deltas())))
+        return tuple(tensors[str(t)] for t in range(len(self.tasks)))
+
+    def cover_basis(self, rank: int) -> CoverBasis:
+        """The shared basis of the experts' leading ``rank`` directions."""
+        key = (self.name, "cover basis", rank, self.dtype)
+        return self.vectors.memo.get(key, lambda: self._cover_basis(rank))
+
+    def _cover_basis(self, rank: int) -> CoverBasis:
+        return CoverBasis(**self._stored(f"cover basis {rank}", lambda: vars(cover_basis(self.factors(rank)))))
+
+
+def _numbered(values: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {str(place): value for place, value in enumerate(values)}
+
+
+def _as_tensors(factors: Sequence[SVD]) -> dict[str, Tensor]:
+    return {f"{t}.{part}": value for t, svd in enumerate(factors) for part, value in vars(svd).items()}
+
+
+def _padded(svd: SVD, rank: int) -> SVD:
+    """An adapter of a smaller rank than the others gets components of singular value zero."""
+    lacking = rank - svd.rank
+    if lacking <= 0:
+        return svd
+    pad = torch.nn.functional.pad
+    return SVD(pad(svd.U, (0, lacking)), pad(svd.s, (0, lacking)), pad(svd.V, (0, lacking)), svd.spectrum)
+
+
+def magnitudes(layers: Sequence[Layer], task: str) -> Tensor:
+    """|D_t| of several parameters in one vector, (d,)."""
+    return torch.cat([layer.dense_delta(task).abs().flatten() for layer in layers])
+
+
+#: A float32 magnitude is 31 bits that sort as it does: the upper ones choose a bin, the lower ones the place in it.
+_LOWER_BITS = 16
+
+
+def magnitude_at(layers: Sequence[Layer], task: str, place: int) -> Tensor:
+    """The ``place``-th smallest (from 1) of |D_t| of several parameters, (), exactly: one of them is in memory at a time.
+
+    Two passes that count, first by the upper half of the bits, then within one bin by the lower half.
+    """
+    if layers[0].dtype != torch.float32:
+        return magnitudes(layers, task).kthvalue(place).values
+    upper = sum(torch.bincount(bits >> _LOWER_BITS, minlength=1 << 15) for bits in _magnitude_bits(layers, task))
+    inside = int((upper.cumsum(0) < place).sum())
+    place -= int(upper[:inside].sum())
+    mask = (1 << _LOWER_BITS) - 1
+    lower = sum(torch.bincount(bits[bits >> _LOWER_BITS == inside] & mask, minlength=mask + 1)
+                for bits in _magnitude_bits(layers, task))  # fmt: skip
+    found = int((lower.cumsum(0) < place).sum())
+    return torch.tensor((inside << _LOWER_BITS) + found, dtype=torch.int32).view(torch.float32)
+
+
+def _magnitude_bits(layers: Sequence[Layer], task: str) -> Iterator[Tensor]:
+    return (layer.dense_delta(task).abs().flatten().view(torch.int32) for layer in layers)
+
+
+def layer_of(vectors: TaskVectors, name: str, dtype: torch.dtype = torch.float32) -> Layer:
+    """The layer of one parameter, by its canonical name."""
+    return Layer(vectors, vectors.parameters[name], dtype)

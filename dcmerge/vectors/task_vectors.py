@@ -1,0 +1,223 @@
+"""A base and its experts as task vectors: which parameters there are, and their deltas, one parameter at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo, align, common_prefix, open_checkpoint
+from dcmerge.checkpoints.regrouped import QKV, STORED, in_stored_scheme, qkv_of, regrouped, stored_names
+from dcmerge.checkpoints.schemes import NONE, stored_qkv
+from dcmerge.errors import IncompatibleSet, InputError
+from dcmerge.vectors.cache import MEMO_BYTES, Memo, Store, default_store
+from dcmerge.vectors.compatibility import Kind, Parameter, Report, classify, examine
+
+Delta = Tensor | LowRank
+Source = str | Path | Checkpoint
+
+
+@dataclass
+class TaskVectors:
+    """The deltas of T experts against one base. ``parameters`` lists what can be merged, ``report`` says what differs.
+
+    Full fine-tuning (``kind`` "full"): delta = expert − base, float32, of every floating parameter. LoRA (``kind`` "lora"):
+    delta = B A · scale of every weight that any of them adapts, kept as factors, zero (of rank 0) for an expert that does not
+    adapt it; the base is optional and needed only to save a full model.
+    """
+
+    base: Checkpoint | None
+    experts: dict[str, Checkpoint]
+    parameters: dict[str, Parameter]
+    report: Report
+    memo: Memo = field(default_factory=Memo, repr=False)
+    store: Store | None = field(default_factory=default_store, repr=False)
+    #: Relative residual that a truncated SVD may have (see ``linalg.truncated_svd``); 0 is exact.
+    tolerance: float = 0.0
+    #: The embedded zoo that these models are, for recipes.
+    zoo: str | None = None
+
+    @classmethod
+    def open(
+        cls,
+        base: Source | None,
+        experts: Mapping[str, Source],
+        *,
+        qkv: str = STORED,
+        progress: Callable[[float, str], None] | None = None,
+    ) -> TaskVectors:
+        """Open checkpoints lazily and check that they fit together, reading one parameter at a time.
+
+        ``qkv`` says how attention's q, k and v are merged: "stored" as the files have them, "split" as three matrices, "fused"
+        as one. That changes what a method sees, and not the file that is written, which has the base's own scheme.
+
+        Raises InputError for a file that cannot be read and IncompatibleSet, with every reason, for a set that cannot be
+        merged (missing parameters, other shapes, NaN or Inf).
+        """
+        opened_base, opened = open_set(base, experts, qkv)
+        report = examine(opened_base, opened, progress=progress)
+        if report.errors:
+            lines = "\n".join(f"- {finding.text}" for finding in report.errors)
+            raise IncompatibleSet(f"these checkpoints cannot be merged:\n{lines}", report)
+        return cls(opened_base, opened, {p.name: p for p in report.parameters if p.mergeable}, report)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self.experts)
+
+    @property
+    def kind(self) -> str:
+        return "lora" if all(isinstance(expert, LoraCheckpoint) for expert in self.experts.values()) else "full"
+
+    @property
+    def qkv(self) -> str:
+        """How attention's q, k and v are merged: "split", "fused", "mixed" or, where none of them is merged, "none"."""
+        return qkv_of(self._checkpoints, self.parameters)[0]
+
+    @property
+    def qkv_stored(self) -> str:
+        """The same of the files: what they hold of the parameters that are merged."""
+        return qkv_of(self._checkpoints, self.parameters)[1]
+
+    @property
+    def _checkpoints(self) -> tuple[Checkpoint, ...]:
+        return (*([self.base] if self.base else []), *self.experts.values())
+
+    def as_stored(self, deltas: Iterable[tuple[str, Delta]]) -> tuple[TaskVectors, Iterable[tuple[str, Delta]]]:
+        """This set as its files have it, and deltas by this set's names under the names in the files, as they come.
+
+        Both unchanged where q, k and v are merged as they are stored.
+        """
+        if all(one.stored is one for one in self._checkpoints):
+            return self, deltas
+        parameters: dict[str, Parameter] = {}
+        for name in self.parameters:
+            holder = next(one for one in self._checkpoints if name in one.infos)
+            for stored in stored_names([holder], name):
+                parameters[stored] = classify(stored, holder.stored.infos[stored])
+        base, experts = self.base and self.base.stored, {task: expert.stored for task, expert in self.experts.items()}
+        twin = replace(self, base=base, experts=experts, parameters=parameters, memo=Memo())
+        return twin, in_stored_scheme(self._checkpoints, deltas)
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of the base and of every expert with its name and place, and of how q, k and v are grouped."""
+        parts = [self.base.fingerprint if self.base else "no base"]
+        parts += [f"{task}={expert.fingerprint}" for task, expert in self.experts.items()]
+        parts += [f"qkv={self.qkv}"] if any(one.stored is not one for one in self._checkpoints) else []
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def delta(self, name: str, task: str) -> Delta:
+        """Delta of one parameter of one expert in float32; LowRank for an adapter."""
+        if name not in self.experts[task].infos:
+            return LowRank.zeros(self.parameters[name].shape)
+        value = self.experts[task].read(name)
+        if isinstance(value, LowRank):
+            return LowRank(value.left.float(), value.right.float())
+        return value.float() - self.base_tensor(name).float()
+
+    def deltas(self, name: str, tasks: Sequence[str] | None = None) -> list[Delta]:
+        """Deltas of one parameter of every expert, in task order; the base's tensor is read once."""
+        tasks = self.tasks if tasks is None else tasks
+        if self.kind == "lora":
+            return [self.delta(name, task) for task in tasks]
+        base = self.base_tensor(name).float()
+        return [self.experts[task].read(name).float() - base for task in tasks]
+
+    def base_tensor(self, name: str) -> Tensor:
+        """The base's own tensor in the file's dtype; raises InputError where the set has no base."""
+        if self.base is None:
+            raise InputError("this needs the base model, expected a base checkpoint, got adapters alone")
+        return self.base.read(name)
+
+    def select(self, tasks: Sequence[str]) -> TaskVectors:
+        """The same set with some of its tasks, in the given order. Raises InputError for an unknown task."""
+        unknown = [task for task in tasks if task not in self.experts]
+        if unknown or not tasks:
+            raise InputError(f"tasks: expected some of {', '.join(self.tasks)}, got {', '.join(unknown) or 'none'}")
+        experts = {task: self.experts[task] for task in tasks}
+        return replace(self, experts=experts, memo=Memo())
+
+
+#: Python, torch and its buffers, in bytes, before anything is read.
+_PROCESS_BYTES = 600 << 20
+#: Two matrices are decomposed at a time, each with three float64 copies.
+_COPIES = 2 * 3
+
+
+def predicted_peak_bytes(parameters: Iterable[Parameter], tasks: int) -> int:
+    """About how much memory a merge by singular vectors into a file needs at most: it never holds more than one stack.
+
+    The largest parameter's T deltas in float32 with the float64 copies of two of them, and the remembered factors and bases
+    (r = floor(min(m, n) / T)) up to the memory's limit.
+    """
+    largest, remembered = 0, 0
+    for parameter in parameters:
+        entries, stack = math.prod(parameter.shape), 4 * tasks * math.prod(parameter.shape)
+        largest = max(largest, stack + 2 * 4 * entries + _COPIES * 8 * entries)
+        if parameter.kind is Kind.MATRIX:
+            r, sides = min(parameter.shape) // tasks, sum(parameter.shape)
+            remembered += 4 * (2 * tasks * r * sides + 2 * tasks * tasks * r * r)
+    return _PROCESS_BYTES + largest + min(remembered, MEMO_BYTES)
+
+
+def open_set(
+    base: Source | None, experts: Mapping[str, Source], qkv: str = STORED
+) -> tuple[Checkpoint | None, dict[str, Checkpoint]]:
+    """Open every file of a set, q, k and v as asked for.
+
+    Raises InputError where there is no expert, a full model without a base, or no q, k and v to be split or fused.
+    """
+    opened_base, opened = _open_as_stored(base, experts)
+    everything = [*([opened_base] if opened_base else []), *opened.values()]
+    if qkv != STORED and qkv in QKV and stored_qkv(name for one in everything for name in one.infos) == NONE:
+        raise InputError(f"qkv: expected a model with attention's q, k and v to be {qkv}, got none in these files")
+    grouped = {task: regrouped(expert, qkv) for task, expert in opened.items()}
+    return opened_base and regrouped(opened_base, qkv), grouped
+
+
+def _open_as_stored(
+    base: Source | None, experts: Mapping[str, Source]
+) -> tuple[Checkpoint | None, dict[str, Checkpoint]]:
+    if not experts:
+        raise InputError("expected at least one expert, got none")
+    opened = {task: _open(source) for task, source in experts.items()}
+    opened_base = None if base is None else _open(base)
+    kinds = {isinstance(expert, LoraCheckpoint) for expert in opened.values()}
+    if kinds == {True, False}:
+        raise InputError("expected experts of one kind, got LoRA adapters and full models in one set")
+    if opened_base is None and kinds == {False}:
+        raise InputError("expected a base model to subtract from the full fine-tuned experts, got none")
+    if isinstance(opened_base, LoraCheckpoint):
+        raise InputError(f"expected a full model as the base, got a LoRA adapter: {opened_base.path}")
+    if opened_base is None:
+        return None, _under_common_names(opened)
+    return opened_base, {task: _under_names_of(opened_base.infos, expert) for task, expert in opened.items()}
+
+
+def _under_common_names(adapters: dict[str, Checkpoint]) -> dict[str, Checkpoint]:
+    """Adapters without a base: a prefix goes only where all have it, then each one meets those before it."""
+    prefix = common_prefix(source for adapter in adapters.values() for source in adapter.source_names.values())
+    found: dict[str, Checkpoint] = {}
+    met: dict[str, TensorInfo] = {}
+    for task, adapter in adapters.items():
+        one = adapter.renamed({name: source.removeprefix(prefix) for name, source in adapter.source_names.items()})
+        found[task] = _under_names_of(met, one) if met else one
+        met |= found[task].infos
+    return found
+
+
+def _under_names_of(known: Mapping[str, TensorInfo], expert: Checkpoint) -> Checkpoint:
+    """The expert under known names, where it was trained on a part of that model or saved behind another prefix."""
+    shapes, base_shapes = ({name: info.shape for name, info in infos.items()} for infos in (expert.infos, known))
+    names = align(shapes, base_shapes)
+    changed = any(name != new for name, new in names.items())
+    return expert.renamed(names) if changed and len(set(names.values())) == len(names) else expert
+
+
+def _open(source: Source) -> Checkpoint:
+    return source if isinstance(source, Checkpoint) else open_checkpoint(source)

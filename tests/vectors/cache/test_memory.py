@@ -1,0 +1,99 @@
+"""The bounded memory of factors and results."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from dcmerge.vectors.cache import Memo, tensor_bytes
+
+
+@dataclass
+class Pair:
+    first: Tensor
+    rest: tuple[Tensor, ...]
+    name: str = ""
+
+
+def kilobytes(count: int) -> Tensor:
+    return torch.zeros(count * 256)
+
+
+def test_bytes_of_nested_values() -> None:
+    one = torch.zeros(10)
+    assert tensor_bytes(one) == 40 and tensor_bytes(one.half()) == 20 and tensor_bytes("text") == 0
+    assert tensor_bytes(Pair(one, (one, one))) == 120
+    assert tensor_bytes({"a": [one], "b": (one, 3)}) == 80
+    assert tensor_bytes(Pair) == 0
+
+
+def test_a_value_is_computed_once() -> None:
+    memo, calls = Memo(), []
+    first = memo.get("key", lambda: calls.append(1) or kilobytes(1))
+    assert memo.get("key", lambda: pytest.fail("computed again")) is first and calls == [1]
+
+
+def test_a_value_that_does_not_fit_is_computed_again() -> None:
+    memo = Memo()
+    memo.get("rank", lambda: 2)
+    assert memo.get("rank", lambda: 5, fits=lambda known: known >= 4) == 5
+    assert memo.get("rank", lambda: 9, fits=lambda known: known >= 4) == 5
+
+
+def test_the_least_recently_used_leaves_first() -> None:
+    memo = Memo(max_bytes=3 * 1024)
+    for key in "abc":
+        memo.get(key, lambda: kilobytes(1))
+    kept = memo.get("a", lambda: pytest.fail("a has left"))
+    memo.get("d", lambda: kilobytes(1))
+    assert memo.get("a", lambda: pytest.fail("a has left")) is kept
+    again = []
+    memo.get("b", lambda: again.append(1) or kilobytes(1))
+    assert again == [1]
+
+
+def test_a_value_above_the_limit_is_returned_and_does_not_stay_for_ever() -> None:
+    memo = Memo(max_bytes=1024)
+    assert memo.get("large", lambda: kilobytes(9)).numel() == 9 * 256
+    memo.get("small", lambda: kilobytes(1))
+    again = []
+    memo.get("large", lambda: again.append(1) or kilobytes(9))
+    assert again == [1]
+
+
+def test_replacing_a_value_counts_its_bytes_once() -> None:
+    memo = Memo(max_bytes=4 * 1024)
+    for _ in range(20):
+        memo.get("grows", lambda: kilobytes(2), fits=lambda known: False)
+    memo.get("other", lambda: kilobytes(1))
+    memo.get("grows", lambda: pytest.fail("left although everything fits"))
+
+
+def test_a_computation_that_fails_leaves_nothing() -> None:
+    memo = Memo()
+    with pytest.raises(RuntimeError):
+        memo.get("key", lambda: (_ for _ in ()).throw(RuntimeError()))
+    assert memo.get("key", lambda: 1) == 1
+
+
+def test_threads_share_one_memory() -> None:
+    memo = Memo(max_bytes=8 * 1024)
+    wrong: list[int] = []
+
+    def work() -> None:
+        for step in range(200):
+            value = memo.get(step % 16, partial(torch.full, (256,), float(step % 16)))
+            if value[0] != step % 16:
+                wrong.append(step)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
