@@ -1,6 +1,6 @@
 # make app    set up on first use, then start the dashboard on http://127.0.0.1:8501
 # make test   set up with the development tools and a browser, then lint and run every test
-# make lint   check the style; make format mends what can be mended without a person
+# make lint   check format and style; make format mends what can be mended without a person
 # make bench  measure against a plain implementation (see benchmarks/RESULTS.md); ARGS="layer lora --runs 5"
 # make clean  remove the environment and everything generated
 #
@@ -30,10 +30,12 @@ test: $(DEV_STAMP) lint browser
 	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(DEV_STAMP)
+	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 
 format: $(DEV_STAMP)
 	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
 
 browser: $(DEV_STAMP)
 	$(PY) -m tools.chromium

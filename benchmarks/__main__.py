@@ -39,8 +39,10 @@ def table(rows: Iterable[Row]) -> str:
     lines = ["| | what | plain, s | ours, s | ratio | error | target | runs | |", "|---|---|---:|---:|---:|---:|---|---:|---|"]
     for r in rows:
         ratio = "" if r.ratio is None else f"{r.ratio:.3g} x"
-        lines.append(f"| {r.case} | {r.what} | {cell(r.plain, '.3g')} | {cell(r.ours, '.3g')} | {ratio} | {cell(r.error, '.1e')} "
-                     f"| {r.target} | {r.runs} | {r.remark} |")  # fmt: skip
+        lines.append(
+            f"| {r.case} | {r.what} | {cell(r.plain, '.3g')} | {cell(r.ours, '.3g')} | {ratio} | {cell(r.error, '.1e')} "
+            f"| {r.target} | {r.runs} | {r.remark} |"
+        )
     return "\n".join(lines)
 
 

@@ -17,10 +17,15 @@ from dcmerge.vectors.layers import Layer, layer_of
 
 #: What torch's names of operations mean here; the rest is summed up.
 _MEANING = {
-    "aten::_linalg_eigh": "eigenvectors", "aten::_linalg_svd": "small SVDs", "aten::linalg_qr": "QR",
-    "aten::mm": "matrix products", "aten::bmm": "matrix products", "aten::addmm": "matrix products",
-    "aten::copy_": "copies and casts", "aten::topk": "largest entries",
-}  # fmt: skip
+    "aten::_linalg_eigh": "eigenvectors",
+    "aten::_linalg_svd": "small SVDs",
+    "aten::linalg_qr": "QR",
+    "aten::mm": "matrix products",
+    "aten::bmm": "matrix products",
+    "aten::addmm": "matrix products",
+    "aten::copy_": "copies and casts",
+    "aten::topk": "largest entries",
+}
 
 
 def bounds(folder: Path, runs: int) -> Iterator[Row]:

@@ -23,13 +23,28 @@ def browser(runs: int) -> Iterator[Row]:
     with chromium() as chrome, tempfile.TemporaryDirectory() as cache:
         variables = {"DCMERGE_CACHE": cache}
         starts = [_first_chart(chrome, variables) for _ in range(max(2, runs))]
-        yield Row("f", "start of the process to the first chart of the Spectra page", None, statistics.median(starts[1:]), None,
-                  "< 6 s", len(starts) - 1, f"with a filled cache; with an empty one {starts[0]:.1f} s")  # fmt: skip
+        yield Row(
+            "f",
+            "start of the process to the first chart of the Spectra page",
+            None,
+            statistics.median(starts[1:]),
+            None,
+            "< 6 s",
+            len(starts) - 1,
+            f"with a filled cache; with an empty one {starts[0]:.1f} s",
+        )
         with running_app(variables=variables) as app:
             _opened(chrome, app)
             again = [_opened(chrome, app) for _ in range(max(2, runs))]
-            yield Row("f", "of it, the browser's own share: the page opened where the server has everything ready", None,
-                      statistics.median(again), None, "", len(again))  # fmt: skip
+            yield Row(
+                "f",
+                "of it, the browser's own share: the page opened where the server has everything ready",
+                None,
+                statistics.median(again),
+                None,
+                "",
+                len(again),
+            )
             page = new_page(chrome, viewport={"width": 1280, "height": 900})
             waits = []
             for block in range(4):  # five values each, none of them seen before

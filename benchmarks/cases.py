@@ -59,19 +59,25 @@ def full(folder: Path, runs: int, blocks: int) -> Iterator[Row]:
     error = max(relative_error(results["cold"][name], value) for name, value in results["plain"].items())
     size = f"{TASKS} experts, ViT-B/32 image tower, {blocks} of 12 blocks"
     said = {
-        "cold": ("a", "cold", "3.5 x"), "second": ("a'", "second start, factors from the cache on disk", ""),
+        "cold": ("a", "cold", "3.5 x"),
+        "second": ("a'", "second start, factors from the cache on disk", ""),
         "warm": ("b", "whole model after ρ changed", "40 x"),
-    }  # fmt: skip
+    }
     for name, (case, what, target) in said.items():
-        yield Row(case, f"{size}: {what}", timer.median("plain"), timer.median(name), error if name == "cold" else None,
-                  target, runs)  # fmt: skip
+        yield Row(
+            case, f"{size}: {what}", timer.median("plain"), timer.median(name), error if name == "cold" else None, target, runs
+        )
 
 
 def one_layer(folder: Path, runs: int) -> Iterator[Row]:
     """(c) one matrix after ρ changed, against its plain merge."""
     vectors = models.opened(folder / "b32-1", models.tower_shapes("ViT-B-32", 1), TASKS)
-    for part, target in (("mlp.c_proj.weight", "100 x"), ("mlp.c_fc.weight", "40 x"), ("attn.in_proj_weight", "40 x"),
-                         ("attn.out_proj.weight", "40 x")):  # fmt: skip
+    for part, target in (
+        ("mlp.c_proj.weight", "100 x"),
+        ("mlp.c_fc.weight", "40 x"),
+        ("attn.in_proj_weight", "40 x"),
+        ("attn.out_proj.weight", "40 x"),
+    ):
         layer = layer_of(fresh(vectors), f"visual.transformer.resblocks.0.{part}")
         deltas = list(layer.dense_deltas())
         what = f"one layer {tuple(layer.shape)}, {TASKS} tasks, after ρ changed"
@@ -106,8 +112,16 @@ def lora(folder: Path, runs: int) -> Iterator[Row]:
         yield compared("d", what, target, runs, deltas, layer, warm=False)
     layer, timer = adapter_layer(folder, 4096, 4096), Timer(runs)
     timer.alternate(ours=lambda: dc_merge(Layer(fresh(layer.vectors), layer.parameter), smoothing="linear", rho=2.0))
-    yield Row("d", f"LoRA r=16, {TASKS} adapters of one (4096, 4096) matrix", None, timer.median("ours"), None, "< 0.5 s", runs,
-              "plain not run")  # fmt: skip
+    yield Row(
+        "d",
+        f"LoRA r=16, {TASKS} adapters of one (4096, 4096) matrix",
+        None,
+        timer.median("ours"),
+        None,
+        "< 0.5 s",
+        runs,
+        "plain not run",
+    )
 
 
 def adapter_layer(folder: Path, width: int, wide: int | None = None) -> Layer:
@@ -130,9 +144,16 @@ def memory(folder: Path, count: int, blocks: int | None) -> Iterator[Row]:
     for slug in ("tsv_m", "dc_merge"):
         command = [sys.executable, "-m", "benchmarks.peak", slug, str(base.parent), str(count)]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        yield Row("e", f"{slug} of {count} ViT-L/14 image towers ({blocks or 24} of 24 blocks, {held / 2**30:.1f} GiB of files)",
-                  None, found["seconds"], None, "< 3 GiB", 1,
-                  f"peak {found['peak'] / 2**30:.2f} GiB resident, predicted {found['predicted'] / 2**30:.2f}")  # fmt: skip
+        yield Row(
+            "e",
+            f"{slug} of {count} ViT-L/14 image towers ({blocks or 24} of 24 blocks, {held / 2**30:.1f} GiB of files)",
+            None,
+            found["seconds"],
+            None,
+            "< 3 GiB",
+            1,
+            f"peak {found['peak'] / 2**30:.2f} GiB resident, predicted {found['predicted'] / 2**30:.2f}",
+        )
 
 
 def adapters(folder: Path, runs: int) -> Iterator[Row]:
@@ -146,8 +167,10 @@ def adapters(folder: Path, runs: int) -> Iterator[Row]:
         kind = str(dtype).removeprefix("torch.")
         size = sum(file.stat().st_size for file in place.glob("task*/*.safetensors")) / 2**30
         said = f"{TASKS} adapters r=16 of a 7B language model (32 layers, 7 targets), {kind}, {size:.1f} GiB"
-        for what, words, target in (("inspect", ["inspect", threads, *experts], "< 5 s"),
-                                    ("merge by DC-Merge to an adapter", merging, "< 60 s, < 4 GiB")):  # fmt: skip
+        for what, words, target in (
+            ("inspect", ["inspect", threads, *experts], "< 5 s"),
+            ("merge by DC-Merge to an adapter", merging, "< 60 s, < 4 GiB"),
+        ):
             seconds, peaks = zip(*(command(*words) for _ in range(runs)), strict=True)
             all_runs = ", ".join(f"{s:.1f}" for s in seconds)
             remark = f"best of {all_runs} s; peak {max(peaks) / 2**30:.2f} GiB resident"
@@ -196,9 +219,10 @@ def routes(runs: int) -> Iterator[Row]:
         )
         exact = torch.linalg.svdvals(D.double())[:r]
         errors = {
-            "full": found["full"].S[:r], "gram32": found["gram32"].eigenvalues.flip(0)[:r].clamp_min(0).sqrt(),
+            "full": found["full"].S[:r],
+            "gram32": found["gram32"].eigenvalues.flip(0)[:r].clamp_min(0).sqrt(),
             "ours": found["ours"].s,
-        }  # fmt: skip
+        }
         for name, what in (("gram32", "Gram matrix in float32"), ("ours", "float32 start, float64 finish (in use)")):
             worst = ((errors[name] - exact).abs() / exact).max().item()
             said = f"{r} of {shape}: {what} against a full float32 SVD"
@@ -206,5 +230,11 @@ def routes(runs: int) -> Iterator[Row]:
 
 
 CASES: dict[str, Callable[..., Iterator[Row]]] = {
-    "full": full, "layer": one_layer, "lora": lora, "adapters": adapters, "memory": memory, "growth": growth, "svd": routes,
-}  # fmt: skip
+    "full": full,
+    "layer": one_layer,
+    "lora": lora,
+    "adapters": adapters,
+    "memory": memory,
+    "growth": growth,
+    "svd": routes,
+}

@@ -67,8 +67,11 @@ def command(*words: object) -> tuple[float, int]:
     """Wall seconds and largest resident bytes of ``python -m dcmerge WORDS``, imports included, its cache empty (Linux)."""
     with tempfile.TemporaryDirectory() as cache:
         began = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-m", "dcmerge", *map(str, words)], stdout=subprocess.DEVNULL,
-                                   env={**os.environ, "DCMERGE_CACHE": cache})  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dcmerge", *map(str, words)],
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "DCMERGE_CACHE": cache},
+        )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -84,8 +87,10 @@ def machine() -> str:
         platform.processor(),
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB memory; Python {platform.python_version()}, "
-            f"torch {torch.__version__} with {torch.get_num_threads()} thread(s)")  # fmt: skip
+    return (
+        f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB memory; Python {platform.python_version()}, "
+        f"torch {torch.__version__} with {torch.get_num_threads()} thread(s)"
+    )
 
 
 def fitted_exponent(sizes: list[float], seconds: list[float]) -> float:

@@ -22,16 +22,22 @@ def tower_shapes(name: str, blocks: int | None = None) -> dict[str, tuple[int, .
     width, all_blocks, projection = TOWERS[name]
     patch = int(name.split("-")[-1])
     shapes: dict[str, tuple[int, ...]] = {
-        "visual.class_embedding": (width,), "visual.positional_embedding": ((224 // patch) ** 2 + 1, width),
-        "visual.proj": (width, projection), "visual.conv1.weight": (width, 3, patch, patch), "visual.ln_post.bias": (width,),
-    }  # fmt: skip
+        "visual.class_embedding": (width,),
+        "visual.positional_embedding": ((224 // patch) ** 2 + 1, width),
+        "visual.proj": (width, projection),
+        "visual.conv1.weight": (width, 3, patch, patch),
+        "visual.ln_post.bias": (width,),
+    }
     for i in range(blocks or all_blocks):
         block = f"visual.transformer.resblocks.{i}"
         shapes |= {
-            f"{block}.attn.in_proj_weight": (3 * width, width), f"{block}.attn.out_proj.weight": (width, width),
-            f"{block}.mlp.c_fc.weight": (4 * width, width), f"{block}.mlp.c_proj.weight": (width, 4 * width),
-            f"{block}.mlp.c_fc.bias": (4 * width,), f"{block}.ln_1.weight": (width,),
-        }  # fmt: skip
+            f"{block}.attn.in_proj_weight": (3 * width, width),
+            f"{block}.attn.out_proj.weight": (width, width),
+            f"{block}.mlp.c_fc.weight": (4 * width, width),
+            f"{block}.mlp.c_proj.weight": (width, 4 * width),
+            f"{block}.mlp.c_fc.bias": (4 * width,),
+            f"{block}.ln_1.weight": (width,),
+        }
     return shapes
 
 
@@ -78,17 +84,28 @@ def adapters(width: int, wide: int, rank: int, count: int) -> list[LowRank]:
     return [_low_rank(wide, width, rank, draw) for _ in range(count)]
 
 
-def write_adapter(folder: Path, factors: Mapping[str, LowRank] | Iterable[tuple[str, LowRank]], rank: int,
-                  dtype: torch.dtype = torch.float32, shapes: Mapping[str, tuple[int, int]] | None = None) -> None:  # fmt: skip
+def write_adapter(
+    folder: Path,
+    factors: Mapping[str, LowRank] | Iterable[tuple[str, LowRank]],
+    rank: int,
+    dtype: torch.dtype = torch.float32,
+    shapes: Mapping[str, tuple[int, int]] | None = None,
+) -> None:
     """Adapted weights as PEFT writes them, with scale 1; ``shapes`` where the factors come one by one and are not held."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(factors, Mapping):
         shapes, factors = {name: delta.shape for name, delta in factors.items()}, factors.items()
     key = "base_model.model.{}.lora_{}.weight"
-    infos = {key.format(name, part): TensorInfo(shape, dtype) for name, (m, n) in shapes.items()
-             for part, shape in (("A", (rank, n)), ("B", (m, rank)))}  # fmt: skip
-    named = ((key.format(name, part), value.to(dtype).contiguous()) for name, delta in factors
-             for part, value in (("A", delta.right), ("B", delta.left)))  # fmt: skip
+    infos = {
+        key.format(name, part): TensorInfo(shape, dtype)
+        for name, (m, n) in shapes.items()
+        for part, shape in (("A", (rank, n)), ("B", (m, rank)))
+    }
+    named = (
+        (key.format(name, part), value.to(dtype).contiguous())
+        for name, delta in factors
+        for part, value in (("A", delta.right), ("B", delta.left))
+    )
     write_safetensors(folder / "adapter_model.safetensors", named, infos, durable=False)
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": list(shapes)}
     (folder / "adapter_config.json").write_text(json.dumps(config))
@@ -97,8 +114,10 @@ def write_adapter(folder: Path, factors: Mapping[str, LowRank] | Iterable[tuple[
 #: The adapted weights of one block of a language model of 7 billion parameters (LLaMA's names), by (out, in).
 BLOCK_OF_7B = {
     **{f"self_attn.{name}_proj": (4096, 4096) for name in "qkvo"},
-    "mlp.gate_proj": (11008, 4096), "mlp.up_proj": (11008, 4096), "mlp.down_proj": (4096, 11008),
-}  # fmt: skip
+    "mlp.gate_proj": (11008, 4096),
+    "mlp.up_proj": (11008, 4096),
+    "mlp.down_proj": (4096, 11008),
+}
 
 
 def write_adapters_of_7b(folder: Path, count: int, blocks: int = 32, rank: int = 16, dtype: torch.dtype = torch.float32) -> None:
@@ -116,5 +135,6 @@ def _factors(shapes: Mapping[str, tuple[int, int]], rank: int, seed: int) -> Ite
 
 
 def _low_rank(m: int, n: int, rank: int, draw: torch.Generator) -> LowRank:
-    return LowRank(0.02 * torch.randn(m, rank, generator=draw) * torch.linspace(1, 0.2, rank),
-                   0.02 * torch.randn(rank, n, generator=draw))  # fmt: skip
+    return LowRank(
+        0.02 * torch.randn(m, rank, generator=draw) * torch.linspace(1, 0.2, rank), 0.02 * torch.randn(rank, n, generator=draw)
+    )

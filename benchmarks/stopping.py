@@ -23,8 +23,16 @@ def stopping(runs: int) -> Iterator[Row]:
     """Cancel to the moment at which the worker is gone."""
     for slug in METHODS:
         seconds = [_stopped(slug) for _ in range(runs)]
-        yield Row("j", f"cancel of a job that runs {slug}", None, statistics.median(seconds), None, "< 2 s", runs,
-                  f"longest {max(seconds):.2f} s")  # fmt: skip
+        yield Row(
+            "j",
+            f"cancel of a job that runs {slug}",
+            None,
+            statistics.median(seconds),
+            None,
+            "< 2 s",
+            runs,
+            f"longest {max(seconds):.2f} s",
+        )
 
 
 def _stopped(slug: str) -> float:

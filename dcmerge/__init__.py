@@ -1,9 +1,9 @@
 """Understand and tune model merging: task vectors, their spectra and alignment, merging methods, and accuracies.
 
-    import dcmerge
-    vectors = dcmerge.TaskVectors.open(base="base.safetensors", experts={"mnist": "mnist.safetensors", "dtd": "dtd/"})
-    merged = dcmerge.merge(vectors, "dc_merge", smoothing="linear", rho=5.0)
-    merged.save("merged.safetensors", scale=0.8)
+import dcmerge
+vectors = dcmerge.TaskVectors.open(base="base.safetensors", experts={"mnist": "mnist.safetensors", "dtd": "dtd/"})
+merged = dcmerge.merge(vectors, "dc_merge", smoothing="linear", rho=5.0)
+merged.save("merged.safetensors", scale=0.8)
 """
 
 from dcmerge.errors import Cancelled, IncompatibleSet, InputError
@@ -14,7 +14,17 @@ from dcmerge.methods import methods
 from dcmerge.vectors.task_vectors import TaskVectors
 
 __all__ = [
-    "Cancelled", "IncompatibleSet", "InputError", "Merged", "Recipe", "Target", "TaskVectors", "Written", "merge", "merge_to",
-    "merge_to_file", "methods",
-]  # fmt: skip
+    "Cancelled",
+    "IncompatibleSet",
+    "InputError",
+    "Merged",
+    "Recipe",
+    "Target",
+    "TaskVectors",
+    "Written",
+    "merge",
+    "merge_to",
+    "merge_to_file",
+    "methods",
+]
 __version__ = "0.1.0"

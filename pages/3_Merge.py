@@ -1,6 +1,5 @@
 """Merge: choose a method, tune it live, and read the accuracy on every task."""
 
-
 from dcmerge.ui.choice import choice_of_method
 from dcmerge.ui.full_evaluation import full_evaluation_card
 from dcmerge.ui.history import history_card

@@ -50,9 +50,7 @@ def random_matrices(count: int, rows: int, columns: int, seed: int = 0) -> list[
     return matrices
 
 
-def random_deltas(
-    tasks: int, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] = SHAPES
-) -> dict[str, dict[str, Tensor]]:
+def random_deltas(tasks: int, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, dict[str, Tensor]]:
     """One delta of every parameter for each of several tasks."""
     return {f"task{t}": random_tensors(1000 * seed + t + 1, shapes) for t in range(tasks)}
 
@@ -115,9 +113,7 @@ def lora_set(
 ) -> TaskVectors:
     """LoRA experts, with or without the base that they adapt."""
     source = None if base is None else write(folder / "base.safetensors", base)
-    return TaskVectors.open(
-        source, {task: write_adapter(folder / task, factors, alpha) for task, factors in adapters.items()}
-    )
+    return TaskVectors.open(source, {task: write_adapter(folder / task, factors, alpha) for task, factors in adapters.items()})
 
 
 #: An open_clip model whose image tower of two blocks runs in a millisecond.

@@ -23,11 +23,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ADAPTERS, TASK_VECTORS = "From LoRA adapters to one adapter", "From task vectors to a model that open_clip loads"
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 #: What the second tour's model is called, with a size that a test can afford.
-NAME, SMALL = "ViT-B-32-quickgelu", {
-    "embed_dim": 16, "quick_gelu": True,
-    "vision_cfg": {"image_size": 32, "patch_size": 8, "layers": 2, "width": 32, "head_width": 16},
-    "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
-}  # fmt: skip
+NAME, SMALL = (
+    "ViT-B-32-quickgelu",
+    {
+        "embed_dim": 16,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 32, "patch_size": 8, "layers": 2, "width": 32, "head_width": 16},
+        "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
+    },
+)
 
 
 def blocks(title: str) -> list[tuple[str, str]]:
@@ -58,18 +62,23 @@ def changed(tensors: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tens
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT still asks for it
 def test_adapters_become_one_adapter_that_peft_loads(tmp_path: Path) -> None:
-    config = CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32,
-                              patch_size=8)  # fmt: skip
+    config = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8
+    )
     torch.manual_seed(0)
     CLIPVisionModel(config).eval().save_pretrained(tmp_path / "base")
     for seed, task in enumerate(("cats", "dogs", "birds"), start=1):
         torch.manual_seed(seed)
         lora = LoraConfig(r=2 + seed, lora_alpha=4, target_modules=["q_proj", "v_proj", "fc1"], init_lora_weights=False)
         get_peft_model(CLIPVisionModel.from_pretrained(tmp_path / "base"), lora).save_pretrained(tmp_path / "adapters" / task)
-    told = walk(ADAPTERS, tmp_path, after="""
+    told = walk(
+        ADAPTERS,
+        tmp_path,
+        after="""
 import torch
 images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-torch.save(model.eval()(images).last_hidden_state.detach(), "seen.pt")""")
+torch.save(model.eval()(images).last_hidden_state.detach(), "seen.pt")""",
+    )
     assert "cats" in told and "LoRA adapters" in told
     (found,) = find_sets(tmp_path / "adapters")
     merged = dcmerge.merge(dcmerge.TaskVectors.open(None, found.experts), "dc_merge")
@@ -98,12 +107,17 @@ def test_task_vectors_become_a_clip_that_open_clip_loads(tmp_path: Path) -> None
     configs = tmp_path / "configs"
     configs.mkdir()
     (configs / f"{NAME}.json").write_text(json.dumps(SMALL))
-    walk(TASK_VECTORS, tmp_path, before="import open_clip; open_clip.add_model_config('configs')", after="""
+    walk(
+        TASK_VECTORS,
+        tmp_path,
+        before="import open_clip; open_clip.add_model_config('configs')",
+        after="""
 import torch
 images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 model.eval()
 torch.save({"seen": model.encode_image(images).detach(), "read": model.encode_text(torch.arange(16).reshape(2, 8)).detach()},
-           "seen.pt")""")
+           "seen.pt")""",
+    )
     found = torch.load(tmp_path / "seen.pt", weights_only=True)
     (one,) = find_sets(tmp_path / "checkpoints")
     merged = dcmerge.merge(dcmerge.TaskVectors.open(tmp_path / "clip.pt", one.experts), "dc_merge")

@@ -89,9 +89,14 @@ def running_app(
         command = [sys.executable, str(Path(__file__).with_name("serve.py")), str(script), "--server.port", str(port), *options]
         with log.open("wb") as printed:
             process = subprocess.Popen(
-                command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=printed,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                command,
+                cwd=REPOSITORY,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         app = RunningApp(f"http://127.0.0.1:{port}", process, log)
         try:
             wait_until_healthy(app, START_SECONDS)

@@ -98,9 +98,7 @@ def run(*command: str) -> str:
     print("+", " ".join(command), flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     except OSError as error:
         return str(error)
     return "" if done.returncode == 0 else telling_line(done.stderr or done.stdout)

@@ -37,15 +37,19 @@ def fail(message: str) -> None:
 def check_interpreter() -> None:
     """Leave with a clear message where this Python cannot make the environment."""
     if sys.version_info < OLDEST_PYTHON:
-        fail(f"Python {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer is needed and {sys.executable} is "
-             f"{sys.version.split()[0]}. {OTHER_PYTHON}")
+        fail(
+            f"Python {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer is needed and {sys.executable} is "
+            f"{sys.version.split()[0]}. {OTHER_PYTHON}"
+        )
     try:
         import ensurepip  # noqa: F401  (Debian keeps it in a package of its own)
         import venv  # noqa: F401
     except ImportError as error:
         version = "{}.{}".format(*sys.version_info)
-        fail(f"{sys.executable} cannot make virtual environments: its module {error.name} is missing. On Debian and "
-             f"Ubuntu: apt-get install python{version}-venv. {OTHER_PYTHON}")
+        fail(
+            f"{sys.executable} cannot make virtual environments: its module {error.name} is missing. On Debian and "
+            f"Ubuntu: apt-get install python{version}-venv. {OTHER_PYTHON}"
+        )
 
 
 def python_of(environment: Path) -> Path:
@@ -64,8 +68,9 @@ def make_environment(environment: Path) -> Path:
     python = python_of(environment)
     if not has_pip(python):
         if environment.exists() and any(environment.iterdir()) and not (environment / "pyvenv.cfg").exists():
-            fail(f"{environment} is neither empty nor a virtual environment, so it stays. Name another folder: "
-                 "make app VENV=.venv")
+            fail(
+                f"{environment} is neither empty nor a virtual environment, so it stays. Name another folder: make app VENV=.venv"
+            )
         print(f"Making the virtual environment {environment} with {sys.executable}", flush=True)
         if subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=False).returncode != 0:
             fail(f"The virtual environment {environment} could not be made; the reason stands above. {OTHER_PYTHON}")
@@ -76,14 +81,19 @@ def install(python: Path, files: list[str], options: list[str]) -> None:
     """Install the requirement files; warn beforehand where the disk is small."""
     free = shutil.disk_usage(python.parent).free / 1e9
     if free < ROOMY_GB and not (python.parent.parent / ".installed").exists():
-        print(f"Note: {free:.1f} GB are free here; torch's default build for Linux takes about 6 GB. A CPU build is "
-              "smaller: pass pip its index with PIP_ARGS=\"--extra-index-url ...\".", flush=True)
+        print(
+            f"Note: {free:.1f} GB are free here; torch's default build for Linux takes about 6 GB. A CPU build is "
+            'smaller: pass pip its index with PIP_ARGS="--extra-index-url ...".',
+            flush=True,
+        )
     command = [python, "-m", "pip", "install", "--disable-pip-version-check", *options]
     for file in files:
         command += ["-r", file]
     if subprocess.run(command, check=False).returncode != 0:
-        fail("Installing failed; pip's reason stands above (no network, no space left, or no build for this Python and "
-             "system). Run the same command again once it is mended: nothing that was done is lost.")
+        fail(
+            "Installing failed; pip's reason stands above (no network, no space left, or no build for this Python and "
+            "system). Run the same command again once it is mended: nothing that was done is lost."
+        )
 
 
 def check_imports(python: Path) -> None:
@@ -95,15 +105,17 @@ def check_imports(python: Path) -> None:
     lines = done.stderr.strip().splitlines() or ["it ended without a message"]
     listing = subprocess.run([python, "-m", "pip", "freeze"], capture_output=True, text=True, check=False).stdout
     pair = ", ".join(line for line in listing.splitlines() if line.startswith(("torch==", "torchvision==")))
-    fail(f"Everything is installed but does not import together ({pair or 'torch is missing'}): {lines[-1]}\n"
-         "torch and torchvision must come from the same release and the same build (both CPU or both CUDA). "
-         "Start afresh with: make clean app")
+    fail(
+        f"Everything is installed but does not import together ({pair or 'torch is missing'}): {lines[-1]}\n"
+        "torch and torchvision must come from the same release and the same build (both CPU or both CUDA). "
+        "Start afresh with: make clean app"
+    )
 
 
 def main(arguments: list[str]) -> None:
     if "--" in arguments:
         cut = arguments.index("--")
-        arguments, options = arguments[:cut], arguments[cut + 1:]
+        arguments, options = arguments[:cut], arguments[cut + 1 :]
     else:
         options = []
     if len(arguments) < 3:

@@ -89,9 +89,7 @@ class LoraCheckpoint(Checkpoint):
         found: dict[str, Adapted] = {}
         for one in _adapted(file, settings):
             if one.weight in found:
-                raise InputError(
-                    f"Expected one pair of factors for {shown(one.weight)} in {shown(file.path)}, found two."
-                )
+                raise InputError(f"Expected one pair of factors for {shown(one.weight)} in {shown(file.path)}, found two.")
             found[one.weight] = one
         sources = canonical_names(dict.fromkeys(found, True), path)
         self.settings = settings
@@ -191,9 +189,7 @@ def _check_factors(file: TensorFile, pair: dict[str, str], name: str, rank: int)
         what = f"factors of rank {rank} for {shown(name)}, as {ADAPTER_CONFIG} says"
         raise InputError(f"Expected {what}, got {shapes} in {shown(file.path)}.")
     if not (a.dtype.is_floating_point and b.dtype.is_floating_point):
-        raise InputError(
-            f"Expected floating-point factors of {shown(name)}, got {a.dtype} and {b.dtype} in {shown(file.path)}."
-        )
+        raise InputError(f"Expected floating-point factors of {shown(name)}, got {a.dtype} and {b.dtype} in {shown(file.path)}.")
 
 
 def _product_info(file: TensorFile, one: Adapted) -> TensorInfo:

@@ -77,8 +77,7 @@ def align(shapes: Mapping[str, Shape], base_shapes: Mapping[str, Shape]) -> dict
     # Several probes: a name that the base does not know (a head) must not decide.
     changes = dict.fromkeys([("", ""), *(change for name in probes for change in _changes(name, base_shapes))])
     meetings = {
-        change: sum(base_shapes.get(_moved(name, change)) == shape for name, shape in shapes.items())
-        for change in changes
+        change: sum(base_shapes.get(_moved(name, change)) == shape for name, shape in shapes.items()) for change in changes
     }
     most = max(meetings.values())
     best = [change for change, count in meetings.items() if count == most]

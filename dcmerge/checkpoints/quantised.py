@@ -11,11 +11,13 @@ from dcmerge.errors import InputError
 
 #: What the quantising libraries store beside or instead of a weight. The first that fits a name is told.
 _NAMES = (
-    (re.compile(r"(.*\.)?[^.]+\.(quant_state\.bitsandbytes__\w+|absmax|quant_map|nested_absmax|nested_quant_map)"),
-     "4-bit weights of bitsandbytes"),
+    (
+        re.compile(r"(.*\.)?[^.]+\.(quant_state\.bitsandbytes__\w+|absmax|quant_map|nested_absmax|nested_quant_map)"),
+        "4-bit weights of bitsandbytes",
+    ),
     (re.compile(r"(.*\.)?(SCB|weight_format)"), "8-bit weights of bitsandbytes"),
     (re.compile(r"(.*\.)?(weight_packed|weight_zero_point)"), "packed weights of compressed-tensors"),
-)  # fmt: skip
+)
 _PACKED = re.compile(r"(?P<module>(.*\.)?)qweight")
 _SCALES = re.compile(r"(.*\.)?(weight_scale|weight_scale_inv|weight_scales)")
 
@@ -25,14 +27,23 @@ def refuse_quantised(checkpoint: Checkpoint) -> None:
     found = quantised(checkpoint.infos)
     if found:
         name, what = found
-        raise InputError(f"{shown(checkpoint.path)} holds {what} ({shown(name)}), whose differences mean nothing: expected "
-                         "the model in float32, bfloat16 or float16, as it was before it was quantised.")  # fmt: skip
+        raise InputError(
+            f"{shown(checkpoint.path)} holds {what} ({shown(name)}), whose differences mean nothing: expected "
+            "the model in float32, bfloat16 or float16, as it was before it was quantised."
+        )
 
 
 def quantised(infos: Mapping[str, TensorInfo]) -> tuple[str, str] | None:
     """The tensor that tells most of quantised weights, and what they are; None of plain ones."""
-    return next(((name, what) for kind in (_fp8, _named, _integers, _scales) for name, info in infos.items()
-                 if (what := kind(name, info, infos))), None)  # fmt: skip
+    return next(
+        (
+            (name, what)
+            for kind in (_fp8, _named, _integers, _scales)
+            for name, info in infos.items()
+            if (what := kind(name, info, infos))
+        ),
+        None,
+    )
 
 
 def _fp8(name: str, info: TensorInfo, infos: Mapping[str, TensorInfo]) -> str | None:

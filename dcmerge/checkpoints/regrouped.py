@@ -125,8 +125,10 @@ def _fused(checkpoint: Checkpoint) -> tuple[list[str], dict[str, tuple[Rows, ...
             parts = complete_parts(whole, checkpoint.infos)
             shapes = [checkpoint.infos[part].shape for part in parts]
             if len({shape[1:] for shape in shapes}) > 1 or not all(shapes):
-                raise InputError(f"Expected q, k and v of one width to make {shown(whole)} of them, got "
-                                 f"{', '.join(map(str, map(list, shapes)))}.")  # fmt: skip
+                raise InputError(
+                    f"Expected q, k and v of one width to make {shown(whole)} of them, got "
+                    f"{', '.join(map(str, map(list, shapes)))}."
+                )
             made[whole] = tuple(Rows(part, 0, shape[0]) for part, shape in zip(parts, shapes, strict=True))
             names.append(whole)
     return names, made

@@ -66,7 +66,7 @@ def stored_qkv(names: Iterable[str]) -> str:
 
 
 def qkv_text(merged: str, stored: str) -> str:
-    """"attention's q, k and v: merged split (the files have them fused)"; empty where none is merged."""
+    """ "attention's q, k and v: merged split (the files have them fused)"; empty where none is merged."""
     if merged == NONE:
         return ""
     files = "as the files have them" if merged == stored else f"the files have them {stored}"

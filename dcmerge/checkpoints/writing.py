@@ -70,9 +70,13 @@ class SafetensorsWriter:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], infos: Mapping[str, TensorInfo], metadata: Mapping[str, str] | None = None,
-        *, durable: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        path: str | os.PathLike[str],
+        infos: Mapping[str, TensorInfo],
+        metadata: Mapping[str, str] | None = None,
+        *,
+        durable: bool = True,
+    ) -> None:
         self._target, self._durable = Path(path), durable
         self._metadata = {"format": "pt", **(metadata or {})}
         self._header, self._starts = _layout(infos, self._metadata)

@@ -25,8 +25,13 @@ def add_to(commands: Commands, common: Parser) -> None:
     parser = add_command(commands, common, "app", "start the dashboard", run)
     parser.add_argument("--port", type=whole_number(1, 65535), default=8501, metavar="N", help="default 8501")
     parser.add_argument("--host", default=LOOPBACK[0], metavar="H", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--root", action="append", default=[], metavar="DIR",
-                        help="a folder the app may read; once for each (default: ./checkpoints)")  # fmt: skip
+    parser.add_argument(
+        "--root",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder the app may read; once for each (default: ./checkpoints)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

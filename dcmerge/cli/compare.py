@@ -29,17 +29,31 @@ def add_to(commands: Commands, common: Parser) -> None:
     about = "compare methods on a set: α on validation, accuracies on test, seconds"
     parser = add_command(commands, common, "compare", about, run)
     add_evaluated(parser)
-    parser.add_argument("--methods", default=ALL, metavar="A,B,C",
-                        help="slugs, or all that can merge this set (default); averaging always runs")  # fmt: skip
-    parser.add_argument("--set", action="append", default=[], type=pair("SLUG.KEY=VALUE"), metavar="SLUG.KEY=VALUE",
-                        help="a parameter of one of the methods; once for each parameter")  # fmt: skip
-    parser.add_argument("--quick", action="store_true",
-                        help=f"a first look: {QUICK_IMAGES} images a task and split where no limit is given, and fewer steps "
-                             "of methods that learn")  # fmt: skip
-    parser.add_argument("--background", action="store_true",
-                        help="run it as a job that outlives this terminal; prints its id (see the command jobs)")
-    parser.add_argument("--diagnose", action="store_true",
-                        help="DirSim and feature drift by depth of every method too (in --json and --csv)")  # fmt: skip
+    parser.add_argument(
+        "--methods", default=ALL, metavar="A,B,C", help="slugs, or all that can merge this set (default); averaging always runs"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=pair("SLUG.KEY=VALUE"),
+        metavar="SLUG.KEY=VALUE",
+        help="a parameter of one of the methods; once for each parameter",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"a first look: {QUICK_IMAGES} images a task and split where no limit is given, and fewer steps "
+        "of methods that learn",
+    )
+    parser.add_argument(
+        "--background",
+        action="store_true",
+        help="run it as a job that outlives this terminal; prints its id (see the command jobs)",
+    )
+    parser.add_argument(
+        "--diagnose", action="store_true", help="DirSim and feature drift by depth of every method too (in --json and --csv)"
+    )
     parser.add_argument("--csv", metavar="FILE", help="write the table as CSV as well; - prints it instead of the text")
     parser.add_argument("--markdown", metavar="FILE", help="the same as a Markdown table")
 
@@ -49,8 +63,10 @@ def run(args: argparse.Namespace) -> int:
     parameters = given_parameters(args, slugs)
     check_exports(args)
     if args.background and not args.zoo:
-        raise InputError("expected --background with --zoo NAME: a job opens sets by name (the Compare page starts jobs of sets "
-                         "that the Load page remembers), got files")  # fmt: skip
+        raise InputError(
+            "expected --background with --zoo NAME: a job opens sets by name (the Compare page starts jobs of sets "
+            "that the Load page remembers), got files"
+        )
     if args.quick:
         args.limit = QUICK_IMAGES if args.limit is None else args.limit
         parameters = {slug: {**method(slug).quick, **parameters.get(slug, {})} for slug in (AVERAGE, *slugs)}
@@ -60,13 +76,22 @@ def run(args: argparse.Namespace) -> int:
         slugs = [slug for slug in slugs if slug not in skipped]
         if args.background:
             return _submit(args, slugs, parameters)
-        found = compare(bench, slugs, parameters, limit=args.limit, val_limit=val_limit(args), diagnosed=args.diagnose,
-                        progress=progress)  # fmt: skip
+        found = compare(
+            bench, slugs, parameters, limit=args.limit, val_limit=val_limit(args), diagnosed=args.diagnose, progress=progress
+        )
     if export(args, found):
         return 0
     if args.json:
-        print_json({"zoo": args.zoo, **found.to_dict(), "skipped": skipped, "notes": list(bench.notes),
-                    "qkv": bench.vectors.qkv, "qkv_stored": bench.vectors.qkv_stored})  # fmt: skip
+        print_json(
+            {
+                "zoo": args.zoo,
+                **found.to_dict(),
+                "skipped": skipped,
+                "notes": list(bench.notes),
+                "qkv": bench.vectors.qkv,
+                "qkv_stored": bench.vectors.qkv_stored,
+            }
+        )
     else:
         left_out = (f"{slug} was left out: it {reason}." for slug, reason in skipped.items())
         print("\n".join([as_text(set_title(args), found, notes_of(bench)), *left_out]))
@@ -114,8 +139,16 @@ def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, di
     if args.qkv != STORED:
         raise InputError(f"expected --background without --qkv, which a job does not take, got --qkv {args.qkv}")
     chosen = [{"slug": slug, "parameters": parameters.get(slug, {})} for slug in dict.fromkeys(slugs)]
-    job = jobs.submit({"kind": "compare", "set": args.zoo, "methods": chosen, "limit": args.limit,
-                       "val_limit": val_limit(args), "diagnosed": args.diagnose})  # fmt: skip
+    job = jobs.submit(
+        {
+            "kind": "compare",
+            "set": args.zoo,
+            "methods": chosen,
+            "limit": args.limit,
+            "val_limit": val_limit(args),
+            "diagnosed": args.diagnose,
+        }
+    )
     print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
     return 0
 
@@ -150,10 +183,13 @@ def as_text(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
         "",
         "Difference to plain averaging in points, paired bootstrap over images [95 %], and seconds taken.",
         "Methods share the experts' singular vectors: the first one that needs them takes the time.",
-        table(["", "difference", "worst task", "merge", "α search", "evaluation"],
-              [_costs(row) for row in found.rows if not row.is_reference], left=(0, 2)),
+        table(
+            ["", "difference", "worst task", "merge", "α search", "evaluation"],
+            [_costs(row) for row in found.rows if not row.is_reference],
+            left=(0, 2),
+        ),
         *(paragraph(f"{row.name} failed: {row.error}") for row in failed),
-    ]  # fmt: skip
+    ]
     return "\n".join(parts)
 
 

@@ -27,10 +27,17 @@ def run(args: argparse.Namespace) -> int:
     new = checked_target(args.new, force=args.force)
     found = convert(args.old, new, to=args.to)
     report = {
-        "old": args.old, "new": str(new), "tensors": found.tensors, "source": found.source, "left_out": found.left_out,
-        "limits_not_set": found.lacking, "to": args.to, "bytes": new.stat().st_size, "sha256": content_digest(new),
+        "old": args.old,
+        "new": str(new),
+        "tensors": found.tensors,
+        "source": found.source,
+        "left_out": found.left_out,
+        "limits_not_set": found.lacking,
+        "to": args.to,
+        "bytes": new.stat().st_size,
+        "sha256": content_digest(new),
         "seconds": time.perf_counter() - started,
-    }  # fmt: skip
+    }
     print_json(report) if args.json else print(as_text(new, found, report))
     return 0
 

@@ -41,11 +41,11 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_evaluated(parser)
     what = parser.add_argument_group("what is evaluated: a method or a checkpoint")
     add_method(what)
-    what.add_argument("--scale", type=_scale, metavar="A|auto",
-                      help="α; auto (the default): chosen on the validation split")  # fmt: skip
+    what.add_argument("--scale", type=_scale, metavar="A|auto", help="α; auto (the default): chosen on the validation split")
     what.add_argument("--checkpoint", metavar="FILE", help="a whole model with the set's image tower")
-    parser.add_argument("--by-step", action="store_true",
-                        help="opcm: accuracies after each expert, in the order in which they come")  # fmt: skip
+    parser.add_argument(
+        "--by-step", action="store_true", help="opcm: accuracies after each expert, in the order in which they come"
+    )
     parser.add_argument("--split", choices=("val", "test"), default="test", help="images to report on (default test)")
 
 
@@ -53,10 +53,15 @@ def add_evaluated(parser: argparse.ArgumentParser) -> None:
     """The models, their images, ``--limit`` and ``--val-limit``, as ``compare`` has them too."""
     add_model_set(parser)
     add_bench(parser)
-    parser.add_argument("--limit", type=whole_number(1), metavar="N",
-                        help="at most N images a task, every class in its share (default: all)")  # fmt: skip
-    parser.add_argument("--val-limit", type=whole_number(1), metavar="N",
-                        help="the same for the images on which α is chosen (default: as --limit)")  # fmt: skip
+    parser.add_argument(
+        "--limit", type=whole_number(1), metavar="N", help="at most N images a task, every class in its share (default: all)"
+    )
+    parser.add_argument(
+        "--val-limit",
+        type=whole_number(1),
+        metavar="N",
+        help="the same for the images on which α is chosen (default: as --limit)",
+    )
 
 
 def val_limit(args: argparse.Namespace) -> int | None:
@@ -82,11 +87,25 @@ def run(args: argparse.Namespace) -> int:
         if args.checkpoint:
             row = checkpoint_row(bench, args)
         else:
-            row = measure(bench, args.method, parameters, scale=scale, split=args.split, limit=args.limit,
-                          val_limit=val_limit(args), progress=progress)  # fmt: skip
+            row = measure(
+                bench,
+                args.method,
+                parameters,
+                scale=scale,
+                split=args.split,
+                limit=args.limit,
+                val_limit=val_limit(args),
+                progress=progress,
+            )
     if args.json:
-        about = {"zoo": args.zoo, "split": args.split, "measured_on": row.evaluation.measured_on, "notes": list(bench.notes),
-                 "qkv": bench.vectors.qkv, "qkv_stored": bench.vectors.qkv_stored}  # fmt: skip
+        about = {
+            "zoo": args.zoo,
+            "split": args.split,
+            "measured_on": row.evaluation.measured_on,
+            "notes": list(bench.notes),
+            "qkv": bench.vectors.qkv,
+            "qkv_stored": bench.vectors.qkv_stored,
+        }
         print_json({**about, "rows": [r.to_dict() for r in (zero_shot, row, experts)]})
     else:
         print(as_text(set_title(args), zero_shot, row, experts, notes_of(bench)))
@@ -110,8 +129,15 @@ def run_by_step(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"zoo": args.zoo, "split": args.split, **found.to_dict()})
         return 0
-    rows = [[f"{place + 1}. {step.expert}", *(percent(task.accuracy) for task in step.evaluation.tasks.values()),
-             percent(found.so_far(place)), percent(step.evaluation.mean)] for place, step in enumerate(found.steps)]  # fmt: skip
+    rows = [
+        [
+            f"{place + 1}. {step.expert}",
+            *(percent(task.accuracy) for task in step.evaluation.tasks.values()),
+            percent(found.so_far(place)),
+            percent(step.evaluation.mean),
+        ]
+        for place, step in enumerate(found.steps)
+    ]
     last = found.steps[-1].evaluation
     print(f"Top-1 accuracy in percent after each expert, {last.measured_on}.")
     print("\n".join([*about_images(last, notes_of(bench)), ""]))
@@ -152,22 +178,30 @@ def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[
         rows.append([task, accuracy.images, *models, percent(accuracy.normalised)])
     means = [percent(e.mean) for e in (zero_shot.evaluation, measured, experts.evaluation)]
     rows.append(["mean", None, *means, percent(measured.mean_normalised)])
-    header = ["task", "images", "zero-shot [95 %]", "merged [95 %]" if row.scale else "checkpoint [95 %]",
-              "own expert [95 %]", "normalised"]  # fmt: skip
+    header = [
+        "task",
+        "images",
+        "zero-shot [95 %]",
+        "merged [95 %]" if row.scale else "checkpoint [95 %]",
+        "own expert [95 %]",
+        "normalised",
+    ]
     settings = parameters_text(row.parameters)
-    return "\n".join([
-        paragraph(f"{row.title} on {title}{f': {settings}' if settings else ''}"),
-        *([paragraph(scale_text(row, measured.split))] if row.scale else ()),
-        f"Top-1 accuracy in percent with its 95 % Wilson interval, {measured.measured_on}.",
-        *about_images(measured, notes),
-        "Normalised: divided by the accuracy of the task's own expert; its mean is that of the ratios.",
-        "",
-        table(header, rows),
-        "",
-        "Seconds: merge {}, search for α {}, evaluation {}".format(
-            *map(seconds, (row.seconds.merge, row.seconds.scale, row.seconds.evaluation))
-        ),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            paragraph(f"{row.title} on {title}{f': {settings}' if settings else ''}"),
+            *([paragraph(scale_text(row, measured.split))] if row.scale else ()),
+            f"Top-1 accuracy in percent with its 95 % Wilson interval, {measured.measured_on}.",
+            *about_images(measured, notes),
+            "Normalised: divided by the accuracy of the task's own expert; its mean is that of the ratios.",
+            "",
+            table(header, rows),
+            "",
+            "Seconds: merge {}, search for α {}, evaluation {}".format(
+                *map(seconds, (row.seconds.merge, row.seconds.scale, row.seconds.evaluation))
+            ),
+        ]
+    )
 
 
 def notes_of(bench: Bench) -> tuple[str, ...]:

@@ -31,15 +31,19 @@ def folder_and_set(text: str) -> tuple[str, str]:
 def chosen(found: Search, what: str, base: str | None) -> FoundSet:
     """The one set of a search, or of several the one that ``#WHAT`` names or whose base ``base`` is."""
     if not found.sets:
-        raise InputError(f"expected a base and experts below {shown(found.folder)}, got none that go together; "
-                         "dcmerge inspect says what lies there, and --base and --expert name files one by one")  # fmt: skip
+        raise InputError(
+            f"expected a base and experts below {shown(found.folder)}, got none that go together; "
+            "dcmerge inspect says what lies there, and --base and --expert name files one by one"
+        )
     named = names(found)
     sets = {name: one for name, one in named.items() if not what or name.endswith(f"#{what}")}
     if base is not None and len(sets) > 1:
         sets = {name: one for name, one in sets.items() if one.base and _is_same(one.base, base)} or sets
     if len(sets) != 1:
-        raise InputError(f"expected one set below {shown(found.folder)}, got {len(sets) or f'none called {shown(what)}'}: name "
-                         f"one of {', '.join(map(shown, sets or named))}")  # fmt: skip
+        raise InputError(
+            f"expected one set below {shown(found.folder)}, got {len(sets) or f'none called {shown(what)}'}: name "
+            f"one of {', '.join(map(shown, sets or named))}"
+        )
     return next(iter(sets.values())).with_base(base)
 
 
@@ -72,12 +76,19 @@ def search_as_data(found: Search) -> dict[str, Any]:
 def set_as_data(one: FoundSet) -> dict[str, Any]:
     held = sizes(one)
     return {
-        "layout": one.layout, "title": one.title, "folder": str(one.folder), "base": str(one.base) if one.base else None,
+        "layout": one.layout,
+        "title": one.title,
+        "folder": str(one.folder),
+        "base": str(one.base) if one.base else None,
         "experts": {task: str(path) for task, path in one.experts.items()},
-        "heads": {task: str(path) for task, path in one.heads.items()}, "encoder": one.encoder,
-        "bytes": {str(path): count for path, count in held.items()}, "total_bytes": sum(held.values()),
-        "skipped": _plain(one.skipped), "notes": list(one.notes), "lacks": one.lacks or None,
-    }  # fmt: skip
+        "heads": {task: str(path) for task, path in one.heads.items()},
+        "encoder": one.encoder,
+        "bytes": {str(path): count for path, count in held.items()},
+        "total_bytes": sum(held.values()),
+        "skipped": _plain(one.skipped),
+        "notes": list(one.notes),
+        "lacks": one.lacks or None,
+    }
 
 
 def _plain(skipped: tuple[Skipped, ...]) -> list[dict[str, str]]:
@@ -127,4 +138,3 @@ def _skipped_lines(skipped: tuple[Skipped, ...], folder: Path, indent: int = 2) 
             lines.append(paragraph(f"{_relative(one.path, folder)} {one.reason}", indent=indent))
     left = {reason: counts[reason] - _LISTED + 1 for reason in counts if counts[reason] > _LISTED}
     return [*lines, *(paragraph(f"{number} more: each {reason}", indent=indent) for reason, number in left.items())]
-

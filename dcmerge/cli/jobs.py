@@ -55,19 +55,29 @@ def summary(job: jobs.Job) -> dict[str, Any]:
     """A job in one line of facts; the share is 1 where all is done."""
     progress = job.progress
     return {
-        "id": job.id, "label": job.label, "state": job.state, "created": job.created, "share": progress.share,
-        "text": progress.text, "remaining_seconds": progress.remaining, "error": job.error or None,
-    }  # fmt: skip
+        "id": job.id,
+        "label": job.label,
+        "state": job.state,
+        "created": job.created,
+        "share": progress.share,
+        "text": progress.text,
+        "remaining_seconds": progress.remaining,
+        "error": job.error or None,
+    }
 
 
 def details(job: jobs.Job) -> dict[str, Any]:
     """Everything that is known of a job."""
     found = job.comparison()
     return {
-        **summary(job), "folder": str(job.folder), "specification": jobs.to_data(job.specification),
-        "finished_steps": list(job.steps()), "steps": job.specification.steps,
-        "comparison": found.to_dict() if found else None, "log": job.log_tail(),
-    }  # fmt: skip
+        **summary(job),
+        "folder": str(job.folder),
+        "specification": jobs.to_data(job.specification),
+        "finished_steps": list(job.steps()),
+        "steps": job.specification.steps,
+        "comparison": found.to_dict() if found else None,
+        "log": job.log_tail(),
+    }
 
 
 def list_text(found: list[jobs.Job]) -> str:
@@ -83,16 +93,18 @@ def show_text(job: jobs.Job) -> str:
     progress, finished = job.progress, job.steps()
     remaining = f", about {left(job)} left" if progress.remaining is not None else ""
     created = datetime.fromtimestamp(job.created).strftime("%Y-%m-%d %H:%M:%S")
-    return "\n".join([
-        paragraph(f"{job.id}: {job.label}"),
-        paragraph(f"{job.state}{f': {job.error}' if job.error else ''}", indent=2),
-        paragraph(f"{progress.share:.0%} done{f', {progress.text}' if progress.text else ''}{remaining}", indent=2),
-        f"  submitted {created}, kept in {printable(job.folder)}",
-        *(paragraph(line, indent=2) for line in _specification_lines(job)),
-        f"  {len(finished)} of {len(job.specification.steps)} steps finished",
-        *(paragraph(f"{name}{_outcome(job, name)}", indent=4) for name in finished),
-        *(["  the end of its log:", *(paragraph(line, indent=4) for line in job.log_tail(10))] if job.log_tail() else ()),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            paragraph(f"{job.id}: {job.label}"),
+            paragraph(f"{job.state}{f': {job.error}' if job.error else ''}", indent=2),
+            paragraph(f"{progress.share:.0%} done{f', {progress.text}' if progress.text else ''}{remaining}", indent=2),
+            f"  submitted {created}, kept in {printable(job.folder)}",
+            *(paragraph(line, indent=2) for line in _specification_lines(job)),
+            f"  {len(finished)} of {len(job.specification.steps)} steps finished",
+            *(paragraph(f"{name}{_outcome(job, name)}", indent=4) for name in finished),
+            *(["  the end of its log:", *(paragraph(line, indent=4) for line in job.log_tail(10))] if job.log_tail() else ()),
+        ]
+    )
 
 
 def left(job: jobs.Job) -> str | None:

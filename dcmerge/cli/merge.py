@@ -39,9 +39,10 @@ RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
 #: Names of files, not of folders.
 OTHER_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".json", ".zip", ".gguf", ".npz")
 CONTENT = {
-    MODEL: "base + α · merged task vector", DELTA: "the delta, α · merged task vector",
+    MODEL: "base + α · merged task vector",
+    DELTA: "the delta, α · merged task vector",
     ADAPTER: "α · merged task vector as a PEFT adapter",
-}  # fmt: skip
+}
 
 
 def add_to(commands: Commands, common: Parser) -> None:
@@ -52,23 +53,44 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_method(group, required=True)
     group.add_argument("--scale", type=number, metavar="A", help="α (default: the method's usual one)")
     group.add_argument("--scale-origin", metavar="TEXT", help="where α comes from, for the recipe (default: given)")
-    group.add_argument("--out", required=True, metavar="PATH",
-                       help=f"the file to write, *{SUFFIX}, or a folder: the base's shards and settings, a card")  # fmt: skip
-    group.add_argument("--tolerance", type=number, default=0.0, metavar="E",
-                       help="allow a randomised SVD whose relative residual is at most E (default 0: exact)")  # fmt: skip
+    group.add_argument(
+        "--out",
+        required=True,
+        metavar="PATH",
+        help=f"the file to write, *{SUFFIX}, or a folder: the base's shards and settings, a card",
+    )
+    group.add_argument(
+        "--tolerance",
+        type=number,
+        default=0.0,
+        metavar="E",
+        help="allow a randomised SVD whose relative residual is at most E (default 0: exact)",
+    )
     group.add_argument("--delta-only", action="store_true", help="save α · merged task vector alone, in float32")
-    group.add_argument("--as-adapter", action="store_true",
-                       help="save α · merged task vector of LoRA experts as a PEFT adapter folder")  # fmt: skip
-    group.add_argument("--adapter-rank", type=whole_number(1), metavar="R",
-                       help="at most R directions a weight (default: the exact rank, up to the sum of the experts')")  # fmt: skip
+    group.add_argument(
+        "--as-adapter", action="store_true", help="save α · merged task vector of LoRA experts as a PEFT adapter folder"
+    )
+    group.add_argument(
+        "--adapter-rank",
+        type=whole_number(1),
+        metavar="R",
+        help="at most R directions a weight (default: the exact rank, up to the sum of the experts')",
+    )
     group.add_argument("--dtype", choices=tuple(DTYPES), help="write the model in this dtype (default: the base's own dtypes)")
     group.add_argument("--card", action="store_true", help="write a model card beside a single file too, NAME.md")
-    group.add_argument("--measure", choices=("val", "test"), metavar="SPLIT",
-                       help="evaluate on that split of the tasks' images (val, test) and write it into the card")  # fmt: skip
+    group.add_argument(
+        "--measure",
+        choices=("val", "test"),
+        metavar="SPLIT",
+        help="evaluate on that split of the tasks' images (val, test) and write it into the card",
+    )
     group.add_argument("--task", metavar="NAME", help="whose model, for a method that makes one for each task (emr)")
     group.add_argument("--recipe", metavar="FILE", help="write the recipe as well, *.yaml or *.json; the command run takes it")
-    group.add_argument("--background", action="store_true",
-                       help="merge a zoo as a job that outlives this terminal; prints its id (see the command jobs)")
+    group.add_argument(
+        "--background",
+        action="store_true",
+        help="merge a zoo as a job that outlives this terminal; prints its id (see the command jobs)",
+    )
     group.add_argument("--force", action="store_true", help="replace an existing file, or a folder that a merge wrote")
 
 
@@ -97,9 +119,17 @@ def run(args: argparse.Namespace) -> int:
             written, measured = measured_and_written(args, vectors, bench, target, chosen, parameters, progress)
         else:
             written = merge_to(vectors, args.method, target, bench=bench, progress=progress, **chosen, **parameters)
-    recipe = recipe_of(vectors, args.method, parameters, scale, origin,
-                       written_dtypes(vectors, target.content, target.torch_dtype), content=target.content,
-                       adapter_rank=target.rank, task=args.task)  # fmt: skip
+    recipe = recipe_of(
+        vectors,
+        args.method,
+        parameters,
+        scale,
+        origin,
+        written_dtypes(vectors, target.content, target.torch_dtype),
+        content=target.content,
+        adapter_rank=target.rank,
+        task=args.task,
+    )
     if args.recipe is not None:
         write_text(Path(args.recipe), recipe.beside(Path(args.recipe).parent).text_for(args.recipe))
     report = report_of(written, recipe, vectors, started, measured) | ({"recipe": args.recipe} if args.recipe else {})
@@ -112,25 +142,58 @@ def report_of(
 ) -> dict[str, Any]:
     """What was written and how, and how long it took since ``started``."""
     return {
-        "out": str(written.path), "content": written.content, "method": recipe.method, "parameters": recipe.parameters,
-        "scale": recipe.scale, "scale_origin": recipe.scale_origin, "tasks": vectors.tasks, "kind": vectors.kind,
-        "qkv": vectors.qkv, "qkv_stored": vectors.qkv_stored, "rounding": rounding_as_data(written.rounding),
-        "tensors": written.tensors, "bytes": written.nbytes, "sha256": open_checkpoint(written.path).fingerprint,
-        "files": written.files, "notes": written.notes, "ranks": written.ranks, "discarded_energy": written.discarded,
-        "accuracies": measured and measured.to_dict(), "seconds": time.perf_counter() - started,
-    }  # fmt: skip
+        "out": str(written.path),
+        "content": written.content,
+        "method": recipe.method,
+        "parameters": recipe.parameters,
+        "scale": recipe.scale,
+        "scale_origin": recipe.scale_origin,
+        "tasks": vectors.tasks,
+        "kind": vectors.kind,
+        "qkv": vectors.qkv,
+        "qkv_stored": vectors.qkv_stored,
+        "rounding": rounding_as_data(written.rounding),
+        "tensors": written.tensors,
+        "bytes": written.nbytes,
+        "sha256": open_checkpoint(written.path).fingerprint,
+        "files": written.files,
+        "notes": written.notes,
+        "ranks": written.ranks,
+        "discarded_energy": written.discarded,
+        "accuracies": measured and measured.to_dict(),
+        "seconds": time.perf_counter() - started,
+    }
 
 
 def _submit(args: argparse.Namespace, parameters: dict[str, Any], scale: float, origin: str) -> int:
     """The same merge as a job; it goes on when this command has ended."""
-    given = {"--base and --expert": args.expert, "--recipe": args.recipe, "--task": args.task, "--tolerance": args.tolerance,
-             "--force": args.force, "--as-adapter": args.as_adapter, "--card": args.card,
-             "--dtype": args.dtype, "--qkv": args.qkv != STORED, "--measure": args.measure,
-             "--out": Path(args.out).suffix != SUFFIX and "a folder"}  # fmt: skip
+    given = {
+        "--base and --expert": args.expert,
+        "--recipe": args.recipe,
+        "--task": args.task,
+        "--tolerance": args.tolerance,
+        "--force": args.force,
+        "--as-adapter": args.as_adapter,
+        "--card": args.card,
+        "--dtype": args.dtype,
+        "--qkv": args.qkv != STORED,
+        "--measure": args.measure,
+        "--out": Path(args.out).suffix != SUFFIX and "a folder",
+    }
     if refused := [option for option, value in given.items() if value]:
         raise InputError(f"--background: expected a zoo and a new file, got {', '.join(refused)}")
-    job = jobs.submit({"kind": "merge", "set": args.zoo, "method": args.method, "parameters": parameters, "out": str(args.out),
-                       "scale": scale, "scale_origin": origin, "delta_only": args.delta_only})  # fmt: skip
+    job = jobs.submit(
+        {
+            "kind": "merge",
+            "set": args.zoo,
+            "method": args.method,
+            "parameters": parameters,
+            "out": str(args.out),
+            "scale": scale,
+            "scale_origin": origin,
+            "delta_only": args.delta_only,
+        }
+    )
     print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
     return 0
 
@@ -139,9 +202,14 @@ def rounding_as_data(rounding: Rounding | None) -> dict[str, object] | None:
     """What 16-bit weights lose of the merge, as plain data; None where all weights are wider."""
     if rounding is None:
         return None
-    return {"dtypes": sorted(rounding.dtypes), "lost_share_of_norm": rounding.lost_share, "nonzero_entries": rounding.entries,
-            "unchanged_entries": rounding.unchanged, "unchanged_share": rounding.unchanged_share,
-            "is_large": rounding.is_large}  # fmt: skip
+    return {
+        "dtypes": sorted(rounding.dtypes),
+        "lost_share_of_norm": rounding.lost_share,
+        "nonzero_entries": rounding.entries,
+        "unchanged_entries": rounding.unchanged,
+        "unchanged_share": rounding.unchanged_share,
+        "is_large": rounding.is_large,
+    }
 
 
 def check_recipe_target(text: str, *, force: bool) -> None:
@@ -154,9 +222,14 @@ def check_recipe_target(text: str, *, force: bool) -> None:
 
 
 def measured_and_written(
-    args: argparse.Namespace, vectors: TaskVectors, bench: Bench | None, target: Target, chosen: dict, parameters: dict,
+    args: argparse.Namespace,
+    vectors: TaskVectors,
+    bench: Bench | None,
+    target: Target,
+    chosen: dict,
+    parameters: dict,
     progress: Progress,
-) -> tuple[Written, Evaluation]:  # fmt: skip
+) -> tuple[Written, Evaluation]:
     """The merge, held, evaluated on one split and written with its accuracies in the card."""
     if bench is None:
         raise InputError("measure: expected a set with images of its tasks, got files alone; leave --measure out")
@@ -230,15 +303,20 @@ def as_text(report: dict) -> str:
     """What was written, in a few lines."""
     how = parameters_text(report["parameters"])
     files = f", {len(report['files'])} files" if len(report["files"]) > 1 else ""
-    return "\n".join([
-        paragraph(f"Wrote {report['out']}: {CONTENT[report['content']]}"),
-        paragraph(f"{report['method']} of {', '.join(report['tasks'])}{f'; {how}' if how else ''}", indent=2),
-        f"  α = {report['scale']:g} ({report['scale_origin']})",
-        *qkv_lines(report["qkv"], report["qkv_stored"], indent=2),
-        *(paragraph(note, indent=2) for note in report["notes"]),
-        *([f"  {percent(found['mean'])} % mean accuracy on the {found['split']} split (the card has all tasks)"]
-          if (found := report["accuracies"]) else []),
-        f"  {report['tensors']} tensors{files}, {size(report['bytes'])}, {seconds(report['seconds'])} s",
-        f"  sha256 {report['sha256']}",
-        *([paragraph(f"  its recipe is in {report['recipe']}")] if report.get("recipe") else []),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            paragraph(f"Wrote {report['out']}: {CONTENT[report['content']]}"),
+            paragraph(f"{report['method']} of {', '.join(report['tasks'])}{f'; {how}' if how else ''}", indent=2),
+            f"  α = {report['scale']:g} ({report['scale_origin']})",
+            *qkv_lines(report["qkv"], report["qkv_stored"], indent=2),
+            *(paragraph(note, indent=2) for note in report["notes"]),
+            *(
+                [f"  {percent(found['mean'])} % mean accuracy on the {found['split']} split (the card has all tasks)"]
+                if (found := report["accuracies"])
+                else []
+            ),
+            f"  {report['tensors']} tensors{files}, {size(report['bytes'])}, {seconds(report['seconds'])} s",
+            f"  sha256 {report['sha256']}",
+            *([paragraph(f"  its recipe is in {report['recipe']}")] if report.get("recipe") else []),
+        ]
+    )

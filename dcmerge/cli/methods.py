@@ -51,8 +51,10 @@ def as_text(method: Method) -> str:
     lines = [
         f"{method.slug}: {method.title}",
         paragraph(method.idea, indent=2, hanging=0),
-        paragraph(f"needs {', '.join(NEEDS[need] for need in method.needs)}; returns {method.returns}; usual α "
-                  f"{method.usual_scale:g}", indent=2),
+        paragraph(
+            f"needs {', '.join(NEEDS[need] for need in method.needs)}; returns {method.returns}; usual α {method.usual_scale:g}",
+            indent=2,
+        ),
         paragraph(f"source: {method.source}", indent=2),
         paragraph(f"formula: {method.formula}", indent=2),
     ]

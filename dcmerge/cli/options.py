@@ -108,22 +108,33 @@ def add_model_set(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("models")
     add_folder(group)
     group.add_argument("--base", metavar="FILE", help="the pre-trained model; LoRA adapters do without")
-    group.add_argument("--expert", action="append", default=[], type=pair("NAME=PATH"), metavar="NAME=PATH",
-                       help="task and fine-tuned model, or LoRA adapter folder; once for each expert")  # fmt: skip
+    group.add_argument(
+        "--expert",
+        action="append",
+        default=[],
+        type=pair("NAME=PATH"),
+        metavar="NAME=PATH",
+        help="task and fine-tuned model, or LoRA adapter folder; once for each expert",
+    )
     group.add_argument("--zoo", metavar="NAME", help="an embedded zoo instead: demo or demo-lora")
     add_qkv(group)
 
 
 def add_qkv(group: argparse._ActionsContainer) -> None:
     """``--qkv``."""
-    group.add_argument("--qkv", choices=QKV, default=STORED,
-                       help="merge attention's q, k and v as three matrices, as one, or (default) as stored")  # fmt: skip
+    group.add_argument(
+        "--qkv",
+        choices=QKV,
+        default=STORED,
+        help="merge attention's q, k and v as three matrices, as one, or (default) as stored",
+    )
 
 
 def add_folder(group: argparse._ActionsContainer) -> None:
     """``--from``."""
-    group.add_argument("--from", dest="folder", metavar="FOLDER",
-                       help="find base and experts in a folder, as dcmerge inspect FOLDER shows them")  # fmt: skip
+    group.add_argument(
+        "--from", dest="folder", metavar="FOLDER", help="find base and experts in a folder, as dcmerge inspect FOLDER shows them"
+    )
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
@@ -131,13 +142,24 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("images and heads, for models that are no zoo")
     group.add_argument("--encoder", metavar="NAME", help="open_clip's name (ViT-B-32-quickgelu for OpenAI's weights) or a *.json")
     group.add_argument("--data", metavar="FOLDER", help="where the data sets lie, as torchvision has them or as class folders")
-    group.add_argument("--dataset", action="append", default=[], type=pair("TASK=NAME"), metavar="TASK=NAME",
-                       help="the data set of a task: a name of the literature, a folder, or none")  # fmt: skip
+    group.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        type=pair("TASK=NAME"),
+        metavar="TASK=NAME",
+        help="the data set of a task: a name of the literature, a folder, or none",
+    )
     group.add_argument("--heads", metavar="FOLDER", help="head files (default: computed by the text tower)")
-    group.add_argument("--weights", metavar="FILE|TAG",
-                       help="what the base lacks of text tower and projection: a file, or open_clip's tag")  # fmt: skip
-    group.add_argument("--split-rule", choices=tuple(SPLIT_RULES), default="task_arithmetic",
-                       help="; ".join(f"{name}: {text}" for name, text in SPLIT_RULES.items()).replace("%", "%%"))  # fmt: skip
+    group.add_argument(
+        "--weights", metavar="FILE|TAG", help="what the base lacks of text tower and projection: a file, or open_clip's tag"
+    )
+    group.add_argument(
+        "--split-rule",
+        choices=tuple(SPLIT_RULES),
+        default="task_arithmetic",
+        help="; ".join(f"{name}: {text}" for name, text in SPLIT_RULES.items()).replace("%", "%%"),
+    )
     group.add_argument("--download", action="store_true", help="fetch data sets and weights that are not on this machine")
 
 
@@ -158,12 +180,21 @@ def bench_specification(args: argparse.Namespace) -> BenchSpecification | None:
     heads = args.heads or (str(next(iter(found.heads.values())).parent) if found and found.heads else None)
     limit = getattr(args, "limit", None)
     val_limit = limit if getattr(args, "val_limit", None) is None else args.val_limit
-    return BenchSpecification(encoder, args.data, heads, args.weights, collected(args.dataset, "--dataset"),
-                              args.split_rule, limit, val_limit, args.download)  # fmt: skip
+    return BenchSpecification(
+        encoder,
+        args.data,
+        heads,
+        args.weights,
+        collected(args.dataset, "--dataset"),
+        args.split_rule,
+        limit,
+        val_limit,
+        args.download,
+    )
 
 
 def set_title(args: argparse.Namespace) -> str:
-    """"the zoo demo", or the models in a few words."""
+    """ "the zoo demo", or the models in a few words."""
     if args.folder:
         return f"the models in {args.folder}" + (f" on the tasks of the zoo {args.zoo}" if args.zoo else "")
     return f"the zoo {args.zoo}" if args.zoo else f"{len(args.expert)} experts of {args.base or 'no base'}"
@@ -234,8 +265,14 @@ def named_zoo(name: str, progress: Progress | None, qkv: str = STORED) -> Zoo:
 def add_method(parser: argparse.ArgumentParser, **method_settings: Any) -> None:
     """``--method`` and ``--set``."""
     parser.add_argument("--method", metavar="SLUG", help="see the command methods", **method_settings)
-    parser.add_argument("--set", action="append", default=[], type=pair("KEY=VALUE"), metavar="KEY=VALUE",
-                        help="a parameter of the method; once for each parameter")  # fmt: skip
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=pair("KEY=VALUE"),
+        metavar="KEY=VALUE",
+        help="a parameter of the method; once for each parameter",
+    )
 
 
 def method_parameters(args: argparse.Namespace) -> dict[str, Any]:
@@ -244,5 +281,5 @@ def method_parameters(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def parameters_text(values: Mapping[str, Any]) -> str:
-    """"density 0.2, aggregate mean" of a method's parameters."""
+    """ "density 0.2, aggregate mean" of a method's parameters."""
     return ", ".join(f"{name} {value_text(value)}" for name, value in values.items())

@@ -31,12 +31,10 @@ def elided(text: str, width: int) -> str:
     if len(text) <= width:
         return text
     head = (width - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (width - 1 - head):]}"
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
 
 
-def table(
-    header: Sequence[str], rows: Sequence[Sequence[object]], *, left: Sequence[int] = (0,), indent: int = 0
-) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, left: Sequence[int] = (0,), indent: int = 0) -> str:
     """Aligned columns, those in ``left`` flush left, numbers flush right; None is "-".
 
     Where the table is wider than ``WIDTH`` the widest columns lose the middle of their texts.
@@ -66,7 +64,7 @@ def percent(share: float | None) -> str | None:
 
 
 def percent_with_interval(share: float, interval: tuple[float, float], *, signed: bool = False) -> str:
-    """"61.3 [58.2, 64.3]", in percent; ``signed`` for differences, in percentage points."""
+    """ "61.3 [58.2, 64.3]", in percent; ``signed`` for differences, in percentage points."""
     form = "+.1f" if signed else ".1f"
     value, low, high = (format(100 * number, form) for number in (share, *interval))
     return f"{value} [{low}, {high}]"

@@ -20,8 +20,9 @@ def add_to(commands: Commands, common: Parser) -> None:
     about = "make a merged file from its recipe, or from a mergekit configuration"
     parser = add_command(commands, common, "run", about, run)
     parser.add_argument("recipe", metavar="RECIPE", help="YAML or JSON; a merged .safetensors file, whose recipe it repeats")
-    parser.add_argument("--out", metavar="PATH",
-                        help=f"the file to write, *{SUFFIX}, or a folder (default: beside RECIPE, with its name)")  # fmt: skip
+    parser.add_argument(
+        "--out", metavar="PATH", help=f"the file to write, *{SUFFIX}, or a folder (default: beside RECIPE, with its name)"
+    )
     add_inputs(parser)
     parser.add_argument("--show", action="store_true", help="print the recipe as YAML and merge nothing")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
@@ -29,10 +30,21 @@ def add_to(commands: Commands, common: Parser) -> None:
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """``--input`` and ``--search``: a merged file knows its inputs by name and hash alone."""
-    parser.add_argument("--input", action="append", default=[], type=pair("NAME=PATH"), metavar="NAME=PATH",
-                        help="where an input of the recipe lies (base or a task); once for each")  # fmt: skip
-    parser.add_argument("--search", action="append", default=[], metavar="DIR",
-                        help="a folder below which missing inputs are found by their hash; once for each")  # fmt: skip
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        type=pair("NAME=PATH"),
+        metavar="NAME=PATH",
+        help="where an input of the recipe lies (base or a task); once for each",
+    )
+    parser.add_argument(
+        "--search",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder below which missing inputs are found by their hash; once for each",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

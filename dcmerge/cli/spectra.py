@@ -48,11 +48,15 @@ def add_to(commands: Commands, common: Parser) -> None:
     group = parser.add_argument_group("spectra")
     group.add_argument("--layer", metavar="GLOB", help="matrices whose name fits, such as '*mlp.c_fc*' (default: all)")
     group.add_argument("--smoothing", choices=SMOOTHINGS, default="none", help="how the kept values are flattened")
-    group.add_argument("--rho", type=number, default=5.0, metavar="R",
-                       help="linear smoothing: at most this largest / smallest value (default 5)")  # fmt: skip
-    group.add_argument("--rank", type=whole_number(1), metavar="N",
-                       help="components kept of each delta, at most min(m, n) / T (default: floor(min(m, n) / T), "
-                       "or the adapter's rank)")  # fmt: skip
+    group.add_argument(
+        "--rho", type=number, default=5.0, metavar="R", help="linear smoothing: at most this largest / smallest value (default 5)"
+    )
+    group.add_argument(
+        "--rank",
+        type=whole_number(1),
+        metavar="N",
+        help="components kept of each delta, at most min(m, n) / T (default: floor(min(m, n) / T), or the adapter's rank)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,7 +8,27 @@ from dcmerge.evaluation.models import Assembly, Model, TaskModule
 from dcmerge.evaluation.tasks import Split, Task, stratified_indices
 
 __all__ = [
-    "EXPERTS", "LOGIT_SCALE", "SPLIT_NAMES", "ZERO_SHOT", "Assembly", "Bench", "Difference", "Drift", "Edit", "Evaluation",
-    "ImageEncoder", "Model", "Preprocess", "Scale", "Split", "Task", "TaskAccuracy", "TaskModule", "choose_scale",
-    "feature_drift", "paired_difference", "stratified_indices", "wilson_interval",
-]  # fmt: skip
+    "EXPERTS",
+    "LOGIT_SCALE",
+    "SPLIT_NAMES",
+    "ZERO_SHOT",
+    "Assembly",
+    "Bench",
+    "Difference",
+    "Drift",
+    "Edit",
+    "Evaluation",
+    "ImageEncoder",
+    "Model",
+    "Preprocess",
+    "Scale",
+    "Split",
+    "Task",
+    "TaskAccuracy",
+    "TaskModule",
+    "choose_scale",
+    "feature_drift",
+    "paired_difference",
+    "stratified_indices",
+    "wilson_interval",
+]

@@ -112,9 +112,16 @@ class Evaluation:
             name: {"accuracy": t.accuracy, "interval": list(t.interval), "normalised": t.normalised, "images": t.images}
             for name, t in self.tasks.items()
         }
-        return {"model": self.model, "split": self.split, "limit": self.limit, "mean": self.mean,
-                "mean_interval": list(self.mean_interval), "mean_normalised": self.mean_normalised, "tasks": tasks,
-                "split_rules": dict(self.split_rules)}  # fmt: skip
+        return {
+            "model": self.model,
+            "split": self.split,
+            "limit": self.limit,
+            "mean": self.mean,
+            "mean_interval": list(self.mean_interval),
+            "mean_normalised": self.mean_normalised,
+            "tasks": tasks,
+            "split_rules": dict(self.split_rules),
+        }
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,11 @@ class Bench:
     def _read_base(self) -> dict[str, Tensor]:
         base = self.vectors.base
         names = self.encoder.shapes if self.same_names else {n: i for n, i in base.infos.items() if i.dtype.is_floating_point}
-        weights = {name: self.vectors.base_tensor(name).float() for name in names
-                   if name not in self.extra and not name.startswith(_TEXT_TOWER)}  # fmt: skip
+        weights = {
+            name: self.vectors.base_tensor(name).float()
+            for name in names
+            if name not in self.extra and not name.startswith(_TEXT_TOWER)
+        }
         self.encoder.check(self.encoders_weights(weights))
         return weights
 
@@ -98,9 +101,7 @@ class Bench:
         base = self._base()
         return self.encoders_weights({n: scaled_sum(v, merged[n], scale) if n in merged else v for n, v in base.items()})
 
-    def model(
-        self, merged: Mapping[str, Delta], scale: float, modules: Mapping[str, TaskModule] | None = None
-    ) -> Model:
+    def model(self, merged: Mapping[str, Delta], scale: float, modules: Mapping[str, TaskModule] | None = None) -> Model:
         """base + α · merged, with what each task adds to it."""
         modules = modules or {}
 

@@ -70,8 +70,7 @@ class Calibration:
     def picks(self, size: int, split: str = "val", seed: int = 0) -> Iterator[dict[str, Tensor]]:
         """Without end: places of one batch of every task, in a new random order of its images every time round."""
         streams = {
-            task: _stream(len(self._all_images(task, split)), size, generator_of(task, seed))
-            for task in self.bench.vectors.tasks
+            task: _stream(len(self._all_images(task, split)), size, generator_of(task, seed)) for task in self.bench.vectors.tasks
         }
         while True:
             yield {task: next(stream) for task, stream in streams.items()}

@@ -43,8 +43,10 @@ def read_head(folder: str | Path, names: Sequence[str]) -> tuple[Tensor, str]:
         for name in names:
             if name.lower() in by_name:
                 return _unit(by_name[name.lower()], path), f"{path}: {name}"
-    raise InputError(f"Expected a head of {shown(names[0])} in {shown(place)}, found none of "
-                     f"{', '.join(f'{shown(stem)}.pt' for stem in stems[:4])}, nor as .safetensors, nor in {_ALL}.")  # fmt: skip
+    raise InputError(
+        f"Expected a head of {shown(names[0])} in {shown(place)}, found none of "
+        f"{', '.join(f'{shown(stem)}.pt' for stem in stems[:4])}, nor as .safetensors, nor in {_ALL}."
+    )
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -98,8 +100,10 @@ def text_heads(
     needed.pop("logit_scale", None)
     lacking = [name for name, shape in needed.items() if name not in weights or weights[name].shape != shape]
     if lacking:
-        raise InputError(f"heads: expected the encoder's text tower to compute them with, got no fitting {lacking[0]} "
-                         f"({len(lacking)} of {len(needed)} weights lack): give head files, or weights that hold it")  # fmt: skip
+        raise InputError(
+            f"heads: expected the encoder's text tower to compute them with, got no fitting {lacking[0]} "
+            f"({len(lacking)} of {len(needed)} weights lack): give head files, or weights that hold it"
+        )
     model.load_state_dict({name: weights[name].float() for name in needed}, strict=False)
     tokenizer = open_clip.SimpleTokenizer(context_length=text.get("context_length", 77))
     heads = {}

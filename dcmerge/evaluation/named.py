@@ -42,8 +42,10 @@ def _builtin(name: str) -> dict[str, Any]:
     import open_clip
 
     if name not in open_clip.list_models():
-        raise InputError(f"encoder: expected the name of an open_clip model, as ViT-B-32{_QUICK} or ViT-L-14{_QUICK}, or a "
-                         f"*.json with its configuration, got {shown(name)}")  # fmt: skip
+        raise InputError(
+            f"encoder: expected the name of an open_clip model, as ViT-B-32{_QUICK} or ViT-L-14{_QUICK}, or a "
+            f"*.json with its configuration, got {shown(name)}"
+        )
     return dict(open_clip.get_model_config(name))
 
 
@@ -62,5 +64,7 @@ def activation_note(name: str) -> str:
 
     if name.endswith(_QUICK) or f"{name}{_QUICK}" not in open_clip.list_models():
         return ""
-    return (f"{name} runs with GELU. OpenAI's weights, and what was fine-tuned from them, were trained with QuickGELU: for those "
-            f"expected the encoder {name}{_QUICK}.")  # fmt: skip
+    return (
+        f"{name} runs with GELU. OpenAI's weights, and what was fine-tuned from them, were trained with QuickGELU: for those "
+        f"expected the encoder {name}{_QUICK}."
+    )

@@ -124,8 +124,10 @@ def _open_data_sets(tasks: Iterable[str], given: BenchSpecification) -> dict[str
     wanted = [task for task in tasks if given.datasets.get(task) != NO_IMAGES]
     if not wanted:
         raise InputError("datasets: expected images of at least one task, got none")
-    return {task: open_data_set(task, given.data, named=given.datasets.get(task), rule=given.split_rule, download=given.download)
-            for task in wanted}  # fmt: skip
+    return {
+        task: open_data_set(task, given.data, named=given.datasets.get(task), rule=given.split_rule, download=given.download)
+        for task in wanted
+    }
 
 
 def _heads(
@@ -143,8 +145,10 @@ def _heads(
 
 def _check_head(task: str, head: Tensor, one: Opened, encoder: ImageEncoder) -> None:
     if len(head) != len(one.classes):
-        raise InputError(f"{shown(task)}: expected a head of {len(one.classes)} classes, as its data set has, got one of "
-                         f"{len(head)} ({shown(one.source)})")  # fmt: skip
+        raise InputError(
+            f"{shown(task)}: expected a head of {len(one.classes)} classes, as its data set has, got one of "
+            f"{len(head)} ({shown(one.source)})"
+        )
     if head.shape[1] != encoder.config["embed_dim"]:
         raise InputError(f"{shown(task)}: expected a head for embeddings of {encoder.config['embed_dim']}, got {head.shape[1]}")
 
@@ -166,8 +170,9 @@ class _MoreWeights:
         base = self._vectors.base
         if base is None:
             return {}
-        names = open_clip_weights({name: torch.empty(info.shape, device="meta") for name, info in base.infos.items()
-                                   if info.dtype.is_floating_point})  # fmt: skip
+        names = open_clip_weights(
+            {name: torch.empty(info.shape, device="meta") for name, info in base.infos.items() if info.dtype.is_floating_point}
+        )
         lacking = [name for name in self._encoder.shapes if name not in names]
         if not lacking or len(lacking) == len(self._encoder.shapes):
             return {}

@@ -1,10 +1,10 @@
 """Long work in processes of its own: described by data, kept in a journal on disk, in one queue for everybody.
 
-    from dcmerge import jobs
-    job = jobs.submit({"kind": "compare", "set": "demo", "methods": ["ties", "dc_merge"], "limit": 40})
-    job.state, job.progress.share, job.progress.remaining, job.comparison()
-    jobs.cancel(job.id)
-    jobs.resume(job.id)
+from dcmerge import jobs
+job = jobs.submit({"kind": "compare", "set": "demo", "methods": ["ties", "dc_merge"], "limit": 40})
+job.state, job.progress.share, job.progress.remaining, job.comparison()
+jobs.cancel(job.id)
+jobs.resume(job.id)
 """
 
 from dcmerge.jobs.queue import cancel, ensure_runner, resume, submit
@@ -13,6 +13,25 @@ from dcmerge.jobs.rows import from_plain, to_plain
 from dcmerge.jobs.specification import Compare, Merge, MethodChoice, Specification, specification, to_data
 
 __all__ = [
-    "ACTIVE", "RESUMABLE", "Compare", "Job", "Merge", "MethodChoice", "Progress", "Specification", "State", "all_jobs", "cancel",
-    "duration", "ensure_runner", "from_plain", "job", "resume", "specification", "state_folder", "submit", "to_data", "to_plain",
-]  # fmt: skip
+    "ACTIVE",
+    "RESUMABLE",
+    "Compare",
+    "Job",
+    "Merge",
+    "MethodChoice",
+    "Progress",
+    "Specification",
+    "State",
+    "all_jobs",
+    "cancel",
+    "duration",
+    "ensure_runner",
+    "from_plain",
+    "job",
+    "resume",
+    "specification",
+    "state_folder",
+    "submit",
+    "to_data",
+    "to_plain",
+]

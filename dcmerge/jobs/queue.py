@@ -122,9 +122,14 @@ def ensure_runner() -> None:
 def start_module(module: str, *arguments: str, log: Any, lock: int, session: bool) -> subprocess.Popen[bytes]:
     """``python -m module`` with the lock's descriptor, printing into ``log``, with this package to be found."""
     return subprocess.Popen(
-        module_command(module, *arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-        env=environment(), pass_fds=(lock,), start_new_session=session,
-    )  # fmt: skip
+        module_command(module, *arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=environment(),
+        pass_fds=(lock,),
+        start_new_session=session,
+    )
 
 
 def discard_parts(job: Job) -> None:
@@ -138,4 +143,3 @@ def discard_parts(job: Job) -> None:
         for path in folder.glob(pattern):
             with suppress(OSError):
                 path.unlink()
-

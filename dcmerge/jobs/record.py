@@ -179,7 +179,7 @@ def _remaining(events: tuple[Mapping[str, Any], ...]) -> float | None:
 
 
 def duration(seconds: float | None) -> str | None:
-    """"40 s", "2:05 min" or "1:02 h"; None of None."""
+    """ "40 s", "2:05 min" or "1:02 h"; None of None."""
     if seconds is None:
         return None
     whole = round(seconds)

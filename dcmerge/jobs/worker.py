@@ -105,8 +105,18 @@ def _compare(job: Job, spec: Compare, tell: Told) -> None:
                 known[row.name] = row
                 keep(row)
     parameters = {choice.slug: choice.parameters for choice in spec.methods}
-    compare(bench, list(parameters), parameters, **measured_on, val_limit=spec.val_limit, diagnosed=spec.diagnosed,
-            known=known, on_row=keep, progress=tell, cancelled=job.cancel_marker.exists)  # fmt: skip
+    compare(
+        bench,
+        list(parameters),
+        parameters,
+        **measured_on,
+        val_limit=spec.val_limit,
+        diagnosed=spec.diagnosed,
+        known=known,
+        on_row=keep,
+        progress=tell,
+        cancelled=job.cancel_marker.exists,
+    )
 
 
 def _merge(job: Job, spec: Merge, tell: Told) -> None:
@@ -128,8 +138,16 @@ def _merge(job: Job, spec: Merge, tell: Told) -> None:
         tell(0.95, f"writing {out.name}")
         merged.save(out, **how)
     else:
-        merge_to_file(models.vectors, spec.method.slug, out, **how, bench=models.bench, progress=tell,
-                      cancelled=job.cancel_marker.exists, **spec.method.parameters)  # fmt: skip
+        merge_to_file(
+            models.vectors,
+            spec.method.slug,
+            out,
+            **how,
+            bench=models.bench,
+            progress=tell,
+            cancelled=job.cancel_marker.exists,
+            **spec.method.parameters,
+        )
     _log(f"wrote {out}")
     job.finish_step("file", {"out": spec.out, "bytes": out.stat().st_size})
 
@@ -144,12 +162,23 @@ def _scale(job: Job, spec: Merge, models: ModelSet, tell: Told) -> tuple[Scale, 
     if models.bench is None:
         return Scale(method(slug).usual_scale, USUAL), None
     cancelled = job.cancel_marker.exists
-    merged = merge(models.vectors, slug, bench=models.bench, progress=lambda share, text: tell(0.3 * share, text),
-                   cancelled=cancelled, **spec.method.parameters)  # fmt: skip
+    merged = merge(
+        models.vectors,
+        slug,
+        bench=models.bench,
+        progress=lambda share, text: tell(0.3 * share, text),
+        cancelled=cancelled,
+        **spec.method.parameters,
+    )
     tell(0.3, "α on validation")
     models.bench.experts(split="val", limit=spec.val_limit, cancelled=cancelled)
-    found = choose_scale(models.bench, merged.deltas, limit=spec.val_limit, cancelled=cancelled,
-                         progress=lambda share, text: tell(0.35 + 0.3 * share, text))  # fmt: skip
+    found = choose_scale(
+        models.bench,
+        merged.deltas,
+        limit=spec.val_limit,
+        cancelled=cancelled,
+        progress=lambda share, text: tell(0.35 + 0.3 * share, text),
+    )
     return found, merged
 
 

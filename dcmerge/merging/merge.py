@@ -43,18 +43,39 @@ class Merged:
         return bench.model(self.deltas, scale, self.modules)
 
     def recipe(
-        self, scale: float | None = None, scale_origin: str | None = None, dtype: str | None = None, *,
-        content: str = MODEL, adapter_rank: int | None = None, task: str | None = None,
-    ) -> Recipe:  # fmt: skip
+        self,
+        scale: float | None = None,
+        scale_origin: str | None = None,
+        dtype: str | None = None,
+        *,
+        content: str = MODEL,
+        adapter_rank: int | None = None,
+        task: str | None = None,
+    ) -> Recipe:
         """The recipe of this merge; hashes all inputs, which reads them once."""
-        return recipe_of(self.vectors, self.method, self.parameters, scale, scale_origin, dtype,
-                         **_further(content, adapter_rank, task, self.dtype))  # fmt: skip
+        return recipe_of(
+            self.vectors,
+            self.method,
+            self.parameters,
+            scale,
+            scale_origin,
+            dtype,
+            **_further(content, adapter_rank, task, self.dtype),
+        )
 
     def save(
-        self, path: str | Path, *, scale: float = 1.0, scale_origin: str = "given", delta_only: bool = False,
-        task: str | None = None, card: bool = False, evaluation: Evaluation | None = None, replace: bool = False,
+        self,
+        path: str | Path,
+        *,
+        scale: float = 1.0,
+        scale_origin: str = "given",
+        delta_only: bool = False,
+        task: str | None = None,
+        card: bool = False,
+        evaluation: Evaluation | None = None,
+        replace: bool = False,
         dtype: str | None = None,
-    ) -> Written:  # fmt: skip
+    ) -> Written:
         """Write base + α · merged in the base's own names and dtypes, or with ``delta_only`` α · merged in float32.
 
         ``dtype`` writes all floating-point weights of a model in "float32", "bfloat16" or "float16" instead; ``rounding`` of what
@@ -79,9 +100,16 @@ class Merged:
         return rounding_of(self.vectors, deltas, check_scale(scale), dtype)
 
     def save_adapter(
-        self, path: str | Path, *, rank: int | None = None, scale: float = 1.0, scale_origin: str = "given",
-        task: str | None = None, evaluation: Evaluation | None = None, replace: bool = False,
-    ) -> Written:  # fmt: skip
+        self,
+        path: str | Path,
+        *,
+        rank: int | None = None,
+        scale: float = 1.0,
+        scale_origin: str = "given",
+        task: str | None = None,
+        evaluation: Evaluation | None = None,
+        replace: bool = False,
+    ) -> Written:
         """Write α · merged as a PEFT adapter folder that loads where the experts' adapters did.
 
         Of every weight at most ``rank`` directions; by default the exact rank where the method keeps factors, else the sum of the
@@ -120,9 +148,7 @@ def merge(
     return Merged(vectors, slug, plan.values, deltas, plan.modules(), plan.curve, plan.assembly(), dtype)
 
 
-def merge_to_file(
-    vectors: TaskVectors, slug: str, path: str | Path, *, delta_only: bool = False, **how: Any
-) -> Written:
+def merge_to_file(vectors: TaskVectors, slug: str, path: str | Path, *, delta_only: bool = False, **how: Any) -> Written:
     """``merge(...).save(...)`` one parameter at a time; see ``merge_to``."""
     return merge_to(vectors, slug, Target(Path(path), DELTA if delta_only else MODEL), **how)
 
@@ -167,8 +193,9 @@ def follow(
     """
     check_target(vectors, target)
     slug, scale = recipe.method, check_scale(recipe.scale)
-    plan = planned(vectors, slug, recipe.parameters, bench=bench, progress=progress, cancelled=cancelled,
-                   dtype=ARITHMETIC[recipe.arithmetic])  # fmt: skip
+    plan = planned(
+        vectors, slug, recipe.parameters, bench=bench, progress=progress, cancelled=cancelled, dtype=ARITHMETIC[recipe.arithmetic]
+    )
     check_depth(slug, plan.assembly(), scale)
     own = own_delta(slug, plan.modules(), recipe.task)
     stream = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress, cancelled=cancelled))
@@ -178,8 +205,15 @@ def follow(
 def _as_followed(recipe: Recipe, vectors: TaskVectors, dtype: str) -> Recipe:
     found = recipe_of(vectors, recipe.method, recipe.parameters, recipe.scale, recipe.scale_origin, dtype).inputs
     inputs = {name: found[name] | {"file": recipe.inputs.get(name, found[name])["file"]} for name in found}
-    return replace(recipe, inputs=inputs, dtype=dtype, tolerance=vectors.tolerance, zoo=vectors.zoo, qkv=qkv_of(vectors),
-                   versions=package_versions())  # fmt: skip
+    return replace(
+        recipe,
+        inputs=inputs,
+        dtype=dtype,
+        tolerance=vectors.tolerance,
+        zoo=vectors.zoo,
+        qkv=qkv_of(vectors),
+        versions=package_versions(),
+    )
 
 
 def _further(content: str, rank: int | None, task: str | None, dtype: torch.dtype) -> dict[str, Any]:
@@ -197,8 +231,10 @@ def own_delta(slug: str, modules: Mapping[str, TaskModule], task: str | None) ->
             raise InputError(f"task: {slug} makes one model for all tasks, expected no task, got {task!r}")
         return lambda name, merged: merged
     if any(module.edits or module.repair for module in modules.values()):
-        raise InputError(f"{slug} adds parts to the encoder that no file of weights can hold: expected another method, or "
-                         "evaluate and compare, where it runs")  # fmt: skip
+        raise InputError(
+            f"{slug} adds parts to the encoder that no file of weights can hold: expected another method, or "
+            "evaluate and compare, where it runs"
+        )
     if task not in modules:
         raise InputError(f"task: {slug} makes a model for each task, expected one of {', '.join(modules)}, got {task!r}")
     return modules[task].delta or (lambda name, merged: merged)
@@ -216,5 +252,7 @@ def check_depth(slug: str, assembly: Assembly | None, scale: float) -> None:
         return
     check_whole_blocks(slug, scale)
     if len(assembly.blocks) != assembly.depth:
-        raise InputError(f"{slug} chose {len(assembly.blocks)} blocks where the base has {assembly.depth}, which no file in the "
-                         "base's names can hold: expected another seed, or evaluate and compare, where it runs")  # fmt: skip
+        raise InputError(
+            f"{slug} chose {len(assembly.blocks)} blocks where the base has {assembly.depth}, which no file in the "
+            "base's names can hold: expected another seed, or evaluate and compare, where it runs"
+        )

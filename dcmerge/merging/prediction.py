@@ -83,8 +83,12 @@ def predicted_costs(
     else:
         average, merge = _peak_of_average(parameters, tasks), predicted_peak_bytes(parameters, tasks)
     singular = sum(_seconds(p, tasks, ranks.get(p.name, []), rates) for p in parameters if p.kind is Kind.MATRIX)
-    mapped = sum(file.stat().st_size for one in (*experts.values(), *([base] if base else [])) for file in one.files
-                 if file.suffix not in (".safetensors", ".json"))  # fmt: skip
+    mapped = sum(
+        file.stat().st_size
+        for one in (*experts.values(), *([base] if base else []))
+        for file in one.files
+        if file.suffix not in (".safetensors", ".json")
+    )
     costs = {
         "Weight averaging": Cost(moving, average + mapped, mapped),
         "DC-Merge": Cost(moving + singular, merge + mapped, mapped),
@@ -190,4 +194,3 @@ def _timed(work: Callable[[], object]) -> float:
         work()
         durations.append(time.perf_counter() - started)
     return min(durations)
-

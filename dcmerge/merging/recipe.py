@@ -133,12 +133,28 @@ class Recipe:
 
 
 def recipe_of(
-    vectors: TaskVectors, slug: str, parameters: Mapping[str, Any], scale: float | None, origin: str | None, dtype: str | None,
+    vectors: TaskVectors,
+    slug: str,
+    parameters: Mapping[str, Any],
+    scale: float | None,
+    origin: str | None,
+    dtype: str | None,
     **more: Any,
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """The recipe of a merge of these inputs, whose content it hashes; ``more`` are further fields."""
-    return Recipe(inputs_of(vectors), slug, dict(parameters), scale, origin, dtype, qkv_of(vectors),
-                  tolerance=vectors.tolerance, zoo=vectors.zoo, versions=package_versions(), **more)  # fmt: skip
+    return Recipe(
+        inputs_of(vectors),
+        slug,
+        dict(parameters),
+        scale,
+        origin,
+        dtype,
+        qkv_of(vectors),
+        tolerance=vectors.tolerance,
+        zoo=vectors.zoo,
+        versions=package_versions(),
+        **more,
+    )
 
 
 def qkv_of(vectors: TaskVectors) -> str:
@@ -186,7 +202,7 @@ def _named(path: str | Path, read: Callable[[], Recipe]) -> Recipe:
 
 
 def _spelled_out(declared: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """"auto", as ``--set`` takes it, is None where a parameter has such a value."""
+    """ "auto", as ``--set`` takes it, is None where a parameter has such a value."""
     automatic = {name for name, one in declared.items() if isinstance(one.constraint, Number) and one.constraint.auto}
     return {name: None if name in automatic and value == "auto" else value for name, value in values.items()}
 
@@ -240,7 +256,18 @@ def _versions(name: str, value: Any) -> dict[str, str]:
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "inputs": _inputs, "method": _text, "parameters": _mapping, "scale": lambda name, value: check_scale(value),
-    "scale_origin": _text, "dtype": _text, "qkv": _one_of(QKV), "content": _one_of(CONTENTS), "adapter_rank": _rank,
-    "task": _text, "arithmetic": _one_of(tuple(ARITHMETIC)), "tolerance": TOLERANCE.check, "zoo": _text, "versions": _versions,
-}  # fmt: skip
+    "inputs": _inputs,
+    "method": _text,
+    "parameters": _mapping,
+    "scale": lambda name, value: check_scale(value),
+    "scale_origin": _text,
+    "dtype": _text,
+    "qkv": _one_of(QKV),
+    "content": _one_of(CONTENTS),
+    "adapter_rank": _rank,
+    "task": _text,
+    "arithmetic": _one_of(tuple(ARITHMETIC)),
+    "tolerance": TOLERANCE.check,
+    "zoo": _text,
+    "versions": _versions,
+}

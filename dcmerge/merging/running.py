@@ -44,15 +44,24 @@ class Ready:
     notes: tuple[str, ...] = ()
 
     def run(
-        self, path: str | Path, *, replace: bool = False, progress: Progress | None = None,
+        self,
+        path: str | Path,
+        *,
+        replace: bool = False,
+        progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
-    ) -> Written:  # fmt: skip
+    ) -> Written:
         """Write the merge: byte for byte what the recipe comes from, where the package versions are the same.
 
         ``replace`` allows an earlier merge's folder to be replaced.
         """
-        target = Target(Path(path), self.recipe.content, self.recipe.adapter_rank, replace=replace,
-                        dtype=_another_dtype(self.recipe, self.vectors))  # fmt: skip
+        target = Target(
+            Path(path),
+            self.recipe.content,
+            self.recipe.adapter_rank,
+            replace=replace,
+            dtype=_another_dtype(self.recipe, self.vectors),
+        )
         return follow(self.recipe, self.vectors, target, bench=self.bench, progress=progress, cancelled=cancelled)
 
 
@@ -111,9 +120,7 @@ def _of_zoo(recipe: Recipe, progress: Progress | None) -> Ready:
     return Ready(recipe, vectors, bench)
 
 
-def _opened(
-    source: Source, given: Mapping[str, str], search: Sequence[str], progress: Progress | None
-) -> dict[str, Checkpoint]:
+def _opened(source: Source, given: Mapping[str, str], search: Sequence[str], progress: Progress | None) -> dict[str, Checkpoint]:
     """Every input as a checkpoint, in the recipe's order."""
     inputs = source.recipe.inputs
     found = {name: _path(source, name, given) for name in inputs}
@@ -124,8 +131,10 @@ def _opened(
     for name, entry in missing.items():
         if entry.get("sha256") not in by_hash:
             where = "below the folders that were searched" if search else f"in {shown(source.folders[0])}"
-            raise InputError(f"{shown(name)}: there is no {shown(entry['file'])} {where} (nothing is downloaded): name it with "
-                             f"--input {shown(name)}=PATH, or a folder to find it in by its hash with --search")  # fmt: skip
+            raise InputError(
+                f"{shown(name)}: there is no {shown(entry['file'])} {where} (nothing is downloaded): name it with "
+                f"--input {shown(name)}=PATH, or a folder to find it in by its hash with --search"
+            )
         opened[name] = by_hash[entry["sha256"]]
     return {name: opened[name] for name in inputs}
 

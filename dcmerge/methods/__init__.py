@@ -48,5 +48,13 @@ from dcmerge.methods.registry import (
 )
 
 __all__ = [
-    "NEEDS", "Method", "deltas_of", "fitting_methods", "merged_deltas", "merging_method", "method", "methods", "planned",
-]  # fmt: skip
+    "NEEDS",
+    "Method",
+    "deltas_of",
+    "fitting_methods",
+    "merged_deltas",
+    "merging_method",
+    "method",
+    "methods",
+    "planned",
+]

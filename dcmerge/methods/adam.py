@@ -12,9 +12,7 @@ from dcmerge.methods.declare import Number
 ITERATIONS = Number("Iterations", "Adam steps for each matrix.", 0, 10000, 50, integer=True, soft_high=1000)
 
 
-def descended(
-    start: Tensor, gradient: Callable[[Tensor], Tensor | None], iterations: int, learning_rate: float
-) -> Tensor:
+def descended(start: Tensor, gradient: Callable[[Tensor], Tensor | None], iterations: int, learning_rate: float) -> Tensor:
     """``start`` after so many steps of Adam along ``gradient(x)``, or until that is None; ``start`` is not changed."""
     x = start.clone().requires_grad_()
     adam = torch.optim.Adam([x], lr=learning_rate)

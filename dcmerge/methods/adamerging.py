@@ -20,6 +20,7 @@ from dcmerge.vectors.layers import Layer
 #: AdaMerging++ trims as TIES does: the share of entries that stays.
 _DENSITY = 0.2
 
+
 def agreeing(D: Tensor, thresholds: Tensor) -> Tensor:
     """Each trimmed delta where it agrees with the elected sign (a sum of 0 counts as positive), not yet summed; (T, ...)."""
     D = trimmed(D, thresholds)
@@ -28,9 +29,14 @@ def agreeing(D: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def _learned(
-    layers: Sequence[Layer], *, calibration: Calibration, coefficients: str, plus_plus: bool, start: float | None,
+    layers: Sequence[Layer],
+    *,
+    calibration: Calibration,
+    coefficients: str,
+    plus_plus: bool,
+    start: float | None,
     **training: object,
-) -> dict[str, Tensor]:  # fmt: skip
+) -> dict[str, Tensor]:
     """Σ_t λ_t^l τ_t^l of every parameter, after training."""
     thresholds = trim_thresholds(layers, _DENSITY) if plus_plus else None
     stacks = {layer.name: layer.dense_deltas() for layer in layers}
@@ -72,7 +78,7 @@ def adamerging(
     batch: Annotated[int, BATCH] = 16,
     images: Annotated[str, SPLIT] = "val",
     seed: Annotated[int, SEED] = 0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Σ_t λ_t^l D_t. The authors take 500 steps at a rate of 0.001 from 0.3, on the test images.
 
     The start decides much in few steps: on the demo's validation images 100 of them end at 61.4 % from 0.1, 64.0 % from 0.2 and

@@ -14,13 +14,27 @@ from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.declare import Number
 from dcmerge.vectors.task_vectors import Delta
 
-STEPS = Number("Iterations", "Steps of Adam, each on one batch of every task. Fewer than the papers take by default, with a "
-               "larger learning rate, so that a laptop is done in minutes.", 0, 100000, 10, integer=True,
-               soft_high=2000)  # fmt: skip
+STEPS = Number(
+    "Iterations",
+    "Steps of Adam, each on one batch of every task. Fewer than the papers take by default, with a "
+    "larger learning rate, so that a laptop is done in minutes.",
+    0,
+    100000,
+    10,
+    integer=True,
+    soft_high=2000,
+)
 RATE = Number("Learning rate", "Adam moves a value by about so much a step; the papers take 0.001.", 0, 10, 1e-3, soft_high=0.1)
 BATCH = Number("Batch", "Images a task in every step.", 1, 4096, 1, integer=True, soft_high=64)
-START = Number("Start", "Coefficients at the beginning; the papers take 0.3.", 0, 100, 0.05, soft_high=3,
-               auto="the best α on validation of the merge that it starts from")  # fmt: skip
+START = Number(
+    "Start",
+    "Coefficients at the beginning; the papers take 0.3.",
+    0,
+    100,
+    0.05,
+    soft_high=3,
+    auto="the best α on validation of the merge that it starts from",
+)
 
 #: Images a task on which an automatic start is chosen.
 _START_IMAGES = 100

@@ -35,8 +35,9 @@ class Components:
 
     @classmethod
     def of(cls, factors: Sequence[SVD]) -> Components:
-        return cls(torch.cat([f.U for f in factors], 1), torch.stack([f.s for f in factors]),
-                   torch.cat([f.V for f in factors], 1))  # fmt: skip
+        return cls(
+            torch.cat([f.U for f in factors], 1), torch.stack([f.s for f in factors]), torch.cat([f.V for f in factors], 1)
+        )
 
     def combined(self, values: Tensor) -> Tensor:
         """Σ_t U_t diag(values_t) V_tᵀ, (m, n), of values (T, r)."""
@@ -113,9 +114,18 @@ def _decorrelated(layer: Layer) -> Components | None:
 
 
 def _learned(
-    layers: Sequence[Layer], *, calibration: Calibration, origin: str, start: float | None, share: float | None,
-    iterations: int, learning_rate: float, batch: int, images: str, seed: int,
-) -> dict[str, Tensor]:  # fmt: skip
+    layers: Sequence[Layer],
+    *,
+    calibration: Calibration,
+    origin: str,
+    start: float | None,
+    share: float | None,
+    iterations: int,
+    learning_rate: float,
+    batch: int,
+    images: str,
+    seed: int,
+) -> dict[str, Tensor]:
     """The merged deltas after training the logits and the coefficients together."""
     problem = _problem(layers, origin)
     share = (_CART_SHARE if origin == "cart" else 1.0) if share is None else share
@@ -127,9 +137,15 @@ def _learned(
     def merged() -> dict[str, Tensor]:
         return problem.deltas({name: hard_mask(x) for name, x in logits.items()}, table)
 
-    adapt(calibration, [*logits.values(), table], lambda batch: entropy(calibration, stepped(base, merged()), batch),
-          calibration.batches(batch, images, seed), iterations=iterations, learning_rate=learning_rate,
-          what="learning ranks")  # fmt: skip
+    adapt(
+        calibration,
+        [*logits.values(), table],
+        lambda batch: entropy(calibration, stepped(base, merged()), batch),
+        calibration.batches(batch, images, seed),
+        iterations=iterations,
+        learning_rate=learning_rate,
+        what="learning ranks",
+    )
     return merged()
 
 
@@ -151,12 +167,24 @@ def adarank(
     *,
     prepared: dict[str, Tensor],
     origin: Annotated[
-        str, Choice("Around", "task_arithmetic: the base. cart: the mean of the experts. tsv_m: the base, with TSV-M's "
-                    "decorrelated components.", ("task_arithmetic", "cart", "tsv_m"))
+        str,
+        Choice(
+            "Around",
+            "task_arithmetic: the base. cart: the mean of the experts. tsv_m: the base, with TSV-M's decorrelated components.",
+            ("task_arithmetic", "cart", "tsv_m"),
+        ),
     ] = "task_arithmetic",
     start: Annotated[
-        float | None, Number("Start", "Coefficients at the beginning.", 0, 100, 0.05, soft_high=3,
-                             auto="task_arithmetic: 0.2 (the paper: 0.3), cart: 2.3, tsv_m: 1")
+        float | None,
+        Number(
+            "Start",
+            "Coefficients at the beginning.",
+            0,
+            100,
+            0.05,
+            soft_high=3,
+            auto="task_arithmetic: 0.2 (the paper: 0.3), cart: 2.3, tsv_m: 1",
+        ),
     ] = None,
     share: Annotated[
         float | None, Number("Kept at the start", "Share of each task's components.", 0, 1, 0.01, auto="cart: 0.16; else all")
@@ -166,7 +194,7 @@ def adarank(
     batch: Annotated[int, BATCH] = 16,
     images: Annotated[str, SPLIT] = "val",
     seed: Annotated[int, SEED] = 0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """The merged delta with hard masks, after the last step; the authors report the best of many by test accuracy.
 
     They take 10,000 steps at a rate of 0.001. A logit starts 0.1 away from the threshold, so that fewer than 0.1 / rate

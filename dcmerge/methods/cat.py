@@ -56,13 +56,11 @@ def cat(
     rescale: Annotated[
         bool, Flag("Keep norms", "Bring a trimmed task vector back to its norm after every cut, as published code does.")
     ] = False,
-    step: Annotated[
-        float, Number("Step", "Features are those of base + step · task vector.", 0, 10, 0.1, soft_high=1)
-    ] = 0.4,
+    step: Annotated[float, Number("Step", "Features are those of base + step · task vector.", 0, 10, 0.1, soft_high=1)] = 0.4,
     exemplars: Annotated[int, EXEMPLARS] = 2,
     images: Annotated[str, SPLIT] = "val",
     seed: Annotated[int, SEED] = 0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """The sum of the trimmed deltas. All cuts are found on the untrimmed deltas and made in task order; only those that lower the
     conflict are made. What is neither a linear layer, a norm's scale nor a bias is summed as it is.
     """

@@ -39,9 +39,16 @@ def learned_coefficients(
         deltas = {name: combined(own, row) for (name, own), row in zip(vectors.items(), rows, strict=True)}
         return entropy(calibration, stepped(base, deltas), batches)
 
-    adapt(calibration, [table], loss, calibration.batches(batch, images, seed), iterations=iterations,
-          learning_rate=learning_rate, what="learning coefficients",
-          after_step=(lambda: table.clamp_(0, 1)) if clamp else None)  # fmt: skip
+    adapt(
+        calibration,
+        [table],
+        loss,
+        calibration.batches(batch, images, seed),
+        iterations=iterations,
+        learning_rate=learning_rate,
+        what="learning coefficients",
+        after_step=(lambda: table.clamp_(0, 1)) if clamp else None,
+    )
     return dict(zip(names, table.expand(len(names), tasks), strict=True))
 
 

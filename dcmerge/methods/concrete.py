@@ -33,9 +33,20 @@ def rescaled(mask: Tensor) -> Tensor:
 
 
 def learned_mask(
-    calibration: Calibration, stacks: Mapping[str, Tensor], start: float, *, by_coefficients: bool, temperature: float,
-    final: str, iterations: int, learning_rate: float, inner_rate: float, batch: int, images: str, seed: int,
-) -> dict[str, Tensor]:  # fmt: skip
+    calibration: Calibration,
+    stacks: Mapping[str, Tensor],
+    start: float,
+    *,
+    by_coefficients: bool,
+    temperature: float,
+    final: str,
+    iterations: int,
+    learning_rate: float,
+    inner_rate: float,
+    batch: int,
+    images: str,
+    seed: int,
+) -> dict[str, Tensor]:
     """One rescaled mask for every parameter, after descending the entropy of base + Σ λ_t m ∘ τ_t.
 
     λ is ``start``; with ``by_coefficients`` it is what one step of descent makes of that for the mask of the moment.
@@ -52,8 +63,15 @@ def learned_mask(
             table = _one_step(table, lambda rows: entropy(calibration, _masked(base, stacks, fixed, rows), pair[0]), inner_rate)
         return entropy(calibration, _masked(base, stacks, masks, table), pair[1])
 
-    adapt(calibration, list(logits.values()), loss, _pairs(calibration.batches(batch, images, seed)), iterations=iterations,
-          learning_rate=learning_rate, what="learning the mask")  # fmt: skip
+    adapt(
+        calibration,
+        list(logits.values()),
+        loss,
+        _pairs(calibration.batches(batch, images, seed)),
+        iterations=iterations,
+        learning_rate=learning_rate,
+        what="learning the mask",
+    )
     masks = {name: sampled_mask(x, temperature, draw) for name, x in logits.items()}
     if final == "discrete":
         masks = {name: torch.bernoulli(x.sigmoid(), generator=draw) for name, x in logits.items()}
@@ -82,16 +100,34 @@ def _one_step(table: Tensor, loss, rate: float) -> Tensor:
 
 
 def _learned(
-    layers: Sequence[Layer], *, calibration: Calibration, stage: str, start: float | None, temperature: float, final: str,
-    iterations: int, learning_rate: float, inner_rate: float, batch: int, images: str, seed: int,
-) -> dict[str, Tensor]:  # fmt: skip
+    layers: Sequence[Layer],
+    *,
+    calibration: Calibration,
+    stage: str,
+    start: float | None,
+    temperature: float,
+    final: str,
+    iterations: int,
+    learning_rate: float,
+    inner_rate: float,
+    batch: int,
+    images: str,
+    seed: int,
+) -> dict[str, Tensor]:
     stacks = {layer.name: layer.dense_deltas().float() for layer in layers}
     begin = starting_scale(calibration, {name: D.sum(dim=0) for name, D in stacks.items()}, start)
     training = {"iterations": iterations, "batch": batch, "images": images, "seed": seed}
     masks = learned_mask(
-        calibration, stacks, begin, by_coefficients=stage == "adamerging", temperature=temperature, final=final,
-        learning_rate=learning_rate, inner_rate=inner_rate, **training,
-    )  # fmt: skip
+        calibration,
+        stacks,
+        begin,
+        by_coefficients=stage == "adamerging",
+        temperature=temperature,
+        final=final,
+        learning_rate=learning_rate,
+        inner_rate=inner_rate,
+        **training,
+    )
     if stage == "task_arithmetic":
         return {name: begin * masks[name] * D.sum(dim=0) for name, D in stacks.items()}
     masked = {name: masks[name] * D for name, D in stacks.items()}
@@ -118,16 +154,21 @@ def concrete(
     *,
     prepared: dict[str, Tensor],
     stage: Annotated[
-        str, Choice("On", "task_arithmetic: one fixed coefficient. adamerging: a coefficient for every task and layer, learned "
-                    "inside every step and again at the end.", ("task_arithmetic", "adamerging"))
+        str,
+        Choice(
+            "On",
+            "task_arithmetic: one fixed coefficient. adamerging: a coefficient for every task and layer, learned "
+            "inside every step and again at the end.",
+            ("task_arithmetic", "adamerging"),
+        ),
     ] = "task_arithmetic",
     start: Annotated[float | None, START] = None,
     temperature: Annotated[
         float, Number("Temperature", "Low: masks near 0 or 1. High: near one half.", 0.01, 100, 0.1, soft_high=2)
     ] = 0.5,
     final: Annotated[
-        str, Choice("Final mask", "continuous: one more sample. discrete: every entry kept or dropped.",
-                    ("continuous", "discrete"))
+        str,
+        Choice("Final mask", "continuous: one more sample. discrete: every entry kept or dropped.", ("continuous", "discrete")),
     ] = "continuous",
     iterations: Annotated[int, STEPS] = 80,
     learning_rate: Annotated[float, RATE] = 2e-2,
@@ -135,6 +176,6 @@ def concrete(
     batch: Annotated[int, BATCH] = 16,
     images: Annotated[str, SPLIT] = "val",
     seed: Annotated[int, SEED] = 0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Σ λ_t m ∘ D_t. The authors take 2000 steps at a rate of 0.001; their inner step has a rate of 1, which is odd."""
     return prepared[layer.name].to(layer.dtype)

@@ -26,8 +26,15 @@ def consensus_ta(
     *,
     strictness: Annotated[
         float,
-        Number("Strictness λ", "How much larger than the others' sum an entry must be to count as a task's own. The authors "
-               "choose it for each task on validation, from 0.2 to 0.6.", 0, 10, 0.1, soft_high=1),
+        Number(
+            "Strictness λ",
+            "How much larger than the others' sum an entry must be to count as a task's own. The authors "
+            "choose it for each task on validation, from 0.2 to 0.6.",
+            0,
+            10,
+            0.1,
+            soft_high=1,
+        ),
     ] = 0.4,
     agreement: Annotated[
         int,

@@ -37,13 +37,21 @@ def dare(
     seed: Annotated[int, SEED] = 0,
     rescale: Annotated[
         str,
-        Choice("Rescaling", "density: survivors are divided by the density (the paper). l1: enlarged until each parameter has "
-                            "its former sum of magnitudes (mergekit). none: left as they are.", ("density", "l1", "none")),
+        Choice(
+            "Rescaling",
+            "density: survivors are divided by the density (the paper). l1: enlarged until each parameter has "
+            "its former sum of magnitudes (mergekit). none: left as they are.",
+            ("density", "l1", "none"),
+        ),
     ] = "density",
     combine: Annotated[
         str,
-        Choice("Combination", "sum: of all tasks. elected_sum, elected_mean: of the tasks that agree with the sign of the sum, "
-                              "entry by entry (DARE-TIES).", ("sum", "elected_sum", "elected_mean")),
+        Choice(
+            "Combination",
+            "sum: of all tasks. elected_sum, elected_mean: of the tasks that agree with the sign of the sum, "
+            "entry by entry (DARE-TIES).",
+            ("sum", "elected_sum", "elected_mean"),
+        ),
     ] = "sum",
 ) -> Tensor:
     """Σ_t m_t ∘ D_t / d, every entry of m_t being 1 with probability d. Each task and parameter draws for itself."""

@@ -143,13 +143,20 @@ def dc_merge(
     ] = "auto",
     rho: Annotated[
         float,
-        Number("ρ", "Linear smoothing: ratio of the largest to the smallest smoothed value. 1 is "
-                    "average.", 1, 1000, 0.5, soft_high=20),
+        Number(
+            "ρ",
+            "Linear smoothing: ratio of the largest to the smallest smoothed value. 1 is average.",
+            1,
+            1000,
+            0.5,
+            soft_high=20,
+        ),
     ] = 5.0,
     keep: Annotated[
         float,
-        Number("Kept entries", "Share of the entries of each aligned delta that is kept, by "
-                               "magnitude.", 0, 1, 1e-4, soft_high=0.1),
+        Number(
+            "Kept entries", "Share of the entries of each aligned delta that is kept, by magnitude.", 0, 1, 1e-4, soft_high=0.1
+        ),
     ] = 1e-3,
     elect: Annotated[bool, Flag("Elect signs", "TIES in the cover basis. Off: the sum of the kept entries.")] = True,
     block_mask: Annotated[

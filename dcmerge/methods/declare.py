@@ -43,8 +43,8 @@ class Number:
         try:
             return self.check(name, int(text) if self.integer else float(text))
         except ValueError as error:
-            raise error if isinstance(error, InputError) else InputError(
-                f"{name}: expected {self.expected}, got {text!r}"
+            raise (
+                error if isinstance(error, InputError) else InputError(f"{name}: expected {self.expected}, got {text!r}")
             ) from None
 
     def invalid(self) -> list[Any]:

@@ -32,9 +32,21 @@ class Prepared:
 
 
 def _prepared(
-    layers: Sequence[Layer], *, calibration: Calibration | None, stage: str, eta: float, density: float, divisor: float,
-    iterations: int, learning_rate: float, adaptation_steps: int, adaptation_rate: float, batch: int, images: str, seed: int,
-) -> Prepared:  # fmt: skip
+    layers: Sequence[Layer],
+    *,
+    calibration: Calibration | None,
+    stage: str,
+    eta: float,
+    density: float,
+    divisor: float,
+    iterations: int,
+    learning_rate: float,
+    adaptation_steps: int,
+    adaptation_rate: float,
+    batch: int,
+    images: str,
+    seed: int,
+) -> Prepared:
     """Thresholds; for DOGE-AM the vectors (τ_t + Δ_t) ∘ m_t of all matrices too, and their coefficients from images."""
     matrices = [layer for layer in layers if layer.is_matrix]
     if not matrices:
@@ -50,9 +62,17 @@ def _prepared(
         vectors[layer.name] = (D + corrections(D, lambdas, shared, iterations, learning_rate)) * kept_entries(D, thresholds)
         first.append(lambdas)
     found = learned_coefficients(
-        calibration, vectors, torch.stack(first), by_layer=True, clamp=False, iterations=adaptation_steps,
-        learning_rate=adaptation_rate, batch=batch, images=images, seed=seed,
-    )  # fmt: skip
+        calibration,
+        vectors,
+        torch.stack(first),
+        by_layer=True,
+        clamp=False,
+        iterations=adaptation_steps,
+        learning_rate=adaptation_rate,
+        batch=batch,
+        images=images,
+        seed=seed,
+    )
     return Prepared(thresholds, {name: combined(D, found[name]) for name, D in vectors.items()})
 
 
@@ -79,8 +99,13 @@ def doge(
     *,
     prepared: Prepared,
     stage: Annotated[
-        str, Choice("Coefficients", "task_arithmetic: η over each task vector's norm. adamerging: learned from unlabeled images "
-                    "from there on, with a correction for each task (DOGE-AM).", ("task_arithmetic", "adamerging"))
+        str,
+        Choice(
+            "Coefficients",
+            "task_arithmetic: η over each task vector's norm. adamerging: learned from unlabeled images "
+            "from there on, with a correction for each task (DOGE-AM).",
+            ("task_arithmetic", "adamerging"),
+        ),
     ] = "task_arithmetic",
     eta: Annotated[float, Number("η", "Length of each scaled task vector in a matrix.", 0, 100, 0.01, soft_high=1)] = 0.07,
     density: Annotated[float, Number("Density", "Share of each task vector's entries that is kept.", 0, 1, 0.05)] = 0.3,
@@ -96,7 +121,7 @@ def doge(
     batch: Annotated[int, BATCH] = 16,
     images: Annotated[str, SPLIT] = "val",
     seed: Annotated[int, SEED] = 0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Σ_t λ_t (D_t + Δ) ∘ m_t of a matrix; every other parameter stays the base's, as in the authors' code.
 
     DOGE-AM (stage adamerging) has one Δ_t for each task beside ⌊r / T⌋ shared directions, and then learns the λ.

@@ -31,9 +31,7 @@ def diagonal_fishers(
     return found
 
 
-def diagonal_fisher(
-    calibration: Calibration, task: str, exemplars: int, draws: int, split: str, seed: int
-) -> dict[str, Tensor]:
+def diagonal_fisher(calibration: Calibration, task: str, exemplars: int, draws: int, split: str, seed: int) -> dict[str, Tensor]:
     """E_x E_{y~p(y|x)} (∂ log p(y|x) / ∂θ)², float32, by parameter of the encoder.
 
     With ``draws`` > 0 so many labels are drawn from the expert's own prediction for each image, with 0 all classes count with
@@ -87,24 +85,42 @@ def fisher(
     exemplars: Annotated[int, EXEMPLARS] = 256,
     draws: Annotated[
         int,
-        Number("Labels an image", "Drawn from the expert's own prediction; 0 takes every class with its probability, which "
-               "is exact and as many times slower as there are classes.", 0, 1000, 1, integer=True, soft_high=10),
+        Number(
+            "Labels an image",
+            "Drawn from the expert's own prediction; 0 takes every class with its probability, which "
+            "is exact and as many times slower as there are classes.",
+            0,
+            1000,
+            1,
+            integer=True,
+            soft_high=10,
+        ),
     ] = 1,
     floor: Annotated[
-        float, Number("Floor", "Added to every Fisher value, so that entries without any are averaged.", 0, 1, 1e-6,
-                      soft_high=1e-3)
+        float,
+        Number("Floor", "Added to every Fisher value, so that entries without any are averaged.", 0, 1, 1e-6, soft_high=1e-3),
     ] = 1e-6,
     normalise: Annotated[
-        bool, Flag("Equal norms", "Give every expert's Fisher information one norm over the whole model, so that no task "
-                   "outweighs the others.")
+        bool,
+        Flag(
+            "Equal norms",
+            "Give every expert's Fisher information one norm over the whole model, so that no task outweighs the others.",
+        ),
     ] = False,
     images: Annotated[str, SPLIT] = "val",
     seed: Annotated[int, SEED] = 0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Σ F_t ∘ D_t / Σ F_t, which is the weighted mean of the weights minus the base."""
     D = layer.dense_deltas()
-    F = torch.stack([prepared[task].get(layer.name, torch.zeros(layer.shape)) / (_norm(prepared[task]) if normalise else 1)
-                     for task in layer.tasks]).to(D.dtype) + floor  # fmt: skip
+    F = (
+        torch.stack(
+            [
+                prepared[task].get(layer.name, torch.zeros(layer.shape)) / (_norm(prepared[task]) if normalise else 1)
+                for task in layer.tasks
+            ]
+        ).to(D.dtype)
+        + floor
+    )
     return (F * D).sum(dim=0) / F.sum(dim=0).clamp_min(1e-30)
 
 

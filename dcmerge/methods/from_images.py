@@ -10,8 +10,12 @@ from dcmerge.evaluation.calibration import Calibration, LayerInputs
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.vectors.layers import Layer
 
-SPLIT = Choice("Images", "val: the validation images. test: the unlabeled test images, which the papers of test-time methods "
-               "use; α and everything else is still chosen on validation.", ("val", "test"))  # fmt: skip
+SPLIT = Choice(
+    "Images",
+    "val: the validation images. test: the unlabeled test images, which the papers of test-time methods "
+    "use; α and everything else is still chosen on validation.",
+    ("val", "test"),
+)
 EXEMPLARS = Number("Exemplars", "Unlabeled images a task, drawn at random.", 1, 100000, 1, integer=True, soft_high=300)
 SEED = Number("Seed", "Which images are drawn, and in which order.", 0, 2**31 - 1, 1, integer=True, soft_high=100)
 

@@ -84,9 +84,20 @@ def _one_task(block: Interventions, task: int, output: Tensor) -> Tensor:
 
 
 def _trained(
-    layers: Sequence[Layer], *, calibration: Calibration, origin: str, scale: float | None, variant: str, rank: int,
-    channels: int, iterations: int, learning_rate: float, batch: int, images: str, seed: int,
-) -> Repaired:  # fmt: skip
+    layers: Sequence[Layer],
+    *,
+    calibration: Calibration,
+    origin: str,
+    scale: float | None,
+    variant: str,
+    rank: int,
+    channels: int,
+    iterations: int,
+    learning_rate: float,
+    batch: int,
+    images: str,
+    seed: int,
+) -> Repaired:
     bench, tasks, encoder = calibration.bench, layers[0].tasks, calibration.encoder
     count = encoder.layers  # first: it raises for encoders without blocks
     deltas = scaled_merge(layers, calibration, origin, scale)
@@ -101,8 +112,15 @@ def _trained(
         z = dict(zip(picks, encoder.forward(weights, pictures, edits).chunk(len(picks)), strict=True))
         return distance_to_teachers(lambda task, pick: z[task], teachers, picks)
 
-    adapt(calibration, [part for block in blocks for part in block.parts], loss, calibration.picks(batch, images, seed),
-          iterations=iterations, learning_rate=learning_rate, what="learning interventions")  # fmt: skip
+    adapt(
+        calibration,
+        [part for block in blocks for part in block.parts],
+        loss,
+        calibration.picks(batch, images, seed),
+        iterations=iterations,
+        learning_rate=learning_rate,
+        what="learning interventions",
+    )
     size = sum(part[0].numel() for block in blocks for part in block.parts)
     modules = {
         task: TaskModule(edits={_PLACE.format(b): partial(_one_task, block, t) for b, block in enumerate(blocks)}, size=size)
@@ -133,8 +151,12 @@ def intervmerge(
     origin: Annotated[str, ORIGIN] = "task_arithmetic",
     scale: Annotated[float | None, SCALE] = None,
     variant: Annotated[
-        str, Choice("Intervention", "noreft: a map of rank r of the whole token. mini: a learned shift of some channels, others "
-                    "in every block.", ("noreft", "mini"))
+        str,
+        Choice(
+            "Intervention",
+            "noreft: a map of rank r of the whole token. mini: a learned shift of some channels, others in every block.",
+            ("noreft", "mini"),
+        ),
     ] = "noreft",
     rank: Annotated[int, Number("Rank", "Of every intervention.", 1, 1024, 1, integer=True, soft_high=16)] = 1,
     channels: Annotated[
@@ -145,7 +167,7 @@ def intervmerge(
     batch: Annotated[int, BATCH] = 16,
     images: Annotated[str, SPLIT] = "val",
     seed: Annotated[int, SEED] = 0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """α times the merge that is repaired; the interventions are each task's part of the result.
 
     They start at random, as the authors' do, so that the start is not the merge itself. The authors take 500 iterations of

@@ -85,8 +85,16 @@ def opcm(
     ] = 0.5,
     seed: Annotated[
         int | None,
-        Number("Order", "Seed of a random order of the experts.", 0, 2**31 - 1, 1, integer=True, auto="the order of the set",
-               soft_high=10),
+        Number(
+            "Order",
+            "Seed of a random order of the experts.",
+            0,
+            2**31 - 1,
+            1,
+            integer=True,
+            auto="the order of the set",
+            soft_high=10,
+        ),
     ] = None,
 ) -> Tensor:
     """Q · mean‖τ_t‖ / ‖Q‖ over the whole model; parameters that are not matrices are added as they are."""

@@ -135,9 +135,7 @@ def _losses(calibration: Calibration, rows: KeyValueRows, task: str, theta: Tens
     return torch.nn.functional.cross_entropy(logits, part.labels, reduction="none")
 
 
-def _empirical_fisher(
-    calibration: Calibration, rows: KeyValueRows, task: str, theta: Tensor, count: int, seed: int
-) -> Tensor:
+def _empirical_fisher(calibration: Calibration, rows: KeyValueRows, task: str, theta: Tensor, count: int, seed: int) -> Tensor:
     """Mean over images of (∂ log p(y|x) / ∂θ)² with the images' own labels, (d,)."""
     theta, total = theta.clone().requires_grad_(), torch.zeros_like(theta)
     part = next(calibration.labelled_batches(task, min(count, len(calibration.labelled(task))), seed))
@@ -149,9 +147,17 @@ def _empirical_fisher(
 
 
 def _sequence(
-    layers: Sequence[Layer], *, calibration: Calibration, order: str, seed: int, exemplars: int, batch: int,
-    epsilon: float, probability: float, **training: float,
-) -> dict[str, Tensor]:  # fmt: skip
+    layers: Sequence[Layer],
+    *,
+    calibration: Calibration,
+    order: str,
+    seed: int,
+    exemplars: int,
+    batch: int,
+    epsilon: float,
+    probability: float,
+    **training: float,
+) -> dict[str, Tensor]:
     """θ̂_T as deltas of the trained projections."""
     tasks, bench = arrival(layers[0].tasks, seed if order == "random" else None), calibration.bench
     rows = KeyValueRows(bench.base_weights(), _projections(layers))
@@ -166,8 +172,9 @@ def _sequence(
             calibration.curve.append(value.item())
             return value
 
-        delta = fine_tuned(theta, rows.widths, loss, drawn_factors(epsilon, probability, seed + done), seed=seed + done,
-                           **training)  # fmt: skip
+        delta = fine_tuned(
+            theta, rows.widths, loss, drawn_factors(epsilon, probability, seed + done), seed=seed + done, **training
+        )
         calibration.tell((done + _TRAINING) / len(tasks), f"Fisher information of {task}")
         optimum = theta + delta
         curvature.add(optimum, _empirical_fisher(calibration, rows, task, optimum, exemplars, seed))
@@ -177,8 +184,9 @@ def _sequence(
 
 def _projections(layers: Sequence[Layer]) -> tuple[str, ...]:
     """Names of the fused attention projections of the image tower; raises InputError where there is none."""
-    names = tuple(layer.name for layer in layers
-                  if layer.name.startswith("visual.") and layer.name.endswith("attn.in_proj_weight"))  # fmt: skip
+    names = tuple(
+        layer.name for layer in layers if layer.name.startswith("visual.") and layer.name.endswith("attn.in_proj_weight")
+    )
     if not names:
         raise InputError("perturb_and_merge trains keys and values, expected parameters visual.….attn.in_proj_weight, got none")
     return names
@@ -219,24 +227,37 @@ def perturb_and_merge(
         int, Number("Rank", "Of the LoRA update of every key and every value matrix.", 1, 4096, 1, integer=True, soft_high=64)
     ] = 10,
     epsilon: Annotated[
-        float, Number("Perturbation ε", "Losses are taken at 1, 1 + ε and 1 − ε times the update; 0 is plain training.",
-                      0, 1, 0.05)
+        float,
+        Number("Perturbation ε", "Losses are taken at 1, 1 + ε and 1 − ε times the update; 0 is plain training.", 0, 1, 0.05),
     ] = 0.5,
     probability: Annotated[
         float, Number("Probability", "Of each of the two perturbations; the rest of the steps are plain.", 0, 0.5, 0.01)
     ] = 1 / 3,
     exemplars: Annotated[
-        int, Number("Fisher images", "Labelled validation images a task that the Fisher information is measured on.",
-                    soft_high=300, **_COUNT)
+        int,
+        Number(
+            "Fisher images",
+            "Labelled validation images a task that the Fisher information is measured on.",
+            soft_high=300,
+            **_COUNT,
+        ),
     ] = 64,
     order: Annotated[
         str, Choice("Order", "given: the tasks as the set lists them. random: drawn with the seed.", ("given", "random"))
     ] = "given",
     seed: Annotated[
-        int, Number("Seed", "Of the images, the perturbations, the LoRA start and a random order.", 0, 2**31 - 1, 1,
-                    integer=True, soft_high=100)
+        int,
+        Number(
+            "Seed",
+            "Of the images, the perturbations, the LoRA start and a random order.",
+            0,
+            2**31 - 1,
+            1,
+            integer=True,
+            soft_high=100,
+        ),
     ] = 0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """θ̂_T − θ_0, zero but for the keys' and values' rows.
 
     One α for the whole model, as in the paper's main results. The first task's is 1, and what the base knows of a task counts for

@@ -27,9 +27,14 @@ _METHODS: dict[str, Method] = {}
 
 #: What a method can ask for, in words. "task": the task of an image must be known at inference.
 NEEDS = {
-    "weights": "the experts' weights", "base": "the base's own weights", "lora": "LoRA adapters as experts",
-    "images": "unlabeled images", "labels": "labels", "training": "time to train", "task": "the task of every image",
-}  # fmt: skip
+    "weights": "the experts' weights",
+    "base": "the base's own weights",
+    "lora": "LoRA adapters as experts",
+    "images": "unlabeled images",
+    "labels": "labels",
+    "training": "time to train",
+    "task": "the task of every image",
+}
 #: Optional extras of the package, with the modules that each brings.
 EXTRAS = {"rl": ("gymnasium", "stable_baselines3")}
 #: Share of the progress that preparing takes where it looks at images.

@@ -34,8 +34,13 @@ def regmean(
     prepared: Inputs,
     off_diagonal: Annotated[
         float,
-        Number("Off-diagonal a", "Factor on the off-diagonal of every Gram matrix: 1 is plain regression, 0 weighs each "
-               "input by itself.", 0, 1, 0.05),
+        Number(
+            "Off-diagonal a",
+            "Factor on the off-diagonal of every Gram matrix: 1 is plain regression, 0 weighs each input by itself.",
+            0,
+            1,
+            0.05,
+        ),
     ] = 0.9,
     exemplars: Annotated[int, EXEMPLARS] = 256,
     images: Annotated[str, SPLIT] = "val",

@@ -18,8 +18,9 @@ from dcmerge.vectors.layers import Layer
 
 ORIGINS = ("average", "task_arithmetic", "ties", "tsv_m", "iso_c", "dc_merge", "lot", "adamerging")
 ORIGIN = Choice("Repairs", "The merge that is repaired, with its defaults.", ORIGINS)
-SCALE = Number("Its α", "Scale of the merge that is repaired.", 0, 1000, 0.05, soft_high=3,
-               auto="its own, or the best on validation")  # fmt: skip
+SCALE = Number(
+    "Its α", "Scale of the merge that is repaired.", 0, 1000, 0.05, soft_high=3, auto="its own, or the best on validation"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +31,7 @@ class Repaired:
     modules: Mapping[str, TaskModule]
 
 
-def scaled_merge(
-    layers: Sequence[Layer], calibration: Calibration, origin: str, scale: float | None
-) -> dict[str, Tensor]:
+def scaled_merge(layers: Sequence[Layer], calibration: Calibration, origin: str, scale: float | None) -> dict[str, Tensor]:
     """α times another method's merged task vector, α its own, given, or the best on validation."""
     vectors, bench = layers[0].vectors, calibration.bench
     merged = dict(merged_deltas(vectors, origin, bench=bench, cancelled=calibration.cancelled))

@@ -83,19 +83,28 @@ def _robust(*values: float | None) -> tuple[Reported, ...]:
 #: Slug -> what is reported. Methods that are not here have no number that a primary source confirms.
 REPORTED: dict[str, tuple[Reported, ...]] = {
     "average": (
-        *_tall((66.3, 64.3, 61.0), (72.2, 69.5, 65.3), (79.6, 76.7, 71.6)), *_lot(65.8, 70.7, 79.6), *_hf(66.5, 72.3, 80.0),
+        *_tall((66.3, 64.3, 61.0), (72.2, 69.5, 65.3), (79.6, 76.7, 71.6)),
+        *_lot(65.8, 70.7, 79.6),
+        *_hf(66.5, 72.3, 80.0),
     ),
     "task_arithmetic": (
-        *_tall((70.8, 65.3, 60.5), (75.4, 70.5, 65.8), (84.9, 79.4, 74.0)), *_lot(69.1, 73.8, 84.5),
-        *_hf(68.0, 77.1, 80.7, note="α = 0.3"), *_lora(63.7, 74.4), *_robust(51.1),
+        *_tall((70.8, 65.3, 60.5), (75.4, 70.5, 65.8), (84.9, 79.4, 74.0)),
+        *_lot(69.1, 73.8, 84.5),
+        *_hf(68.0, 77.1, 80.7, note="α = 0.3"),
+        *_lora(63.7, 74.4),
+        *_robust(51.1),
     ),
     "ties": (
-        *_tall((75.1, 68.0, 63.4), (79.7, 73.2, 68.2), (86.9, 79.5, 75.7)), *_lot(72.4, 77.0, 86.0),
-        *_hf(72.2, 77.5, 84.0, note="α = 0.3"), *_lora(63.7, 75.2), *_robust(51.5),
+        *_tall((75.1, 68.0, 63.4), (79.7, 73.2, 68.2), (86.9, 79.5, 75.7)),
+        *_lot(72.4, 77.0, 86.0),
+        *_hf(72.2, 77.5, 84.0, note="α = 0.3"),
+        *_lora(63.7, 75.2),
+        *_robust(51.5),
     ),
     "dare": (*_lora(63.7, 74.7, note="DARE before TIES"), *_robust(51.0)),
     "consensus_ta": (
-        *_tall((75.0, 70.4, 65.4), (79.4, 74.4, 69.8), (86.3, 82.2, 79.0)), *_lot(73.6, None, 85.2),
+        *_tall((75.0, 70.4, 65.4), (79.4, 74.4, 69.8), (86.3, 82.2, 79.0)),
+        *_lot(73.6, None, 85.2),
     ),
     "pcb": _lot(75.8, None, 87.6),
     "emr": _lot(88.7, None, 93.7, note="keeps a mask a task: not one model"),
@@ -107,10 +116,14 @@ REPORTED: dict[str, tuple[Reported, ...]] = {
         Reported(73.23, "ViT-B/32", 20, "FusionBench", "FusionBench's repository"),
     ),
     "iso_c": (
-        *_tall((86.3, 80.3, 75.5), (90.6, 84.8, 79.6), (94.2, 89.3, 87.6)), *_hf(82.8, note="α = 1.5"), *_lora(73.6, 83.7),
+        *_tall((86.3, 80.3, 75.5), (90.6, 84.8, 79.6), (94.2, 89.3, 87.6)),
+        *_hf(82.8, note="α = 1.5"),
+        *_lora(73.6, 83.7),
     ),
     "iso_cts": (
-        *_tall((86.2, 81.7, 78.1), (91.1, 86.4, 82.4), (94.7, 91.0, 90.1)), *_hf(82.7, note="α = 1.5"), *_lora(73.7, 85.3),
+        *_tall((86.2, 81.7, 78.1), (91.1, 86.4, 82.4), (94.7, 91.0, 90.1)),
+        *_hf(82.7, note="α = 1.5"),
+        *_lora(73.7, 85.3),
     ),
     "knots": _lora(68.0, 78.2),
     "wudi": _hf(84.5),
@@ -121,7 +134,11 @@ REPORTED: dict[str, tuple[Reported, ...]] = {
     "lot": _lot(82.7, 85.7, 90.5, note="64 unlabeled training images a task"),
     "cat": _lot(78.3, 82.1, 89.6),
     "opcm": _task_counts(
-        "FusionBench", "OPCM, arXiv 2501.09522", (75.5, 71.9, 65.7), (81.8, 77.1, 70.3), (87.0, 83.5, 76.0),
+        "FusionBench",
+        "OPCM, arXiv 2501.09522",
+        (75.5, 71.9, 65.7),
+        (81.8, 77.1, 70.3),
+        (87.0, 83.5, 76.0),
         note="mean over random orders of the tasks",
     ),
     "robustmerge": _robust(55.9, None, 70.9),
@@ -149,7 +166,7 @@ REPORTED: dict[str, tuple[Reported, ...]] = {
         *_models("Task Arithmetic", _SURGERY, 83.2, 86.1, 89.3, note="on TIES; task modules, test images"),
         *_models("Task Arithmetic", _SURGERY, 86.1, 88.9, 92.3, note="on layer-wise AdaMerging; task modules, test images"),
     ),
-}  # fmt: skip
+}
 
 
 def reported(slug: str) -> tuple[Reported, ...]:

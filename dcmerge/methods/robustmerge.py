@@ -35,8 +35,12 @@ def robustmerge(
     ] = 0.2,
     form: Annotated[
         str,
-        Choice("Form", "sum: of the tasks' products (the paper's Algorithm 1). factors: the product of the summed factors, of "
-               "the adapters' own rank (the published code).", ("sum", "factors")),
+        Choice(
+            "Form",
+            "sum: of the tasks' products (the paper's Algorithm 1). factors: the product of the summed factors, of "
+            "the adapters' own rank (the published code).",
+            ("sum", "factors"),
+        ),
     ] = "sum",
 ) -> Delta:
     """Σ_t B̃_t diag(S̃_t) Ã_t; with form "factors" (Σ_t B̃_t diag(S̃_t)) (Σ_t Ã_t).

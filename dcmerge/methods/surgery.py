@@ -32,9 +32,18 @@ def first_adapter(d: int, rank: int, draw: torch.Generator) -> tuple[Tensor, Ten
 
 
 def _trained(
-    layers: Sequence[Layer], *, calibration: Calibration, origin: str, scale: float | None, rank: int, iterations: int,
-    learning_rate: float, batch: int, images: str, seed: int,
-) -> Repaired:  # fmt: skip
+    layers: Sequence[Layer],
+    *,
+    calibration: Calibration,
+    origin: str,
+    scale: float | None,
+    rank: int,
+    iterations: int,
+    learning_rate: float,
+    batch: int,
+    images: str,
+    seed: int,
+) -> Repaired:
     bench, tasks = calibration.bench, layers[0].tasks
     deltas = scaled_merge(layers, calibration, origin, scale)
     weights = bench.merged_weights(deltas, 1.0)
@@ -45,9 +54,15 @@ def _trained(
     def loss(picks: dict[str, Tensor]) -> Tensor:
         return distance_to_teachers(lambda task, pick: operated(students[task][pick], *adapters[task]), teachers, picks)
 
-    adapt(calibration, [part for adapter in adapters.values() for part in adapter], loss,
-          calibration.picks(batch, images, seed), iterations=iterations, learning_rate=learning_rate,
-          what="learning the corrections")  # fmt: skip
+    adapt(
+        calibration,
+        [part for adapter in adapters.values() for part in adapter],
+        loss,
+        calibration.picks(batch, images, seed),
+        iterations=iterations,
+        learning_rate=learning_rate,
+        what="learning the corrections",
+    )
     modules = {
         task: TaskModule(repair=partial(operated, down=down, up=up), size=down.numel() + up.numel())
         for task, (down, up) in adapters.items()
@@ -78,13 +93,21 @@ def surgery(
     scale: Annotated[float | None, SCALE] = None,
     rank: Annotated[int, Number("Rank", "Width of each task's adapter.", 1, 4096, 1, integer=True, soft_high=128)] = 16,
     iterations: Annotated[
-        int, Number("Iterations", "Steps of Adam; the authors take two batches in each of 500 iterations.", 0, 100000, 50,
-                    integer=True, soft_high=2000)
+        int,
+        Number(
+            "Iterations",
+            "Steps of Adam; the authors take two batches in each of 500 iterations.",
+            0,
+            100000,
+            50,
+            integer=True,
+            soft_high=2000,
+        ),
     ] = 1000,
     learning_rate: Annotated[float, RATE] = 1e-3,
     batch: Annotated[int, BATCH] = 16,
     images: Annotated[str, SPLIT] = "val",
     seed: Annotated[int, SEED] = 0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """α times the merge that is repaired; the adapters, which are the point, are each task's part of the result."""
     return prepared.deltas[layer.name].to(layer.dtype)

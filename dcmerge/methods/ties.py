@@ -71,18 +71,21 @@ def ties(
     layer: Layer,
     *,
     prepared: WholeModel | None,
-    density: Annotated[
-        float, Number("Density", "Share of each task vector's entries that survives the trim.", 0, 1, 0.01)
-    ] = 0.2,
+    density: Annotated[float, Number("Density", "Share of each task vector's entries that survives the trim.", 0, 1, 0.01)] = 0.2,
     aggregate: Annotated[
         str,
-        Choice("Aggregation", "mean: over the tasks that agree with the elected sign (the paper). sum: their "
-                              "sum.", ("mean", "sum")),
+        Choice(
+            "Aggregation", "mean: over the tasks that agree with the elected sign (the paper). sum: their sum.", ("mean", "sum")
+        ),
     ] = "mean",
     trim: Annotated[
         str,
-        Choice("Trim over", "model: the largest entries of the whole model (the authors). parameter: those of each parameter "
-                            "(mergekit); there, entries whose signs cancel count as positive.", ("model", "parameter")),
+        Choice(
+            "Trim over",
+            "model: the largest entries of the whole model (the authors). parameter: those of each parameter "
+            "(mergekit); there, entries whose signs cancel count as positive.",
+            ("model", "parameter"),
+        ),
     ] = "model",
 ) -> Tensor:
     """Disjoint mean or sum of the trimmed deltas that agree with the elected sign; zeros never count."""

@@ -15,8 +15,13 @@ from dcmerge.vectors.task_vectors import Delta
 RANK = Number(
     "Rank per task",
     "Singular components kept of each delta. At most min(m, n) / T, so that all tasks fit side by side.",
-    1, 4096, 1, integer=True, auto="floor(min(m, n) / T), or the adapter's rank", soft_high=128,
-)  # fmt: skip
+    1,
+    4096,
+    1,
+    integer=True,
+    auto="floor(min(m, n) / T), or the adapter's rank",
+    soft_high=128,
+)
 
 
 @merging_method(

@@ -29,8 +29,11 @@ def wudi(
     *,
     solver: Annotated[
         str,
-        Choice("Solver", "adam: some steps from the sum, as the authors do; stopping early holds back. exact: the minimum, in "
-               "closed form.", ("adam", "exact")),
+        Choice(
+            "Solver",
+            "adam: some steps from the sum, as the authors do; stopping early holds back. exact: the minimum, in closed form.",
+            ("adam", "exact"),
+        ),
     ] = "adam",
     iterations: Annotated[int, ITERATIONS] = 300,
     learning_rate: Annotated[

@@ -7,7 +7,21 @@ from dcmerge.plots.sequels import sequel_lines
 from dcmerge.plots.spectra import concentration_map, cumulative_lines, layer_overview, spectrum_facets
 
 __all__ = [
-    "accuracy_against_cost", "accuracy_bars", "aligned_delta_map", "block_energy_map", "comparison_bars", "concentration_map",
-    "consistency_lines", "cumulative_lines", "dirsim_bars", "drift_lines", "layer_overview", "loss_lines", "normalised_map",
-    "overlap_maps", "scale_curve", "sequel_lines", "spectrum_facets",
-]  # fmt: skip
+    "accuracy_against_cost",
+    "accuracy_bars",
+    "aligned_delta_map",
+    "block_energy_map",
+    "comparison_bars",
+    "concentration_map",
+    "consistency_lines",
+    "cumulative_lines",
+    "dirsim_bars",
+    "drift_lines",
+    "layer_overview",
+    "loss_lines",
+    "normalised_map",
+    "overlap_maps",
+    "scale_curve",
+    "sequel_lines",
+    "spectrum_facets",
+]

@@ -32,16 +32,22 @@ def _grouped(rows: Sequence[tuple[str, Evaluation, str]], titles: Mapping[str, s
         accuracy = [100 * task.accuracy for task in tasks]
         lows, highs = zip(*(task.interval for task in tasks), strict=True)
         figure.add_bar(
-            x=[titles.get(task.task, task.task) for task in tasks], y=accuracy, name=f"{name} (mean {100 * run.mean:.1f} %)",
+            x=[titles.get(task.task, task.task) for task in tasks],
+            y=accuracy,
+            name=f"{name} (mean {100 * run.mean:.1f} %)",
             marker_color=colour,
             error_y={
-                "type": "data", "symmetric": False, "thickness": 1.5, "width": 3, "color": INTERVAL,
+                "type": "data",
+                "symmetric": False,
+                "thickness": 1.5,
+                "width": 3,
+                "color": INTERVAL,
                 "array": [100 * high - a for high, a in zip(highs, accuracy, strict=True)],
                 "arrayminus": [a - 100 * low for low, a in zip(lows, accuracy, strict=True)],
             },
             customdata=[[100 * low, 100 * high] for low, high in zip(lows, highs, strict=True)],
             hovertemplate="%{x}: %{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]",
-        )  # fmt: skip
+        )
     figure.update_layout(barmode="group", bargap=0.25)
     figure.update_yaxes(range=[0, 104], ticksuffix=" %")
     return titled(figure, title, "task", "top-1 accuracy", 430)
@@ -52,8 +58,9 @@ def scale_curve(curves: Mapping[str, Scale], chosen: float | None = None) -> go.
     figure = go.Figure()
     for name, scale in curves.items():
         alpha, accuracy = zip(*scale.curve, strict=True)
-        figure.add_scatter(x=alpha, y=[100 * a for a in accuracy], mode="lines+markers", name=name,
-                           hovertemplate="α = %{x:.2g}: %{y:.1f} %")  # fmt: skip
+        figure.add_scatter(
+            x=alpha, y=[100 * a for a in accuracy], mode="lines+markers", name=name, hovertemplate="α = %{x:.2g}: %{y:.1f} %"
+        )
     if chosen is not None:
         figure.add_vline(chosen, line={"dash": "dot", "width": 1.5}, annotation_text=f"α = {chosen:g}")
     figure.update_yaxes(ticksuffix=" %")

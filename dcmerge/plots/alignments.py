@@ -21,16 +21,24 @@ def overlap_maps(alignment: LayerAlignment, side: str, titles: Sequence[str]) ->
     """Overlap of the experts' subspaces (T x T) before and after whitening, side "U" (outputs) or "V" (inputs)."""
     before, after = getattr(alignment, f"before_{side}"), getattr(alignment, f"after_{side}")
     figure = make_subplots(
-        1, 2, horizontal_spacing=0.08, shared_yaxes=True,
+        1,
+        2,
+        horizontal_spacing=0.08,
+        shared_yaxes=True,
         subplot_titles=("before: experts' own directions", "after: whitened block (row) and expert (column)"),
-    )  # fmt: skip
+    )
     for column, table in enumerate((before, after), start=1):
         figure.add_heatmap(
-            z=table.tolist(), x=list(titles), y=list(titles), coloraxis="coloraxis",
+            z=table.tolist(),
+            x=list(titles),
+            y=list(titles),
+            coloraxis="coloraxis",
             text=[[f"{value:.2f}" for value in row] for row in table.tolist()],
-            texttemplate="%{text}" if len(titles) <= 10 else None, row=1, col=column,
+            texttemplate="%{text}" if len(titles) <= 10 else None,
+            row=1,
+            col=column,
             hovertemplate="%{y} and %{x}: %{z:.3f}<extra></extra>",
-        )  # fmt: skip
+        )
     figure.update_yaxes(autorange="reversed")
     side_name = {"U": "output", "V": "input"}[side]
     titled(figure, f"Overlap of the experts' {side_name} subspaces, 0 (orthogonal) to 1 (equal)", "", "", 430)
@@ -49,17 +57,26 @@ def aligned_delta_map(alignment: LayerAlignment, task: int, title: str, tasks: S
     centre = [(i + 0.5) * pool - 0.5 for i in range(z.shape[0])]
     figure = go.Figure(
         go.Heatmap(
-            z=z.round(decimals=2).tolist(), x=centre, y=centre, colorscale=SCALE, zmin=z.max().item() - 4, zmax=z.max().item(),
+            z=z.round(decimals=2).tolist(),
+            x=centre,
+            y=centre,
+            colorscale=SCALE,
+            zmin=z.max().item() - 4,
+            zmax=z.max().item(),
             colorbar={"title": {"text": "log₁₀ |M|"}, "thickness": 12, "len": 0.8},
             hovertemplate="row %{y}, column %{x}: 10^%{z}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     rows, columns = kept.nonzero(as_tuple=True)
     figure.add_scatter(
-        x=columns.tolist(), y=rows.tolist(), mode="markers", name=f"kept entries ({int(kept.sum())} of {kept.numel():,})",
-        marker={"symbol": "circle-open", "size": 7, "color": ALIGNED, "line": {"width": 1.5}}, showlegend=True,
+        x=columns.tolist(),
+        y=rows.tolist(),
+        mode="markers",
+        name=f"kept entries ({int(kept.sum())} of {kept.numel():,})",
+        marker={"symbol": "circle-open", "size": 7, "color": ALIGNED, "line": {"width": 1.5}},
+        showlegend=True,
         hovertemplate="kept: row %{y}, column %{x}<extra></extra>",
-    )  # fmt: skip
+    )
     block = stages.basis.block
     for border in range(block, M.shape[0], block):
         for line in (figure.add_vline, figure.add_hline):
@@ -69,8 +86,13 @@ def aligned_delta_map(alignment: LayerAlignment, task: int, title: str, tasks: S
     figure.update_xaxes(**ticks, tickangle=-40, showgrid=False, range=[-0.5, edge], constrain="domain")
     figure.update_yaxes(**ticks, showgrid=False, range=[edge, -0.5], scaleanchor="x", constrain="domain")
     pooled = f"; each cell is the largest of {pool} x {pool} entries" if pool > 1 else ""
-    return titled(figure, f"Aligned delta of {title} in the cover basis{pooled}", "input directions, by owner",
-                  "output directions, by owner", 600)  # fmt: skip
+    return titled(
+        figure,
+        f"Aligned delta of {title} in the cover basis{pooled}",
+        "input directions, by owner",
+        "output directions, by owner",
+        600,
+    )
 
 
 def _maxima(M: Tensor, pool: int) -> Tensor:
@@ -86,12 +108,18 @@ def block_energy_map(alignment: LayerAlignment, titles: Sequence[str]) -> go.Fig
     table = 100 * torch.cat([diagonal, 1 - diagonal.sum(dim=1, keepdim=True)], dim=1)
     figure = go.Figure(
         go.Heatmap(
-            z=table.tolist(), x=[*(f"block {t}" for t in titles), "off the diagonal (masked)"], y=list(titles), colorscale=SCALE,
-            zmin=0, zmax=100, text=[[f"{v:.0f}" for v in row] for row in table.tolist()], texttemplate="%{text}",
+            z=table.tolist(),
+            x=[*(f"block {t}" for t in titles), "off the diagonal (masked)"],
+            y=list(titles),
+            colorscale=SCALE,
+            zmin=0,
+            zmax=100,
+            text=[[f"{v:.0f}" for v in row] for row in table.tolist()],
+            texttemplate="%{text}",
             colorbar={"title": {"text": "% of ‖M‖²"}, "thickness": 12},
             hovertemplate="%{y} in %{x}: %{z:.1f} %<extra></extra>",
         )
-    )  # fmt: skip
+    )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(tickangle=-30)
     return titled(figure, "Where each aligned delta's energy (sum of squares) lies", "block of the cover basis", "task", 430)
@@ -104,10 +132,25 @@ def consistency_lines(results: Mapping[str, Consistency], measure: str) -> go.Fi
         x = [place_of(name).label for name in result.layers]
         table, colour = result.measures[measure], PALETTE[place % len(PALETTE)]
         low, high = table.min(dim=0).values.tolist(), table.max(dim=0).values.tolist()
-        figure.add_scatter(x=[*x, *x[::-1]], y=[*high, *low[::-1]], fill="toself", fillcolor=_faint(colour), line={"width": 0},
-                           hoverinfo="skip", showlegend=False, legendgroup=method)  # fmt: skip
-        figure.add_scatter(x=x, y=table.mean(dim=0).tolist(), mode="lines+markers", name=method, legendgroup=method,
-                           line={"color": colour, "width": 2}, hovertemplate="%{x}: %{y:.3f}")  # fmt: skip
+        figure.add_scatter(
+            x=[*x, *x[::-1]],
+            y=[*high, *low[::-1]],
+            fill="toself",
+            fillcolor=_faint(colour),
+            line={"width": 0},
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=method,
+        )
+        figure.add_scatter(
+            x=x,
+            y=table.mean(dim=0).tolist(),
+            mode="lines+markers",
+            name=method,
+            legendgroup=method,
+            line={"color": colour, "width": 2},
+            hovertemplate="%{x}: %{y:.3f}",
+        )
     figure.update_xaxes(tickangle=-40)
     figure.update_yaxes(rangemode="tozero")
     figure.update_layout(meta={"measure": MEASURES[measure]})

@@ -25,16 +25,27 @@ def normalised_map(comparison: Comparison, titles: Mapping[str, str]) -> go.Figu
     absolute = [[100 * row.evaluation.tasks[task].accuracy for row in rows] for task in tasks]
     figure = go.Figure(
         go.Heatmap(
-            z=z, x=[row.title for row in rows], y=[titles.get(task, task) for task in tasks], customdata=absolute,
-            colorscale=SCALE, zmin=0, zmax=100, colorbar={"title": {"text": "% of<br>expert"}, "thickness": 12},
+            z=z,
+            x=[row.title for row in rows],
+            y=[titles.get(task, task) for task in tasks],
+            customdata=absolute,
+            colorscale=SCALE,
+            zmin=0,
+            zmax=100,
+            colorbar={"title": {"text": "% of<br>expert"}, "thickness": 12},
             hovertemplate="%{y}, %{x}: %{z:.1f} % of the expert's accuracy (%{customdata:.1f} % absolute)<extra></extra>",
         )
-    )  # fmt: skip
+    )
     _write_in_cells(figure.data[0], figure)
     figure.update_xaxes(tickangle=-40)
     figure.update_yaxes(autorange="reversed")
-    return titled(figure, f"Normalised accuracy of every method on every task, in percent ({comparison.measured_on})",
-                  "method", "task", 260 + 28 * len(tasks))  # fmt: skip
+    return titled(
+        figure,
+        f"Normalised accuracy of every method on every task, in percent ({comparison.measured_on})",
+        "method",
+        "task",
+        260 + 28 * len(tasks),
+    )
 
 
 def _write_in_cells(cells: go.Heatmap, figure: go.Figure) -> None:
@@ -42,10 +53,14 @@ def _write_in_cells(cells: go.Heatmap, figure: go.Figure) -> None:
     every = [(x, y, value) for y, line in zip(cells.y, cells.z, strict=True) for x, value in zip(cells.x, line, strict=True)]
     filled = [(x, y, value) for x, y, value in every if value is not None]
     figure.add_scatter(
-        x=[x for x, _, _ in filled], y=[y for _, y, _ in filled], text=[f"{value:.0f}" for _, _, value in filled], mode="text",
+        x=[x for x, _, _ in filled],
+        y=[y for _, y, _ in filled],
+        text=[f"{value:.0f}" for _, _, value in filled],
+        mode="text",
         textfont={"color": ["#000000" if value >= _LIGHT else "#ffffff" for _, _, value in filled]},
-        hoverinfo="skip", showlegend=False,
-    )  # fmt: skip
+        hoverinfo="skip",
+        showlegend=False,
+    )
 
 
 def accuracy_against_cost(comparison: Comparison) -> go.Figure:
@@ -55,22 +70,44 @@ def accuracy_against_cost(comparison: Comparison) -> go.Figure:
     for place, (row, side) in enumerate(zip(rows, _label_sides(rows), strict=True)):
         mean, (low, high) = row.evaluation.mean, row.evaluation.mean_interval
         figure.add_scatter(
-            x=[_cost(row)], y=[100 * mean], mode="markers+text", text=[row.title], name=row.title, showlegend=False,
-            textposition=side, marker={"size": 11, "color": PALETTE[place % len(PALETTE)]},
-            error_y={"type": "data", "symmetric": False, "array": [100 * (high - mean)], "arrayminus": [100 * (mean - low)],
-                     "color": INTERVAL, "thickness": 1.5, "width": 3},
+            x=[_cost(row)],
+            y=[100 * mean],
+            mode="markers+text",
+            text=[row.title],
+            name=row.title,
+            showlegend=False,
+            textposition=side,
+            marker={"size": 11, "color": PALETTE[place % len(PALETTE)]},
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [100 * (high - mean)],
+                "arrayminus": [100 * (mean - low)],
+                "color": INTERVAL,
+                "thickness": 1.5,
+                "width": 3,
+            },
             customdata=[[100 * low, 100 * high, row.seconds.merge, row.seconds.scale]],
             hovertemplate="%{text}: %{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<br>merge %{customdata[2]:.2f} s, "
-                          "then search for α %{customdata[3]:.1f} s<extra></extra>",
-        )  # fmt: skip
+            "then search for α %{customdata[3]:.1f} s<extra></extra>",
+        )
     for row in comparison.rows:
         if row.is_reference and row.evaluation:
-            figure.add_hline(100 * row.evaluation.mean, line={"dash": "dot", "width": 1.5, "color": ZERO_SHOT},
-                             annotation_text=row.title, annotation_position="top left")  # fmt: skip
+            figure.add_hline(
+                100 * row.evaluation.mean,
+                line={"dash": "dot", "width": 1.5, "color": ZERO_SHOT},
+                annotation_text=row.title,
+                annotation_position="top left",
+            )
     figure.update_xaxes(type="log", minor={"ticks": "outside"})
     figure.update_yaxes(ticksuffix=" %")
-    return titled(figure, f"What accuracy costs: mean over tasks against seconds of merging ({comparison.measured_on})",
-                  "seconds to merge (log scale)", "mean top-1 accuracy", 520)  # fmt: skip
+    return titled(
+        figure,
+        f"What accuracy costs: mean over tasks against seconds of merging ({comparison.measured_on})",
+        "seconds to merge (log scale)",
+        "mean top-1 accuracy",
+        520,
+    )
 
 
 def _cost(row: Row) -> float:
@@ -88,11 +125,17 @@ def _label_sides(rows: Sequence[Row]) -> list[str]:
     chosen = []
     for row in rows:
         x, y, width = math.log10(_cost(row) / lowest) / decades, row.evaluation.mean / height, 0.009 * len(row.title)
-        spots = {"middle right": (x + 0.01, y), "middle left": (x - 0.01 - width, y), "top center": (x - width / 2, y + 0.05),
-                 "bottom center": (x - width / 2, y - 0.05)}  # fmt: skip
-        free = [side for side, (left, at) in spots.items() if not any(
-            abs(at - other) < 0.045 and left < end and start < left + width for start, end, other in placed
-        )]  # fmt: skip
+        spots = {
+            "middle right": (x + 0.01, y),
+            "middle left": (x - 0.01 - width, y),
+            "top center": (x - width / 2, y + 0.05),
+            "bottom center": (x - width / 2, y - 0.05),
+        }
+        free = [
+            side
+            for side, (left, at) in spots.items()
+            if not any(abs(at - other) < 0.045 and left < end and start < left + width for start, end, other in placed)
+        ]
         side = free[0] if free else "middle right"
         left, at = spots[side]
         placed.append((left, left + width, at))
@@ -107,17 +150,27 @@ def dirsim_bars(comparison: Comparison) -> go.Figure:
     ends = [(min(row.dirsim.tasks.values()), max(row.dirsim.tasks.values())) for row in rows]
     figure = go.Figure(
         go.Bar(
-            x=[row.title for row in rows], y=means, marker_color=MERGED, customdata=ends,
-            error_y={"type": "data", "symmetric": False, "color": INTERVAL, "thickness": 1.5, "width": 3,
-                     "array": [high - mean for (_, high), mean in zip(ends, means, strict=True)],
-                     "arrayminus": [mean - low for (low, _), mean in zip(ends, means, strict=True)]},
+            x=[row.title for row in rows],
+            y=means,
+            marker_color=MERGED,
+            customdata=ends,
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "color": INTERVAL,
+                "thickness": 1.5,
+                "width": 3,
+                "array": [high - mean for (_, high), mean in zip(ends, means, strict=True)],
+                "arrayminus": [mean - low for (low, _), mean in zip(ends, means, strict=True)],
+            },
             hovertemplate="%{x}: %{y:.3f}, experts %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     figure.update_xaxes(tickangle=-40)
     figure.update_yaxes(rangemode="tozero")
-    return titled(figure, "DirSim: how far each merged task vector still points where the experts pointed", "method",
-                  "DirSim, 0 to 1", 420)  # fmt: skip
+    return titled(
+        figure, "DirSim: how far each merged task vector still points where the experts pointed", "method", "DirSim, 0 to 1", 420
+    )
 
 
 def drift_lines(comparison: Comparison, *, relative: bool = True) -> go.Figure:
@@ -126,20 +179,34 @@ def drift_lines(comparison: Comparison, *, relative: bool = True) -> go.Figure:
     figure = go.Figure()
     for place, row in enumerate(rows):
         figure.add_scatter(
-            x=list(row.drift.places), y=list(row.drift.relative if relative else row.drift.mean), mode="lines+markers",
-            name=row.title, hovertemplate="%{x}: %{y:.3g}",
+            x=list(row.drift.places),
+            y=list(row.drift.relative if relative else row.drift.mean),
+            mode="lines+markers",
+            name=row.title,
+            hovertemplate="%{x}: %{y:.3g}",
             line={"color": PALETTE[place % len(PALETTE)], "width": 2, "dash": _DASHES[place // len(PALETTE) % len(_DASHES)]},
-        )  # fmt: skip
+        )
     if rows:
         base = [1.0] * len(rows[0].drift.places) if relative else _column_means(rows[0].drift.base)
-        figure.add_scatter(x=list(rows[0].drift.places), y=base, mode="lines", name="the base", hovertemplate="%{x}: %{y:.3g}",
-                           line={"color": ZERO_SHOT, "width": 2, "dash": "dot"})  # fmt: skip
+        figure.add_scatter(
+            x=list(rows[0].drift.places),
+            y=base,
+            mode="lines",
+            name="the base",
+            hovertemplate="%{x}: %{y:.3g}",
+            line={"color": ZERO_SHOT, "width": 2, "dash": "dot"},
+        )
     figure.update_yaxes(rangemode="tozero") if relative else figure.update_yaxes(type="log", exponentformat="power")
     unit = "1 is the base's drift" if relative else "mean squared difference"
     split = SPLIT_NAMES.get(comparison.split, comparison.split)
     images = f"{split} split, {rows[0].drift.images} images a task" if rows else "not measured"
-    titled(figure, f"Feature drift by depth: how far the features lie from each expert's ({images})", "place in the encoder",
-           f"feature drift ({unit})", 470)  # fmt: skip
+    titled(
+        figure,
+        f"Feature drift by depth: how far the features lie from each expert's ({images})",
+        "place in the encoder",
+        f"feature drift ({unit})",
+        470,
+    )
     return figure.update_layout(legend={"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"})
 
 
@@ -149,10 +216,14 @@ def loss_lines(comparison: Comparison) -> go.Figure:
     for place, row in enumerate(row for row in comparison.rows if row.curve):
         first = abs(row.curve[0]) or 1.0
         figure.add_scatter(
-            x=list(range(1, len(row.curve) + 1)), y=[loss / first for loss in row.curve], mode="lines", name=row.title,
-            customdata=list(row.curve), hovertemplate="step %{x}: %{y:.2f} of the first, loss %{customdata:.3g}",
+            x=list(range(1, len(row.curve) + 1)),
+            y=[loss / first for loss in row.curve],
+            mode="lines",
+            name=row.title,
+            customdata=list(row.curve),
+            hovertemplate="step %{x}: %{y:.2f} of the first, loss %{customdata:.3g}",
             line={"color": PALETTE[place % len(PALETTE)], "width": 1.5, "dash": _DASHES[place // len(PALETTE) % len(_DASHES)]},
-        )  # fmt: skip
+        )
     figure.update_xaxes(type="log")
     title = "What the methods that train minimise, step by step"
     return titled(figure, title, "step (log scale)", "loss over the first loss", 380)

@@ -18,10 +18,23 @@ def sequel_lines(sequel: Sequel, titles: Mapping[str, str]) -> go.Figure:
         values = [100 * step.evaluation.tasks[task].accuracy for step in sequel.steps]
         colour = PALETTE[place % len(PALETTE)]
         name = titles.get(task, task)
-        before = figure.add_scatter(x=steps[: place + 1], y=values[: place + 1], mode="lines", showlegend=False,
-                                    line={"color": colour, "width": 1, "dash": "dot"}, legendgroup=task, name=name)  # fmt: skip
-        before.add_scatter(x=steps[place:], y=values[place:], mode="lines+markers", name=name, legendgroup=task,
-                           line={"color": colour, "width": 2})  # fmt: skip
+        before = figure.add_scatter(
+            x=steps[: place + 1],
+            y=values[: place + 1],
+            mode="lines",
+            showlegend=False,
+            line={"color": colour, "width": 1, "dash": "dot"},
+            legendgroup=task,
+            name=name,
+        )
+        before.add_scatter(
+            x=steps[place:],
+            y=values[place:],
+            mode="lines+markers",
+            name=name,
+            legendgroup=task,
+            line={"color": colour, "width": 2},
+        )
     means = [100 * sequel.so_far(place) for place in range(len(steps))]
     figure.add_scatter(x=steps, y=means, mode="lines+markers", name="mean so far", line={"color": MERGED, "width": 4})
     figure.add_vline(x=len(steps) - 1, line={"color": INTERVAL, "width": 1, "dash": "dot"})

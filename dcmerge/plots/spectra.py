@@ -23,17 +23,24 @@ def layer_overview(concentration: Concentration, chosen: str) -> go.Figure:
     share = (100 * concentration.share.mean(dim=0)).tolist()
     figure = go.Figure(
         go.Scatter(
-            x=x, y=[place.kind for place in places], mode="markers", customdata=concentration.layers,
+            x=x,
+            y=[place.kind for place in places],
+            mode="markers",
+            customdata=concentration.layers,
             marker={
-                "symbol": "square", "size": 26, "color": share, "colorscale": SCALE,
+                "symbol": "square",
+                "size": 26,
+                "color": share,
+                "colorscale": SCALE,
                 "colorbar": {"title": {"text": "top 5 %<br>hold (% of s²)"}, "thickness": 12},
                 "line": {
-                    "width": [4 if name == chosen else 0 for name in concentration.layers], "color": ALIGNED,
+                    "width": [4 if name == chosen else 0 for name in concentration.layers],
+                    "color": ALIGNED,
                 },
             },
             hovertemplate="%{customdata}<br>top 5 % of components hold %{marker.color:.0f} % of the energy<extra></extra>",
         )
-    )  # fmt: skip
+    )
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=_columns(x), showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     rows = len({place.kind for place in places})
@@ -62,26 +69,51 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], *, whole: boo
         for line in _stage_lines(task, spectra.smoothing, last, first=place == 0)
     ]
     names = [
-        {"text": titles.get(task.task, task.task), "xref": f"{x} domain", "yref": f"{y} domain", "x": 0.5, "y": 1,
-         "yanchor": "bottom", "showarrow": False, "font": {"size": 14}}
+        {
+            "text": titles.get(task.task, task.task),
+            "xref": f"{x} domain",
+            "yref": f"{y} domain",
+            "x": 0.5,
+            "y": 1,
+            "yanchor": "bottom",
+            "showarrow": False,
+            "font": {"size": 14},
+        }
         for task, (x, y) in zip(spectra.tasks, cells, strict=True)
-    ]  # fmt: skip
+    ]
     ends = [
-        {"type": "line", "x0": spectra.rank, "x1": spectra.rank, "xref": x, "y0": 0, "y1": 1, "yref": f"{y} domain",
-         "line": {"dash": "dot", "width": 1, "color": RAW}} for x, y in cells if spectra.rank
-    ]  # fmt: skip
+        {
+            "type": "line",
+            "x0": spectra.rank,
+            "x1": spectra.rank,
+            "xref": x,
+            "y0": 0,
+            "y1": 1,
+            "yref": f"{y} domain",
+            "line": {"dash": "dot", "width": 1, "color": RAW},
+        }
+        for x, y in cells
+        if spectra.rank
+    ]
     shown = last and [0, last]
-    return go.Figure(lines, {
-        "title": {"text": f"Singular values of {spectra.layer}", "x": 0, "font": {"size": 16}},
-        "grid": {"rows": rows, "columns": columns, "pattern": "coupled", "xgap": 0.06, "ygap": 0.18},
-        "annotations": [*names, *_FACET_AXES], "shapes": ends,
-        **{_layout_axis("x", i): {"matches": "x" if i else None, "range": shown} for i in range(columns)},
-        # Asked for: beside x axes that have a range, plotly leaves matched y axes at its default of five decades.
-        **{_layout_axis("y", i): {"matches": "y" if i else None, "type": "log", "autorange": True, "exponentformat": "power"}
-           for i in range(rows)},
-        "height": 90 + 210 * rows, "margin": {"l": 70, "r": 10, "t": 90, "b": 60},
-        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.06, "xanchor": "right", "x": 1},
-    })  # fmt: skip
+    return go.Figure(
+        lines,
+        {
+            "title": {"text": f"Singular values of {spectra.layer}", "x": 0, "font": {"size": 16}},
+            "grid": {"rows": rows, "columns": columns, "pattern": "coupled", "xgap": 0.06, "ygap": 0.18},
+            "annotations": [*names, *_FACET_AXES],
+            "shapes": ends,
+            **{_layout_axis("x", i): {"matches": "x" if i else None, "range": shown} for i in range(columns)},
+            # Asked for: beside x axes that have a range, plotly leaves matched y axes at its default of five decades.
+            **{
+                _layout_axis("y", i): {"matches": "y" if i else None, "type": "log", "autorange": True, "exponentformat": "power"}
+                for i in range(rows)
+            },
+            "height": 90 + 210 * rows,
+            "margin": {"l": 70, "r": 10, "t": 90, "b": 60},
+            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.06, "xanchor": "right", "x": 1},
+        },
+    )
 
 
 #: What the two shared axes are, once for all small plots.
@@ -107,17 +139,24 @@ def _layout_axis(letter: str, place: int) -> str:
 def _stage_lines(task: TaskSpectrum, smoothing: str, last: int | None, *, first: bool) -> list[dict[str, object]]:
     """One line a stage, up to the last component; only the first task's lines stand in the legend, for all."""
     stages = (
-        ("raw", task.raw[:last], RAW, 1.5), (f"smoothed ({smoothing})", task.smoothed, SMOOTHED, 3),
+        ("raw", task.raw[:last], RAW, 1.5),
+        (f"smoothed ({smoothing})", task.smoothed, SMOOTHED, 3),
         ("aligned, kept and masked", task.aligned, ALIGNED, 1.5),
-    )  # fmt: skip
+    )
     return [
         {
-            "type": "scatter", "x": list(range(1, len(s) + 1)), "y": _positive(s), "mode": "lines", "name": name,
-            "legendgroup": name, "showlegend": first, "line": {"color": colour, "width": width},
+            "type": "scatter",
+            "x": list(range(1, len(s) + 1)),
+            "y": _positive(s),
+            "mode": "lines",
+            "name": name,
+            "legendgroup": name,
+            "showlegend": first,
+            "line": {"color": colour, "width": width},
             "hovertemplate": "component %{x}: %{y:.3g}",
         }
         for name, s, colour, width in stages
-    ]  # fmt: skip
+    ]
 
 
 def _positive(s: Tensor) -> list[float | None]:
@@ -134,14 +173,23 @@ def cumulative_lines(spectra: LayerSpectra, titles: dict[str, str], power: int) 
         name = titles.get(task.task, task.task)
         for stage, s, dash in (("raw", task.raw[: spectra.rank], "dot"), ("smoothed", task.smoothed, "solid")):
             figure.add_scatter(
-                x=list(range(1, len(s) + 1)), y=(100 * cumulative_energy(s, power)).round(decimals=2).tolist(), mode="lines",
-                name=name, legendgroup=name, showlegend=stage == "smoothed",
+                x=list(range(1, len(s) + 1)),
+                y=(100 * cumulative_energy(s, power)).round(decimals=2).tolist(),
+                mode="lines",
+                name=name,
+                legendgroup=name,
+                showlegend=stage == "smoothed",
                 line={"dash": dash, "width": 2, "color": PALETTE[place % len(PALETTE)]},
                 hovertemplate=f"{name}, {stage}: first %{{x}} hold %{{y:.1f}} %<extra></extra>",
-            )  # fmt: skip
+            )
     figure.update_yaxes(range=[0, 102], ticksuffix=" %")
-    titled(figure, f"Cumulative energy (sum of {unit}) of the {spectra.rank} kept components",
-           "first j components", f"share of the sum of {unit}", 420)  # fmt: skip
+    titled(
+        figure,
+        f"Cumulative energy (sum of {unit}) of the {spectra.rank} kept components",
+        "first j components",
+        f"share of the sum of {unit}",
+        420,
+    )
     return figure.update_layout(legend={"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"})
 
 
@@ -152,12 +200,14 @@ def concentration_map(concentration: Concentration, titles: dict[str, str]) -> g
             z=(100 * concentration.share).round(decimals=1).tolist(),
             x=[place_of(name).label for name in concentration.layers],
             y=[titles.get(task, task) for task in concentration.tasks],
-            colorscale=SCALE, colorbar={"title": {"text": "% of s²"}, "thickness": 12},
+            colorscale=SCALE,
+            colorbar={"title": {"text": "% of s²"}, "thickness": 12},
             hovertemplate="%{y}, %{x}<br>top 5 % hold %{z:.0f} % of the energy<extra></extra>",
         )
-    )  # fmt: skip
+    )
     figure.update_xaxes(tickangle=-40)
     figure.update_yaxes(autorange="reversed")
     height = 240 + 26 * len(concentration.tasks)
-    return titled(figure, "Energy (sum of s²) in the top 5 % of the components, every task and "
-                          "matrix", "matrix, by depth", "task", height)
+    return titled(
+        figure, "Energy (sum of s²) in the top 5 % of the components, every task and matrix", "matrix, by depth", "task", height
+    )

@@ -83,7 +83,7 @@ def truncated_svd(delta: Tensor | LowRank, rank: int | None = None, tolerance: f
     for every kept i, and its ``spectrum`` holds the kept values alone.
     """
     if isinstance(delta, LowRank):
-        svd, = _svds_of_factors([delta])
+        (svd,) = _svds_of_factors([delta])
     elif tolerance and rank and 4 * rank <= min(delta.shape) and (found := _randomised_svd(delta, rank, tolerance)):
         return found
     else:

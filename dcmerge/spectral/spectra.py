@@ -85,6 +85,4 @@ class KeyFigures:
 def key_figures(s: Tensor, fraction: float = 0.05, power: int = 2) -> KeyFigures:
     """The figures of one spectrum ``s`` (r,); the top share is of the leading ``fraction`` by ``power``."""
     largest = s[0].item() if s.numel() else 0.0
-    return KeyFigures(
-        s.numel(), largest, s.sum().item(), effective_rank(s), stable_rank(s), top_share(s, fraction, power)
-    )
+    return KeyFigures(s.numel(), largest, s.sum().item(), effective_rank(s), stable_rank(s), top_share(s, fraction, power))

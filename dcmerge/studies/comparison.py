@@ -83,15 +83,22 @@ class Row:
         measured = self.evaluation
         worst = measured.worst if measured else None
         return {
-            "name": self.name, "title": self.title, "reference": self.is_reference, "error": self.error,
-            "parameters": dict(self.parameters), "scale": asdict(self.scale) if self.scale else None,
+            "name": self.name,
+            "title": self.title,
+            "reference": self.is_reference,
+            "error": self.error,
+            "parameters": dict(self.parameters),
+            "scale": asdict(self.scale) if self.scale else None,
             "accuracy": measured.to_dict() if measured else None,
             "worst": {"task": worst.task, "accuracy": worst.accuracy} if worst else None,
             "difference_to_average": asdict(self.difference) if self.difference else None,
-            "seconds": asdict(self.seconds) if self.seconds else None, "peak_bytes": self.peak_bytes,
-            "dirsim": asdict(self.dirsim) if self.dirsim else None, "drift": self.drift.to_dict() if self.drift else None,
-            "curve": list(self.curve), "qkv": self.qkv,
-        }  # fmt: skip
+            "seconds": asdict(self.seconds) if self.seconds else None,
+            "peak_bytes": self.peak_bytes,
+            "dirsim": asdict(self.dirsim) if self.dirsim else None,
+            "drift": self.drift.to_dict() if self.drift else None,
+            "curve": list(self.curve),
+            "qkv": self.qkv,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +116,17 @@ class Comparison:
 
     @property
     def measured_on(self) -> str:
-        """"test split, 1000 images a task" in words."""
+        """ "test split, 1000 images a task" in words."""
         return self.row(ZERO_SHOT).evaluation.measured_on
 
     def to_dict(self) -> dict[str, Any]:
-        plain = {"split": self.split, "limit": self.limit, "val_limit": self.val_limit, "measured_on": self.measured_on,
-                 "split_rules": dict(self.row(ZERO_SHOT).evaluation.split_rules)}  # fmt: skip
+        plain = {
+            "split": self.split,
+            "limit": self.limit,
+            "val_limit": self.val_limit,
+            "measured_on": self.measured_on,
+            "split_rules": dict(self.row(ZERO_SHOT).evaluation.split_rules),
+        }
         return {**plain, "rows": [row.to_dict() for row in self.rows]}
 
 
@@ -145,18 +157,30 @@ def measure(
     with PeakMemory() as peak:
         merged = merge(bench.vectors, slug, bench=bench, progress=tell.part(0.0, 0.2), cancelled=cancelled, **values)
     merged_at = time.perf_counter()
-    found = origin or fixed_scale(slug) or choose_scale(
-        bench, merged.deltas, limit=val_limit, progress=tell.part(0.2, 0.8), cancelled=cancelled
+    found = (
+        origin
+        or fixed_scale(slug)
+        or choose_scale(bench, merged.deltas, limit=val_limit, progress=tell.part(0.2, 0.8), cancelled=cancelled)
     )
     scaled_at = time.perf_counter()
     model = merged.model(bench, found.value)
-    evaluation = bench.evaluate(
-        model, slug, split=split, limit=limit, progress=tell.part(0.8, 1.0), cancelled=cancelled
-    )
+    evaluation = bench.evaluate(model, slug, split=split, limit=limit, progress=tell.part(0.8, 1.0), cancelled=cancelled)
     durations = Seconds(merged_at - started, scaled_at - merged_at, time.perf_counter() - scaled_at)
     why = diagnose(bench, merged.deltas, model, split=split, limit=limit, cancelled=cancelled) if diagnosed else (None, None)
-    return Row(slug, chosen.title, values, found, evaluation, durations, None, None, peak.growth, *why, merged.curve,
-               None if bench.vectors.qkv == NONE else bench.vectors.qkv)  # fmt: skip
+    return Row(
+        slug,
+        chosen.title,
+        values,
+        found,
+        evaluation,
+        durations,
+        None,
+        None,
+        peak.growth,
+        *why,
+        merged.curve,
+        None if bench.vectors.qkv == NONE else bench.vectors.qkv,
+    )
 
 
 def fixed_scale(slug: str) -> Scale | None:

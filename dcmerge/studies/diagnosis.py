@@ -27,9 +27,14 @@ def directional_similarity(bench: Bench, merged: Mapping[str, Delta], cancelled:
 
 
 def diagnose(
-    bench: Bench, merged: Mapping[str, Delta], model: Model, *, split: str, limit: int | None,
+    bench: Bench,
+    merged: Mapping[str, Delta],
+    model: Model,
+    *,
+    split: str,
+    limit: int | None,
     cancelled: Callable[[], bool] | None = None,
-) -> tuple[DirSim, Drift | None]:  # fmt: skip
+) -> tuple[DirSim, Drift | None]:
     """Directions of the merged task vector, without the tasks' parts, and features of the model with them."""
     similarity = directional_similarity(bench, merged, cancelled)
     return similarity, feature_drift(bench, model, split=split, limit=limit, cancelled=cancelled)

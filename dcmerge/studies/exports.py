@@ -26,22 +26,33 @@ def _row(row: Row) -> dict[str, Any]:
     low, high = measured.mean_interval if measured else (None, None)
     worst = measured.worst if measured else None
     return {
-        "method": row.title, "slug": row.name, "parameters": parameters_text(row.parameters),
-        "alpha": scale.value if scale else None, "alpha from": scale.origin if scale else None,
-        "accuracy": _percent(measured and measured.mean), "accuracy low": _percent(low), "accuracy high": _percent(high),
+        "method": row.title,
+        "slug": row.name,
+        "parameters": parameters_text(row.parameters),
+        "alpha": scale.value if scale else None,
+        "alpha from": scale.origin if scale else None,
+        "accuracy": _percent(measured and measured.mean),
+        "accuracy low": _percent(low),
+        "accuracy high": _percent(high),
         "normalised": _percent(measured and measured.mean_normalised),
-        "worst task": worst and worst.task, "worst accuracy": _percent(worst and worst.accuracy),
-        "minus averaging": _percent(gain and gain.value), "minus averaging low": _percent(gain and gain.low),
+        "worst task": worst and worst.task,
+        "worst accuracy": _percent(worst and worst.accuracy),
+        "minus averaging": _percent(gain and gain.value),
+        "minus averaging low": _percent(gain and gain.low),
         "minus averaging high": _percent(gain and gain.high),
-        "merge seconds": _rounded(took and took.merge), "alpha seconds": _rounded(took and took.scale),
+        "merge seconds": _rounded(took and took.merge),
+        "alpha seconds": _rounded(took and took.scale),
         "evaluation seconds": _rounded(took and took.evaluation),
-        "peak MiB": None if row.peak_bytes is None else round(row.peak_bytes / 2**20, 1), "needs": needs_text(row),
+        "peak MiB": None if row.peak_bytes is None else round(row.peak_bytes / 2**20, 1),
+        "needs": needs_text(row),
         "q, k, v": row.qkv,
         "dirsim": _rounded(row.dirsim and row.dirsim.mean, 4),
         "feature drift": _rounded(row.drift and row.drift.relative[-1], 4),
-        "split": measured and measured.split, "images a task": measured and measured.images,
-        "splits": measured and "; ".join(measured.split_lines), "error": row.error,
-    }  # fmt: skip
+        "split": measured and measured.split,
+        "images a task": measured and measured.images,
+        "splits": measured and "; ".join(measured.split_lines),
+        "error": row.error,
+    }
 
 
 def needs_text(row: Row) -> str | None:
@@ -50,7 +61,7 @@ def needs_text(row: Row) -> str | None:
 
 
 def parameters_text(values: Mapping[str, Any]) -> str:
-    """"density=0.2, aggregate=mean", as ``--set`` takes them."""
+    """ "density=0.2, aggregate=mean", as ``--set`` takes them."""
     return ", ".join(f"{name}={value_text(value)}" for name, value in values.items())
 
 
@@ -81,9 +92,11 @@ def as_markdown(comparison: Comparison) -> str:
     lines = [[name for name, _ in _MARKDOWN], ["---"] * len(_MARKDOWN)]
     lines += [[_cell(write(row)) for _, write in _MARKDOWN] for row in comparison.rows]
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    about = (f"Top-1 accuracy in percent (95 % interval), mean over tasks; {comparison.measured_on}{_splits(comparison)}. "
-             "Normalised: divided by the accuracy of each task's own expert, mean of the ratios. Minus averaging: points, paired "
-             "bootstrap over images.")
+    about = (
+        f"Top-1 accuracy in percent (95 % interval), mean over tasks; {comparison.measured_on}{_splits(comparison)}. "
+        "Normalised: divided by the accuracy of each task's own expert, mean of the ratios. Minus averaging: points, paired "
+        "bootstrap over images."
+    )
     return f"{about}\n\n{body}\n"
 
 
@@ -127,11 +140,17 @@ def _seconds(row: Row) -> str | None:
 
 
 _MARKDOWN: tuple[tuple[str, Callable[[Row], str | None]], ...] = (
-    ("method", lambda row: row.title), ("parameters", lambda row: parameters_text(row.parameters)),
-    ("α", lambda row: row.scale and f"{row.scale.value:g}"), ("α from", lambda row: row.scale and row.scale.origin),
-    ("absolute", _accuracy), ("normalised", _normalised), ("worst task", _worst), ("minus averaging", _gain),
+    ("method", lambda row: row.title),
+    ("parameters", lambda row: parameters_text(row.parameters)),
+    ("α", lambda row: row.scale and f"{row.scale.value:g}"),
+    ("α from", lambda row: row.scale and row.scale.origin),
+    ("absolute", _accuracy),
+    ("normalised", _normalised),
+    ("worst task", _worst),
+    ("minus averaging", _gain),
     ("seconds: merge + α", _seconds),
     ("peak memory", lambda row: None if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f} MiB"),
     ("needs", needs_text),
-    ("q, k, v", lambda row: row.qkv), ("measured on", lambda row: row.evaluation and row.evaluation.measured_on),
-)  # fmt: skip
+    ("q, k, v", lambda row: row.qkv),
+    ("measured on", lambda row: row.evaluation and row.evaluation.measured_on),
+)

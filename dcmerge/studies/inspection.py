@@ -56,8 +56,10 @@ def layer_spectra(layer: Layer, **parameters: object) -> LayerSpectra:
     stages = trace(layer, **parameters)
     if stages is None:
         empty = torch.zeros(0)
-        tasks = [TaskSpectrum(t, s, empty, empty, key_figures(s), key_figures(empty))
-                 for t, s in zip(layer.tasks, spectra, strict=True)]  # fmt: skip
+        tasks = [
+            TaskSpectrum(t, s, empty, empty, key_figures(s), key_figures(empty))
+            for t, s in zip(layer.tasks, spectra, strict=True)
+        ]
         return LayerSpectra(layer.name, 0, "none", tuple(tasks))
     tasks = []
     for i, task in enumerate(layer.tasks):
@@ -147,9 +149,13 @@ def layer_alignment(layer: Layer, **parameters: object) -> LayerAlignment | None
         for svd, s, M in zip(stages.truncated, stages.smoothed, stages.aligned, strict=True)
     )
     return LayerAlignment(
-        stages, *sides["U"][:2], *sides["V"][:2], block_energy(stages.aligned, stages.basis.tasks), errors,
+        stages,
+        *sides["U"][:2],
+        *sides["V"][:2],
+        block_energy(stages.aligned, stages.basis.tasks),
+        errors,
         (sides["U"][2], sides["V"][2]),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,14 +38,25 @@ def overview_card(page: Page, ours: DemoResults | None) -> list[Method]:
         with left:
             allowed = _needs_filter(known)
         with right:
-            only = remembered(st.toggle, "Only what can merge this set", key="fits", default=False,
-                              help=f"This set: {plain(page.models.title)}.")  # fmt: skip
+            only = remembered(
+                st.toggle,
+                "Only what can merge this set",
+                key="fits",
+                default=False,
+                help=f"This set: {plain(page.models.title)}.",
+            )
         shown = [m for m in known.values() if set(m.needs) <= allowed and (m.slug in fitting or not only)]
         if not shown:
             st.info("No method works with so little: allow more above.", icon=":material/info:")
             return []
-        st.dataframe([_overview_row(m, obstacles, ours) for m in shown], hide_index=True, alt="All methods",
-                     height="content", placeholder="–", column_config=_overview_columns())  # fmt: skip
+        st.dataframe(
+            [_overview_row(m, obstacles, ours) for m in shown],
+            hide_index=True,
+            alt="All methods",
+            height="content",
+            placeholder="–",
+            column_config=_overview_columns(),
+        )
         st.caption(_reading(ours))
     return shown
 
@@ -54,9 +65,14 @@ def _needs_filter(known: Mapping[str, Method]) -> set[str]:
     """What the user has; every method works on the experts' weights."""
     other = sorted({need for method in known.values() for need in method.needs} - {"weights"})
     have = remembered(
-        st.multiselect, "Besides the experts' weights I have", key="needs", default=other, options=other,
-        format_func=NEEDS.get, help="Methods that need anything else are left out.",
-    )  # fmt: skip
+        st.multiselect,
+        "Besides the experts' weights I have",
+        key="needs",
+        default=other,
+        options=other,
+        format_func=NEEDS.get,
+        help="Methods that need anything else are left out.",
+    )
     return {"weights", *have}
 
 
@@ -64,35 +80,44 @@ def _overview_row(method: Method, obstacles: Mapping[str, str], ours: DemoResult
     measured = ours.rows.get(method.slug) if ours else None
     best = [r.value for r in reported(method.slug) if (r.family, r.model, r.tasks) == ("TALL-masks", _MODEL, 8)]
     return {
-        "method": method.title, "asks besides for": ", ".join(n for n in method.needs if n != "weights") or None,
+        "method": method.title,
+        "asks besides for": ", ".join(n for n in method.needs if n != "weights") or None,
         "demo": hundredfold(measured.accuracy) if measured else None,
         "normalised": hundredfold(measured.normalised) if measured else None,
         "reported": best[0] if best else None,
         "this set": obstacles.get(method.slug, "can be merged"),
-        "controls": len(method.parameters), "returns": method.returns, "source": _link(method) or None,
-    }  # fmt: skip
+        "controls": len(method.parameters),
+        "returns": method.returns,
+        "source": _link(method) or None,
+    }
 
 
 def _overview_columns() -> dict[str, Any]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
-        "asks besides for": text(help="what it needs besides the experts' weights. " + "; ".join(
-            f"{name}: {words}" for name, words in NEEDS.items() if name != "weights")),
+        "asks besides for": text(
+            help="what it needs besides the experts' weights. "
+            + "; ".join(f"{name}: {words}" for name, words in NEEDS.items() if name != "weights")
+        ),
         "returns": text(help="one model, or one with a part a task"),
         "controls": number(help="how many parameters it has besides α; each stands below"),
         "demo": number(format="%.1f %%", help="our mean top-1 accuracy on the demo; α chosen on validation"),
         "normalised": number(format="%.1f %%", help="the same on the demo, each task divided by its own expert's accuracy"),
-        "reported": number(format="%.1f %%", help=f"reported mean accuracy on {_MODEL}, 8 tasks, TALL-masks checkpoints; "
-                                                  "other checkpoints stand below"),
+        "reported": number(
+            format="%.1f %%",
+            help=f"reported mean accuracy on {_MODEL}, 8 tasks, TALL-masks checkpoints; other checkpoints stand below",
+        ),
         "this set": text(help="whether the set in the sidebar can be merged with it"),
         "source": st.column_config.LinkColumn(display_text=r"abs/(.*)", help="the paper on arXiv"),
-    }  # fmt: skip
+    }
 
 
 def _reading(ours: DemoResults | None) -> str:
     measured = f"*demo* was measured on the {ours.measured_on}" if ours else f"for our numbers on the demo run `{COMMAND}`"
-    return (f"**How to read:** {measured}; *reported* stands for CLIP {_MODEL}, another model on other tasks: compare the order "
-            "of the methods, not the numbers. Click a column's name to sort.")  # fmt: skip
+    return (
+        f"**How to read:** {measured}; *reported* stands for CLIP {_MODEL}, another model on other tasks: compare the order "
+        "of the methods, not the numbers. Click a column's name to sort."
+    )
 
 
 def method_card(page: Page, method: Method, ours: DemoResults | None) -> None:
@@ -120,11 +145,19 @@ def _facts(place: Any, page: Page, method: Method) -> None:
 def _invitation(place: Any, page: Page, method: Method) -> None:
     """A link to where this set can be merged with the method: what trains is not merged live."""
     if method.trains and page.models.bench:
-        place.page_link("pages/4_Compare.py", label="Compare it on this set", icon=":material/leaderboard:",
-                        query_params={"compared": method.slug, "set": page.models.name})  # fmt: skip
+        place.page_link(
+            "pages/4_Compare.py",
+            label="Compare it on this set",
+            icon=":material/leaderboard:",
+            query_params={"compared": method.slug, "set": page.models.name},
+        )
     elif not method.trains:
-        place.page_link("pages/3_Merge.py", label="Merge this set with it", icon=":material/merge:",
-                        query_params={"method": method.slug, "set": page.models.name})  # fmt: skip
+        place.page_link(
+            "pages/3_Merge.py",
+            label="Merge this set with it",
+            icon=":material/merge:",
+            query_params={"method": method.slug, "set": page.models.name},
+        )
 
 
 def _link(method: Method) -> str:
@@ -140,17 +173,24 @@ def _parameters(method: Method) -> None:
         return
     rows = [_parameter_row(declared) for declared in method.parameters.values()]
     # A table, not a data frame: it shows every word of the help, and reads its cells as Markdown.
-    st.table([{title: plain(text) for title, text in row.items()} for row in rows], hide_index=True, border="horizontal",
-             alt=f"Parameters of {method.title}")  # fmt: skip
+    st.table(
+        [{title: plain(text) for title, text in row.items()} for row in rows],
+        hide_index=True,
+        border="horizontal",
+        alt=f"Parameters of {method.title}",
+    )
 
 
 def _parameter_row(declared: Declared) -> dict[str, str]:
     constraint = declared.constraint
     auto = getattr(constraint, "auto", "")
     return {
-        "parameter": constraint.title, "name": declared.name, "default": value_text(declared.default),
-        "range": constraint.expected, "what it does": constraint.help + (f" Auto: {auto}." if auto else ""),
-    }  # fmt: skip
+        "parameter": constraint.title,
+        "name": declared.name,
+        "default": value_text(declared.default),
+        "range": constraint.expected,
+        "what it does": constraint.help + (f" Auto: {auto}." if auto else ""),
+    }
 
 
 def _numbers(method: Method, ours: DemoResults | None) -> None:
@@ -162,14 +202,17 @@ def _numbers(method: Method, ours: DemoResults | None) -> None:
         return
     families = sorted({entry.family for entry in reported(method.slug)}, key=list(FAMILIES).index)
     st.dataframe(
-        rows, hide_index=True, placeholder="", height="content" if len(rows) < 9 else 320,
+        rows,
+        hide_index=True,
+        placeholder="",
+        height="content" if len(rows) < 9 else 320,
         alt=f"Reported numbers of {method.title}",
         column_config={
             "accuracy": st.column_config.NumberColumn(format="%.1f %%"),
             "kind": st.column_config.TextColumn(help="normalised: divided by the accuracies of the experts"),
             "checkpoints": st.column_config.TextColumn(help="the fine-tuned models that were merged"),
         },
-    )  # fmt: skip
+    )
     st.caption("**Checkpoints** (compare only rows of one family): " + "; ".join(f"{f}: {FAMILIES[f]}" for f in families) + ".")
 
 
@@ -179,12 +222,19 @@ def _demo_numbers(method: Method, ours: DemoResults | None) -> None:
         st.caption(f"On the demo: not measured. Make the numbers with `{COMMAND}`.")
         return
     scale = f"α = {measured.scale:g} ({plain(measured.scale_origin)})" if measured.scale is not None else "no α"
-    st.markdown(f"On the demo: **{percent(measured.accuracy)}**, normalised **{percent(measured.normalised)}**; "
-                f"{ours.measured_on}; {scale}.")  # fmt: skip
+    st.markdown(
+        f"On the demo: **{percent(measured.accuracy)}**, normalised **{percent(measured.normalised)}**; "
+        f"{ours.measured_on}; {scale}."
+    )
 
 
 def _reported_row(entry: Reported) -> dict[str, Any]:
     return {
-        "accuracy": entry.value, "kind": "normalised" if entry.normalised else "absolute", "model": entry.model,
-        "tasks": entry.tasks, "checkpoints": entry.family, "reported in": entry.source, "note": entry.note,
-    }  # fmt: skip
+        "accuracy": entry.value,
+        "kind": "normalised" if entry.normalised else "absolute",
+        "model": entry.model,
+        "tasks": entry.tasks,
+        "checkpoints": entry.family,
+        "reported in": entry.source,
+        "note": entry.note,
+    }

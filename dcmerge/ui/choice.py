@@ -48,10 +48,16 @@ def choice_of_method(page: Page) -> Choice:
     with st.container(border=True):
         left, right = st.columns([1, 2])
         with left:
-            slug = remembered(st.selectbox, "Method", key="method", default="dc_merge", options=list(known),
-                              format_func=lambda s: known[s].title,
-                              help="Every method that can merge this set, with its own controls. "
-                              + "".join(f"{method(slug).title} {reason}. " for slug, reason in others.items()))  # fmt: skip
+            slug = remembered(
+                st.selectbox,
+                "Method",
+                key="method",
+                default="dc_merge",
+                options=list(known),
+                format_func=lambda s: known[s].title,
+                help="Every method that can merge this set, with its own controls. "
+                + "".join(f"{method(slug).title} {reason}. " for slug, reason in others.items()),
+            )
         chosen = known[slug]
         right.markdown(chosen.idea)
         right.caption(f"{chosen.source}. {_variant(page, chosen)}")
@@ -68,8 +74,9 @@ def choice_of_method(page: Page) -> Choice:
 def live_methods(page: Page) -> tuple[dict[str, Method], dict[str, str]]:
     """The methods that can merge this set while one waits, and of the others why they cannot; both by slug."""
     known, others = fitting_methods(page.models.vectors, page.models.bench)
-    training = {slug: "learns step by step, which takes minutes: run it on the Compare page"
-                for slug, one in known.items() if one.trains}  # fmt: skip
+    training = {
+        slug: "learns step by step, which takes minutes: run it on the Compare page" for slug, one in known.items() if one.trains
+    }
     return {slug: one for slug, one in known.items() if slug not in training}, others | training
 
 
@@ -79,9 +86,17 @@ def _alpha_control(chosen: Method) -> float:
     if found is not None:
         choose(key, found)
     highest = max(5.0, found or 0.0, st.session_state.get(key, 0.0))
-    return remembered(st.slider, "Scale α", key=key, default=chosen.usual_scale, min_value=0.0, max_value=highest, step=0.05,
-                      help="How far to go along the merged task vector: 0 is the base."
-                      + (f" Comparisons keep it at {chosen.usual_scale:g}: {chosen.fixed_scale}." if chosen.fixed_scale else ""))
+    return remembered(
+        st.slider,
+        "Scale α",
+        key=key,
+        default=chosen.usual_scale,
+        min_value=0.0,
+        max_value=highest,
+        step=0.05,
+        help="How far to go along the merged task vector: 0 is the base."
+        + (f" Comparisons keep it at {chosen.usual_scale:g}: {chosen.fixed_scale}." if chosen.fixed_scale else ""),
+    )
 
 
 def _variant(page: Page, chosen: Method) -> str:

@@ -32,8 +32,15 @@ def results_cards(page: Page) -> None:
         return
     with st.container(border=True):
         st.subheader("Results")
-        chosen = remembered(st.selectbox, "Comparison", key=SHOWN, default=next(iter(known)), options=list(known),
-                            format_func=known.get, help="Newest first.")  # fmt: skip
+        chosen = remembered(
+            st.selectbox,
+            "Comparison",
+            key=SHOWN,
+            default=next(iter(known)),
+            options=list(known),
+            format_func=known.get,
+            help="Newest first.",
+        )
         shown = comparing.find(chosen)
         if shown is None:
             st.info("This comparison has been removed.", icon=":material/info:")
@@ -55,8 +62,13 @@ def _state(shown: comparing.Shown) -> None:
         reason = f": {plain(shown.error)}" if shown.error else ""
         words = "has rows that failed" if shown.state == "done" else f"is {shown.state}{reason}"
         st.warning(f"This comparison {words}. Finished rows are kept.", icon=":material/info:")
-        st.button("Resume", icon=":material/play_arrow:", on_click=comparing.resume, args=(shown.id,),
-                  help="Goes on with the methods that have no row yet.")  # fmt: skip
+        st.button(
+            "Resume",
+            icon=":material/play_arrow:",
+            on_click=comparing.resume,
+            args=(shown.id,),
+            help="Goes on with the methods that have no row yet.",
+        )
 
 
 def _rows(shown: comparing.Shown) -> int:
@@ -71,8 +83,9 @@ def _watched(id: str, rows: int) -> None:
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(min(1.0, shown.share), text=plain(shown.text))
-        st.button("Cancel", key="compare.cancel", icon=":material/cancel:", on_click=comparing.cancel, args=(id,),
-                  width="content")  # fmt: skip
+        st.button(
+            "Cancel", key="compare.cancel", icon=":material/cancel:", on_click=comparing.cancel, args=(id,), width="content"
+        )
 
 
 def _filtered(found: Comparison | None) -> Comparison | None:
@@ -84,9 +97,15 @@ def _filtered(found: Comparison | None) -> Comparison | None:
     other = sorted(set().union(*needs.values()) - {"weights"})
     if not other:
         return found
-    allowed = remembered(st.multiselect, "Data needed besides the experts' weights", key="allowed", default=other, options=other,
-                         format_func=NEEDS.get,
-                         help="Methods that need anything else are hidden.")  # fmt: skip
+    allowed = remembered(
+        st.multiselect,
+        "Data needed besides the experts' weights",
+        key="allowed",
+        default=other,
+        options=other,
+        format_func=NEEDS.get,
+        help="Methods that need anything else are hidden.",
+    )
     rows = [row for row in found.rows if needs.get(row.name, set()) <= {"weights", *allowed}]
     return replace(found, rows=tuple(rows))
 
@@ -100,13 +119,22 @@ def _table(page: Page, found: Comparison) -> None:
         row["worst task"] = page.models.task_titles.get(row["worst task"], row["worst task"])
         row["interval"] = _interval(row, "accuracy")
         row["difference interval"] = _interval(row, "minus averaging")
-    st.dataframe(rows, hide_index=True, placeholder="–", height="content", alt="Every method: accuracy, cost and what it needs",
-                 column_order=list(_COLUMNS), column_config=_columns())  # fmt: skip
+    st.dataframe(
+        rows,
+        hide_index=True,
+        placeholder="–",
+        height="content",
+        alt="Every method: accuracy, cost and what it needs",
+        column_order=list(_COLUMNS),
+        column_config=_columns(),
+    )
     failed = [f"{plain(row.title)}: {plain(row.error)}" for row in found.rows if row.error]
     if failed:
         st.warning("Not measured. " + " ".join(failed), icon=":material/info:")
-    st.caption("**How to read:** a difference to averaging whose interval holds 0 is none that these images can show. Methods "
-               "share the experts' singular vectors: the first that needs them takes the time. A click on a column's name sorts.")
+    st.caption(
+        "**How to read:** a difference to averaging whose interval holds 0 is none that these images can show. Methods "
+        "share the experts' singular vectors: the first that needs them takes the time. A click on a column's name sorts."
+    )
     splits_caption(found.row(ZERO_SHOT).evaluation)
 
 
@@ -128,14 +156,17 @@ _COLUMNS: dict[str, tuple[str, str | None, str]] = {
     "alpha": ("α", "%g", "How far the model goes along the merged task vector."),
     "merge seconds": ("merge, s", "%.1f", "Seconds to merge."),
     "alpha seconds": ("α, s", "%.1f", "Seconds to choose α on validation."),
-    "peak MiB": ("memory, MiB", "%.0f", "How much the process grew at most while merging; memory that earlier methods left to "
-                                        "it is not counted."),
+    "peak MiB": (
+        "memory, MiB",
+        "%.0f",
+        "How much the process grew at most while merging; memory that earlier methods left to it is not counted.",
+    ),
     "needs": ("needs", None, "What the method works with."),
     "dirsim": ("DirSim", "%.3f", "How far the merged task vector still points where the experts pointed, 0 to 1."),
     "feature drift": ("drift", "%.2f", "Squared difference of the final features to the expert's; 1 is the base's."),
     "parameters": ("parameters", None, "All parameters of the method."),
     "alpha from": ("α from", None, "Where α came from."),
-}  # fmt: skip
+}
 
 
 def _columns() -> dict[str, Any]:
@@ -148,43 +179,77 @@ def _columns() -> dict[str, Any]:
 
 def _export(found: Comparison) -> None:
     with st.container(horizontal=True):
-        st.download_button("CSV", data=exports.as_csv(found), file_name="comparison.csv", mime="text/csv", on_click="ignore",
-                           icon=":material/download:", help="One line a row, all columns.")  # fmt: skip
-        st.download_button("Markdown", data=exports.as_markdown(found), file_name="comparison.md", mime="text/markdown",
-                           on_click="ignore", icon=":material/download:", help="A table for a report or an issue.")  # fmt: skip
+        st.download_button(
+            "CSV",
+            data=exports.as_csv(found),
+            file_name="comparison.csv",
+            mime="text/csv",
+            on_click="ignore",
+            icon=":material/download:",
+            help="One line a row, all columns.",
+        )
+        st.download_button(
+            "Markdown",
+            data=exports.as_markdown(found),
+            file_name="comparison.md",
+            mime="text/markdown",
+            on_click="ignore",
+            icon=":material/download:",
+            help="A table for a report or an issue.",
+        )
 
 
 def _figures(page: Page, found: Comparison) -> None:
     with st.container(border=True):
-        show(plots.normalised_map(found, page.models.task_titles),
-             "each cell is a method's accuracy on a task divided by that of the task's own expert: 100 keeps everything that the "
-             "expert knows. A row that stays dark is a task that merging loses; a column with one dark cell pays for its mean "
-             "with that task.", key="compare.map")  # fmt: skip
+        show(
+            plots.normalised_map(found, page.models.task_titles),
+            "each cell is a method's accuracy on a task divided by that of the task's own expert: 100 keeps everything that the "
+            "expert knows. A row that stays dark is a task that merging loses; a column with one dark cell pays for its mean "
+            "with that task.",
+            key="compare.map",
+        )
     measured = [row for row in found.rows if row.evaluation and not row.is_reference]
     if not measured:
         return
     with st.container(border=True):
-        show(plots.accuracy_against_cost(found),
-             "up is better, left is cheaper; points whose whiskers (95 %) overlap widely may be equally good. Methods share the "
-             "experts' singular vectors, so one that needs them is far to the right only if it came first. Dotted lines are the "
-             "base and the experts, the floor and the ceiling of a merge.", key="compare.cost")  # fmt: skip
+        show(
+            plots.accuracy_against_cost(found),
+            "up is better, left is cheaper; points whose whiskers (95 %) overlap widely may be equally good. Methods share the "
+            "experts' singular vectors, so one that needs them is far to the right only if it came first. Dotted lines are the "
+            "base and the experts, the floor and the ceiling of a merge.",
+            key="compare.cost",
+        )
     if any(row.curve for row in measured):
         with st.container(border=True):
-            show(plots.loss_lines(found),
-                 "a line that has become flat has learned what it can; one that still falls would go on with more steps. Losses "
-                 "are of different kinds (entropy, distance to the experts, cross-entropy, missed reward), so each starts at 1; "
-                 "they say nothing about which method is better.", key="compare.loss")  # fmt: skip
+            show(
+                plots.loss_lines(found),
+                "a line that has become flat has learned what it can; one that still falls would go on with more steps. Losses "
+                "are of different kinds (entropy, distance to the experts, cross-entropy, missed reward), so each starts at 1; "
+                "they say nothing about which method is better.",
+                key="compare.loss",
+            )
     if not any(row.drift for row in measured):
         return
     with st.container(border=True):
-        show(plots.dirsim_bars(found),
-             "DirSim compares singular directions without their sizes: higher means that the merged weights still point where "
-             "the experts pointed. Whiskers span the least and the best kept expert.", key="compare.dirsim")  # fmt: skip
+        show(
+            plots.dirsim_bars(found),
+            "DirSim compares singular directions without their sizes: higher means that the merged weights still point where "
+            "the experts pointed. Whiskers span the least and the best kept expert.",
+            key="compare.dirsim",
+        )
     with st.container(border=True):
-        unit = remembered(st.segmented_control, "Feature drift", key="drift", default=next(iter(_DRIFTS)), options=list(_DRIFTS),
-                          required=True,
-                          help="The base's drift is how far the base's features lie from the experts'.")  # fmt: skip
-        show(plots.drift_lines(found, relative=_DRIFTS[unit]),
-             "each expert sees its own images, and so does the merged model: 0 answers like the expert at that place, 1 no "
-             "better than the base. Places are the stream after each block (all tokens) and the final features.",
-             key="compare.drift")  # fmt: skip
+        unit = remembered(
+            st.segmented_control,
+            "Feature drift",
+            key="drift",
+            default=next(iter(_DRIFTS)),
+            options=list(_DRIFTS),
+            required=True,
+            help="The base's drift is how far the base's features lie from the experts'.",
+        )
+        show(
+            plots.drift_lines(found, relative=_DRIFTS[unit]),
+            "each expert sees its own images, and so does the merged model: 0 answers like the expert at that place, 1 no "
+            "better than the base. Places are the stream after each block (all tokens) and the final features.",
+            key="compare.drift",
+        )

@@ -26,26 +26,43 @@ _DEFAULT = ["task_arithmetic", "ties", "tsv_m", "iso_c", "dc_merge"]
 def setup_card(page: Page) -> None:
     """Choose and start; what runs is shown by the cards below."""
     if page.models.bench is None:
-        st.info("This set has no images to evaluate on, so its methods cannot be compared by accuracy. The Alignment page "
-                "compares their directions.", icon=":material/info:")  # fmt: skip
+        st.info(
+            "This set has no images to evaluate on, so its methods cannot be compared by accuracy. The Alignment page "
+            "compares their directions.",
+            icon=":material/info:",
+        )
         return
     known, others = fitting_methods(page.models.vectors, page.models.bench)
     with st.container(border=True):
         st.subheader("Choose methods")
         chosen = remembered(
-            st.multiselect, "Methods", key="compared", default=[slug for slug in _DEFAULT if slug in known], options=list(known),
+            st.multiselect,
+            "Methods",
+            key="compared",
+            default=[slug for slug in _DEFAULT if slug in known],
+            options=list(known),
             format_func=lambda slug: known[slug].title,
             help="Zero-shot, the experts and weight averaging are always there: the others are measured against them.",
-        )  # fmt: skip
+        )
         _why_not(others)
         limits = _limits()
         parameters = _parameters(page, [known[slug] for slug in chosen])
         spec = {
-            "kind": "compare", "set": page.models.name, "split": "test", **limits,
+            "kind": "compare",
+            "set": page.models.name,
+            "split": "test",
+            **limits,
             "methods": [{"slug": slug, "parameters": parameters[slug]} for slug in chosen],
-        }  # fmt: skip
-        st.button("Start comparison", type="primary", icon=":material/play_arrow:", disabled=not chosen, on_click=_start,
-                  args=(spec,), help="Runs beside the page: you may close it and come back.")  # fmt: skip
+        }
+        st.button(
+            "Start comparison",
+            type="primary",
+            icon=":material/play_arrow:",
+            disabled=not chosen,
+            on_click=_start,
+            args=(spec,),
+            help="Runs beside the page: you may close it and come back.",
+        )
         if refused := st.session_state.pop(_REFUSED, ""):
             st.error(plain(refused), icon=":material/error:")
         if not chosen:
@@ -62,15 +79,26 @@ def _limits() -> dict[str, Any]:
     """Images a task and whether directions and features are measured too."""
     test, validation, why = st.columns(3, vertical_alignment="bottom")
     with test:
-        limit = _limit("Test images a task", "limit", "On which the accuracies are reported, once. The same share of every "
-                                                      "class, drawn with a fixed seed; more images: narrower intervals.")
+        limit = _limit(
+            "Test images a task",
+            "limit",
+            "On which the accuracies are reported, once. The same share of every "
+            "class, drawn with a fixed seed; more images: narrower intervals.",
+        )
     with validation:
-        val_limit = _limit("Validation images a task", "val_limit", "On which α is chosen for every method. This takes the most "
-                                                                    "time: about twelve values of α are tried.")
+        val_limit = _limit(
+            "Validation images a task",
+            "val_limit",
+            "On which α is chosen for every method. This takes the most time: about twelve values of α are tried.",
+        )
     with why:
-        diagnosed = remembered(st.toggle, "Directions and features too", key="diagnosed", default=True,
-                               help="DirSim and feature drift by depth of every method: why it scores as it does. Some seconds "
-                                    "a method.")  # fmt: skip
+        diagnosed = remembered(
+            st.toggle,
+            "Directions and features too",
+            key="diagnosed",
+            default=True,
+            help="DirSim and feature drift by depth of every method: why it scores as it does. Some seconds a method.",
+        )
     return {"limit": limit or None, "val_limit": val_limit or None, "diagnosed": diagnosed}
 
 

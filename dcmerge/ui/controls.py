@@ -30,12 +30,15 @@ def _number(constraint: Number, common: dict[str, Any]) -> float | int | None:
     cast = int if constraint.integer else float
     high = constraint.high if constraint.soft_high is None else constraint.soft_high
     limits = {"min_value": cast(constraint.low), "max_value": cast(high), "step": cast(constraint.step)}
-    number_format = "%d" if constraint.integer else next(
-        (text for step, text in _FORMATS if constraint.step < step), "%.1f"
-    )
+    number_format = "%d" if constraint.integer else next((text for step, text in _FORMATS if constraint.step < step), "%.1f")
     if constraint.auto:
-        return remembered(st.number_input, constraint.title, placeholder="auto",
-                          **limits, **common | {"help": f"{constraint.help} Auto: {constraint.auto}."})  # fmt: skip
+        return remembered(
+            st.number_input,
+            constraint.title,
+            placeholder="auto",
+            **limits,
+            **common | {"help": f"{constraint.help} Auto: {constraint.auto}."},
+        )
     return remembered(st.slider, constraint.title, format=number_format, **limits, **common)
 
 

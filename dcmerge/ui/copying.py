@@ -42,8 +42,16 @@ def _code(make: Callable[[], str], language: str, height: int | str = "content")
 
 def _recipe(page: Page, choice: Choice, what: Mapping[str, Any], *, hashed: bool) -> Recipe:
     vectors = page.models.vectors
-    return Recipe.of({
-        "inputs": inputs_of(vectors, hashed=hashed), "zoo": vectors.zoo, "method": choice.method.slug,
-        "parameters": choice.parameters, "scale": choice.scale.value, "scale_origin": choice.scale.origin,
-        "tolerance": vectors.tolerance, "qkv": qkv_of(vectors), **what,
-    })  # fmt: skip
+    return Recipe.of(
+        {
+            "inputs": inputs_of(vectors, hashed=hashed),
+            "zoo": vectors.zoo,
+            "method": choice.method.slug,
+            "parameters": choice.parameters,
+            "scale": choice.scale.value,
+            "scale_origin": choice.scale.origin,
+            "tolerance": vectors.tolerance,
+            "qkv": qkv_of(vectors),
+            **what,
+        }
+    )

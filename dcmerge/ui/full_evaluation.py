@@ -26,15 +26,27 @@ def full_evaluation_card(page: Page, choice: Choice) -> None:
         return
     with st.container(border=True):
         st.subheader("Choose α on validation, report on test")
-        st.markdown("α is chosen on the whole validation split, by mean normalised accuracy; the test split is then "
-                    "evaluated once.")
+        st.markdown(
+            "α is chosen on the whole validation split, by mean normalised accuracy; the test split is then evaluated once."
+        )
         busy = work.running(_WORK)
         with st.container(horizontal=True):
-            st.button("Find α", icon=":material/search:", disabled=busy, on_click=_start_scale, args=(page, choice),
-                      help="Tries α = 0.1 … 3.0 on validation (further while the best is at the border) and sets the "
-                           "slider.")  # fmt: skip
-            st.button("Evaluate on test", icon=":material/checklist:", disabled=busy, on_click=_start_test, args=(page, choice),
-                      help="All test images of every task, with the α above.")  # fmt: skip
+            st.button(
+                "Find α",
+                icon=":material/search:",
+                disabled=busy,
+                on_click=_start_scale,
+                args=(page, choice),
+                help="Tries α = 0.1 … 3.0 on validation (further while the best is at the border) and sets the slider.",
+            )
+            st.button(
+                "Evaluate on test",
+                icon=":material/checklist:",
+                disabled=busy,
+                on_click=_start_test,
+                args=(page, choice),
+                help="All test images of every task, with the α above.",
+            )
         # First, because the watch redraws the page as long as it finds finished work.
         _collect(page)
         work.watch(_WORK)
@@ -42,24 +54,35 @@ def full_evaluation_card(page: Page, choice: Choice) -> None:
         curves = found_scales(page)
         if curves:
             lines = {described(slug, dict(parameters), c.value): c for (_, slug, parameters), c in curves.items()}
-            show(plots.scale_curve(lines, choice.scale.value),
-                 "the top of a line is the α chosen for that method; a flat top means that α hardly matters, a steep side "
-                 "that it does. Every fourth value was tried first, then all around the best.", key="merge.curve")  # fmt: skip
+            show(
+                plots.scale_curve(lines, choice.scale.value),
+                "the top of a line is the α chosen for that method; a flat top means that α hardly matters, a steep side "
+                "that it does. Every fourth value was tried first, then all around the best.",
+                key="merge.curve",
+            )
 
 
 def _start_scale(page: Page, choice: Choice) -> None:
     def find(progress: work.Progress, cancelled: Any) -> tuple[Choice, Scale]:
         merged = merged_once(page.models, choice.method.slug, choice.parameters)
-        return choice, choose_scale(page.models.bench, merged.deltas, modules=merged.modules, progress=progress,
-                                    cancelled=cancelled)  # fmt: skip
+        return choice, choose_scale(
+            page.models.bench, merged.deltas, modules=merged.modules, progress=progress, cancelled=cancelled
+        )
 
     work.start(_WORK, f"Choosing α for {choice.method.title}", find)
 
 
 def _start_test(page: Page, choice: Choice) -> None:
     def evaluate(progress: work.Progress, cancelled: Any) -> tuple[Choice, Look]:
-        return choice, look_at(page.models, choice.method.slug, choice.parameters, choice.scale.value, split="test",
-                               progress=progress, cancelled=cancelled)  # fmt: skip
+        return choice, look_at(
+            page.models,
+            choice.method.slug,
+            choice.parameters,
+            choice.scale.value,
+            split="test",
+            progress=progress,
+            cancelled=cancelled,
+        )
 
     work.start(_WORK, f"Evaluating {choice.method.title}", evaluate)
 
@@ -87,8 +110,10 @@ def _take_test(page: Page, choice: Choice, look: Look) -> str:
     found = look.merged
     record(Run(page.models.key, choice.method.slug, choice.parameters, choice.scale, found, datetime.now()))
     st.session_state.setdefault(_TESTS, {})[(*choice.key(page), choice.scale.value)] = look
-    return (f"{choice.method.title}: {percent(found.mean)} absolute, {percent(found.mean_normalised)} normalised "
-            f"({found.measured_on}; α = {choice.scale.value:g}, {choice.scale.origin}).")  # fmt: skip
+    return (
+        f"{choice.method.title}: {percent(found.mean)} absolute, {percent(found.mean_normalised)} normalised "
+        f"({found.measured_on}; α = {choice.scale.value:g}, {choice.scale.origin})."
+    )
 
 
 def _test_bars(page: Page, choice: Choice) -> None:

@@ -74,18 +74,29 @@ def history_card(page: Page) -> None:
         st.markdown("Pick two rows to compare them task by task.")
         rows = [
             {
-                "time": run.at.strftime("%H:%M:%S"), "method": method(run.slug).title,
+                "time": run.at.strftime("%H:%M:%S"),
+                "method": method(run.slug).title,
                 "parameters": changed(run.slug, run.parameters) or "defaults",
-                "α": run.scale.value, "α from": run.scale.origin, "absolute": 100 * run.evaluation.mean,
-                "normalised": hundredfold(run.evaluation.mean_normalised), "worst task": 100 * run.evaluation.worst.accuracy,
+                "α": run.scale.value,
+                "α from": run.scale.origin,
+                "absolute": 100 * run.evaluation.mean,
+                "normalised": hundredfold(run.evaluation.mean_normalised),
+                "worst task": 100 * run.evaluation.worst.accuracy,
                 "measured on": run.evaluation.measured_on,
             }
             for run in known
-        ]  # fmt: skip
+        ]
         number = {name: st.column_config.NumberColumn(format="%.1f %%") for name in ("absolute", "normalised", "worst task")}
-        picked = st.dataframe(rows, hide_index=True, key="merge.history", on_select="rerun", selection_mode="multi-row",
-                              column_config=number, alt="Runs of this session",
-                              height=min(300, 38 + 35 * len(rows))).selection.rows  # fmt: skip
+        picked = st.dataframe(
+            rows,
+            hide_index=True,
+            key="merge.history",
+            on_select="rerun",
+            selection_mode="multi-row",
+            column_config=number,
+            alt="Runs of this session",
+            height=min(300, 38 + 35 * len(rows)),
+        ).selection.rows
         if len(picked) == 2:
             _compare(page, known[picked[0]], known[picked[1]])
         elif len(picked) > 2:
@@ -94,8 +105,10 @@ def history_card(page: Page) -> None:
 
 def _compare(page: Page, first: Run, second: Run) -> None:
     if first.evaluation.measured_on != second.evaluation.measured_on:
-        st.info("These two were measured on different images: evaluate both on the same split to compare them.",
-                icon=":material/info:")  # fmt: skip
+        st.info(
+            "These two were measured on different images: evaluate both on the same split to compare them.",
+            icon=":material/info:",
+        )
         return
     difference = paired_difference(first.evaluation, second.evaluation)
     verdict = "a real difference" if difference.excludes_zero else "no difference that these images can show"
@@ -103,5 +116,8 @@ def _compare(page: Page, first: Run, second: Run) -> None:
         f"**{plain(first.label)}** minus **{plain(second.label)}**: {100 * difference.value:+.1f} points "
         f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}], {verdict} (paired bootstrap over images, 95 %)."
     )
-    show(plots.comparison_bars([(first.label, first.evaluation), (second.label, second.evaluation)], page.models.task_titles),
-         "the two runs on the same images; whiskers are 95 % Wilson intervals of each.", key="merge.compare")  # fmt: skip
+    show(
+        plots.comparison_bars([(first.label, first.evaluation), (second.label, second.evaluation)], page.models.task_titles),
+        "the two runs on the same images; whiskers are 95 % Wilson intervals of each.",
+        key="merge.compare",
+    )

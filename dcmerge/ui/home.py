@@ -30,8 +30,11 @@ def task_gallery(models: ModelSet) -> None:
             "This set has no images to evaluate on: spectra, alignment and merging work, accuracies need a set with tasks.",
             icon=":material/info:",
         )
-        st.dataframe([{"task": task, "‖τ‖": report.delta_norms[task]} for task in report.tasks], hide_index=True,
-                     alt="Experts and the norms of their task vectors")  # fmt: skip
+        st.dataframe(
+            [{"task": task, "‖τ‖": report.delta_norms[task]} for task in report.tasks],
+            hide_index=True,
+            alt="Experts and the norms of their task vectors",
+        )
         return
     for name, task in models.bench.tasks.items():
         with st.container(border=True):
@@ -41,8 +44,9 @@ def task_gallery(models: ModelSet) -> None:
             sizes = ", ".join(f"{len(split):,} {SPLIT_NAMES.get(key, key)}" for key, split in task.splits.items())
             norm = f"‖τ‖ = {100 * relative:.1f} % of ‖θ₀‖" if relative else f"‖τ‖ = {report.delta_norms[name]:.2f}"
             text.caption(f"{task.description} Images: {sizes}. {norm}.")
-            pictures.image(_strip(task, f"{models.key}/{name}"), width="stretch",
-                           alt=f"{THUMBNAILS} validation images of {task.title}")  # fmt: skip
+            pictures.image(
+                _strip(task, f"{models.key}/{name}"), width="stretch", alt=f"{THUMBNAILS} validation images of {task.title}"
+            )
 
 
 def findings_table(report: Report) -> None:
@@ -52,12 +56,17 @@ def findings_table(report: Report) -> None:
         return
     order = {"error": 0, "warning": 1, "note": 2}
     rows = sorted(report.findings, key=lambda finding: order[finding.level])
-    st.dataframe([{"level": f.level, "task": f.task or "all", "what": f.what, "detail": f.text} for f in rows],
-                 hide_index=True, alt="Compatibility report")  # fmt: skip
+    st.dataframe(
+        [{"level": f.level, "task": f.task or "all", "what": f.what, "detail": f.text} for f in rows],
+        hide_index=True,
+        alt="Compatibility report",
+    )
 
 
 def parameter_table(report: Report) -> None:
     """Every parameter with its shape, kind and the reason for it."""
-    rows = [{"parameter": p.name, "shape": " × ".join(map(str, p.shape)) or "scalar", "kind": p.kind.value, "why": p.reason}
-            for p in report.parameters]  # fmt: skip
+    rows = [
+        {"parameter": p.name, "shape": " × ".join(map(str, p.shape)) or "scalar", "kind": p.kind.value, "why": p.reason}
+        for p in report.parameters
+    ]
     st.dataframe(rows, hide_index=True, height=400, alt="Parameters and their kinds")

@@ -14,10 +14,13 @@ from dcmerge.ui.text import plain
 _SHOWN, _EVERY = 5, 1.0
 _NOTE = "jobs.note"
 ICONS = {
-    jobs.State.QUEUED: ":material/schedule:", jobs.State.RUNNING: ":material/play_arrow:", jobs.State.DONE: ":material/check:",
-    jobs.State.FAILED: ":material/error:", jobs.State.CANCELLED: ":material/cancel:",
+    jobs.State.QUEUED: ":material/schedule:",
+    jobs.State.RUNNING: ":material/play_arrow:",
+    jobs.State.DONE: ":material/check:",
+    jobs.State.FAILED: ":material/error:",
+    jobs.State.CANCELLED: ":material/cancel:",
     jobs.State.INTERRUPTED: ":material/power_off:",
-}  # fmt: skip
+}
 
 
 def jobs_panel() -> None:
@@ -60,8 +63,9 @@ def _panel(found: list[jobs.Job]) -> None:
         if note := st.session_state.pop(_NOTE, None):
             st.warning(plain(note), icon=":material/info:")
         if not found:
-            st.caption("None yet. Comparisons and merges that run in the background are shown here; they go on when the "
-                       "page is closed.")  # fmt: skip
+            st.caption(
+                "None yet. Comparisons and merges that run in the background are shown here; they go on when the page is closed."
+            )
         active = [job for job in found if job.state in jobs.ACTIVE]
         ended = [job for job in found if job.state not in jobs.ACTIVE]
         for job in [*active, *ended][: max(_SHOWN, len(active))]:
@@ -79,15 +83,27 @@ def _entry(job: jobs.Job) -> None:
         st.caption(_facts(job, state, progress))
         if state in jobs.ACTIVE:
             stopping = job.cancel_marker.exists()
-            st.button("Stopping …" if stopping else "Cancel", key=f"jobs.cancel.{job.id}", icon=":material/cancel:",
-                      disabled=stopping, on_click=_do, args=(jobs.cancel, job.id))  # fmt: skip
+            st.button(
+                "Stopping …" if stopping else "Cancel",
+                key=f"jobs.cancel.{job.id}",
+                icon=":material/cancel:",
+                disabled=stopping,
+                on_click=_do,
+                args=(jobs.cancel, job.id),
+            )
         elif job.resumable:
-            st.button("Resume", key=f"jobs.resume.{job.id}", icon=":material/resume:", on_click=_do,
-                      args=(jobs.resume, job.id), help="Goes on with what is not finished; finished steps are kept.")  # fmt: skip
+            st.button(
+                "Resume",
+                key=f"jobs.resume.{job.id}",
+                icon=":material/resume:",
+                on_click=_do,
+                args=(jobs.resume, job.id),
+                help="Goes on with what is not finished; finished steps are kept.",
+            )
 
 
 def _facts(job: jobs.Job, state: jobs.State, progress: jobs.Progress) -> str:
-    """"running, 40 % done, about 2:05 min left, 3 of 8 steps" in one line, and why it failed."""
+    """ "running, 40 % done, about 2:05 min left, 3 of 8 steps" in one line, and why it failed."""
     parts = [state.value]
     if state is jobs.State.RUNNING:
         parts.append(f"{100 * progress.share:.0f} % done")

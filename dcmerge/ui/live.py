@@ -28,10 +28,16 @@ def live_card(page: Page, choice: Choice) -> None:
         left, right = st.columns([4, 1], vertical_alignment="center")
         left.subheader("Live accuracy")
         with right:
-            limit = remembered(st.selectbox, "Quick subset", key="quick", default=50, options=_LIMITS,
-                               format_func=lambda n: f"{n} images a task",
-                               help="Validation images, the same share of every class, "
-                               "drawn with a fixed seed. More images: narrower intervals, slower.")  # fmt: skip
+            limit = remembered(
+                st.selectbox,
+                "Quick subset",
+                key="quick",
+                default=50,
+                options=_LIMITS,
+                format_func=lambda n: f"{n} images a task",
+                help="Validation images, the same share of every class, "
+                "drawn with a fixed seed. More images: narrower intervals, slower.",
+            )
         with readable_errors(), st.spinner("Merging and evaluating …"):
             look = quick_look(page.models, choice.method.slug, choice.parameters, choice.scale.value, limit)
         record(Run(page.models.key, choice.method.slug, choice.parameters, choice.scale, look.merged, datetime.now()))
@@ -47,14 +53,30 @@ def live_card(page: Page, choice: Choice) -> None:
 def _metrics(zero_shot: Evaluation, merged: Evaluation, experts: Evaluation) -> None:
     gain = paired_difference(merged, zero_shot)
     with st.container(horizontal=True):
-        st.metric("Mean accuracy", percent(merged.mean), border=True, help=f"Top-1, mean over tasks. {merged.measured_on}.",
-                  delta=f"{100 * gain.value:+.1f} points over zero-shot [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]",
-                  delta_color="normal" if gain.excludes_zero else "off", delta_arrow="auto" if gain.excludes_zero else "off",
-                  height="stretch")  # fmt: skip
-        st.metric("Normalised", percent(merged.mean_normalised), border=True, height="stretch",
-                  help="Mean over tasks of the accuracy divided by that of the task's own expert.")  # fmt: skip
+        st.metric(
+            "Mean accuracy",
+            percent(merged.mean),
+            border=True,
+            help=f"Top-1, mean over tasks. {merged.measured_on}.",
+            delta=f"{100 * gain.value:+.1f} points over zero-shot [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]",
+            delta_color="normal" if gain.excludes_zero else "off",
+            delta_arrow="auto" if gain.excludes_zero else "off",
+            height="stretch",
+        )
+        st.metric(
+            "Normalised",
+            percent(merged.mean_normalised),
+            border=True,
+            height="stretch",
+            help="Mean over tasks of the accuracy divided by that of the task's own expert.",
+        )
         st.metric("Zero-shot", percent(zero_shot.mean), border=True, height="stretch", help="The base with the tasks' heads.")
         st.metric("Experts", percent(experts.mean), border=True, height="stretch", help="Each expert on its own task.")
         worst = merged.worst
-        st.metric("Worst task", percent(worst.accuracy), border=True, height="stretch",
-                  help=f"{worst.task}, the lowest accuracy of all tasks.")  # fmt: skip
+        st.metric(
+            "Worst task",
+            percent(worst.accuracy),
+            border=True,
+            height="stretch",
+            help=f"{worst.task}, the lowest accuracy of all tasks.",
+        )

@@ -57,8 +57,14 @@ def remembered_sets() -> None:
             st.markdown(f"**{plain(one.name)}**: {len(one.experts)} experts, {images}", width="stretch")
             if st.button("Show spectra", key=f"load.open.{one.name}", icon=":material/equalizer:"):
                 _open(one)
-            st.button("Forget", key=f"load.forget.{one.name}", icon=":material/delete:", on_click=forget_set, args=(one.name,),
-                      help="Takes it off this list. The checkpoints stay as they are.")  # fmt: skip
+            st.button(
+                "Forget",
+                key=f"load.forget.{one.name}",
+                icon=":material/delete:",
+                on_click=forget_set,
+                args=(one.name,),
+                help="Takes it off this list. The checkpoints stay as they are.",
+            )
 
 
 def folder_choice() -> Path | None:
@@ -69,11 +75,19 @@ def folder_choice() -> Path | None:
     named = ", ".join(f"`{shown(root)}`" for root in allowed.folders)
     how = "`python -m dcmerge app --root FOLDER` lets the app read another folder"
     if not folders:
-        st.info(f"The app reads below {named}, where nothing lies. Put your checkpoints there, or start it elsewhere: {how}.",
-                icon=":material/folder_off:")  # fmt: skip
+        st.info(
+            f"The app reads below {named}, where nothing lies. Put your checkpoints there, or start it elsewhere: {how}.",
+            icon=":material/folder_off:",
+        )
         return None
-    chosen = remembered(st.selectbox, "Folder", key=FOLDER, default=next(iter(folders)), options=list(folders),
-                        help=f"The app reads files only below {named}. {how}. Type to search.")  # fmt: skip
+    chosen = remembered(
+        st.selectbox,
+        "Folder",
+        key=FOLDER,
+        default=next(iter(folders)),
+        options=list(folders),
+        help=f"The app reads files only below {named}. {how}. Type to search.",
+    )
     _step_inside(folders[chosen], folders)
     return folders[chosen]
 
@@ -97,8 +111,11 @@ def found_set(folder: Path) -> FoundSet | None:
     with readable_errors():
         found = search(folder, roots())
     if not found.sets:
-        st.info("No base with experts that go with it was recognised in this folder. A set is a pre-trained model and models "
-                "fine-tuned from it: see the README for the layouts.", icon=":material/search_off:")  # fmt: skip
+        st.info(
+            "No base with experts that go with it was recognised in this folder. A set is a pre-trained model and models "
+            "fine-tuned from it: see the README for the layouts.",
+            icon=":material/search_off:",
+        )
         _skipped_table(found.skipped)
         return None
     titles = _titles(found)
@@ -109,8 +126,10 @@ def found_set(folder: Path) -> FoundSet | None:
     one = found.sets[place]
     size = sum(peek(path).size for path in one.checkpoints)
     encoder = f", image encoder {one.encoder}" if one.encoder else ""
-    st.markdown(f"**{plain(one.title)}** in {plain(str(one.folder))}: {len(one.experts)} experts, {size / 1e6:,.1f} MB on disk"
-                f"{plain(encoder)}.")  # fmt: skip
+    st.markdown(
+        f"**{plain(one.title)}** in {plain(str(one.folder))}: {len(one.experts)} experts, {size / 1e6:,.1f} MB on disk"
+        f"{plain(encoder)}."
+    )
     for note in one.notes:
         st.info(plain(note), icon=":material/info:")
     if one.convert:
@@ -122,15 +141,20 @@ def found_set(folder: Path) -> FoundSet | None:
 
 def _titles(found: Search) -> list[str]:
     """What tells the sets of a folder apart."""
-    return [f"{one.folder.name}: {one.title}, {len(one.experts)} experts, {one.base.name if one.base else 'no base'}"
-            for one in found.sets]  # fmt: skip
+    return [
+        f"{one.folder.name}: {one.title}, {len(one.experts)} experts, {one.base.name if one.base else 'no base'}"
+        for one in found.sets
+    ]
 
 
 def _skipped_table(skipped: Sequence[Any]) -> None:
     if skipped:
         with st.expander(f"{len(skipped)} files and folders are not used"):
-            st.dataframe([{"file": str(one.path), "why": one.reason} for one in skipped], hide_index=True,
-                         alt="Files that are not used, with the reason")  # fmt: skip
+            st.dataframe(
+                [{"file": str(one.path), "why": one.reason} for one in skipped],
+                hide_index=True,
+                alt="Files that are not used, with the reason",
+            )
 
 
 def draft_of(found: FoundSet) -> Draft:
@@ -140,22 +164,38 @@ def draft_of(found: FoundSet) -> Draft:
     elsewhere = (allowed.resolve(name) for name in allowed.checkpoints())
     options: list[Path | None] = [*dict.fromkeys([*found.checkpoints, *([None] if found.is_lora else []), *elsewhere])]
     key = f"{found.folder}.{found.layout}"
-    base = st.selectbox("Base", options, key=f"load.base.{key}", index=options.index(found.base) if found.base in options else 0,
-                        format_func=lambda path: _NO_BASE if path is None else str(path),
-                        help="The pre-trained model that all experts were fine-tuned from: one of these files, or another "
-                             "checkpoint below the roots.")  # fmt: skip
+    base = st.selectbox(
+        "Base",
+        options,
+        key=f"load.base.{key}",
+        index=options.index(found.base) if found.base in options else 0,
+        format_func=lambda path: _NO_BASE if path is None else str(path),
+        help="The pre-trained model that all experts were fine-tuned from: one of these files, or another "
+        "checkpoint below the roots.",
+    )
     experts = found.with_base(base).experts
-    rows = [{"merge": True, "task": task, "checkpoint": str(path), "size, MB": round(peek(path).size / 1e6, 1),
-             "head": task in found.heads} for task, path in experts.items()]  # fmt: skip
+    rows = [
+        {
+            "merge": True,
+            "task": task,
+            "checkpoint": str(path),
+            "size, MB": round(peek(path).size / 1e6, 1),
+            "head": task in found.heads,
+        }
+        for task, path in experts.items()
+    ]
     column = st.column_config
     edited = st.data_editor(
-        rows, key=f"load.experts.{key}.{base}", hide_index=True, disabled=["checkpoint", "size, MB", "head"],
+        rows,
+        key=f"load.experts.{key}.{base}",
+        hide_index=True,
+        disabled=["checkpoint", "size, MB", "head"],
         column_config={
             "merge": column.CheckboxColumn(help="Untick an expert to leave it out."),
             "task": column.TextColumn(help="How this expert's task is called on all pages. A data set's name finds its images."),
             "head": column.CheckboxColumn(help="Whether a head file for this task lies beside it: the task's frozen classifier."),
         },
-    )  # fmt: skip
+    )
     st.caption("**How to read:** one row an expert; its task can be renamed by a double click. What is unticked is left out.")
     # By its place: what a browser sends back of a column that cannot be edited is not a path to open.
     chosen = [(row["task"], path) for row, path in zip(edited, experts.values(), strict=True) if row["merge"]]
@@ -171,10 +211,14 @@ def _qkv_choice(base: Path | None, experts: Mapping[str, Path], key: str) -> str
         return STORED
     title = f"Attention's q, k and v (these files have them {stored})"
     return st.segmented_control(
-        title, list(QKV), default=STORED, required=True, key=f"load.qkv.{key}",
+        title,
+        list(QKV),
+        default=STORED,
+        required=True,
+        key=f"load.qkv.{key}",
         help="stored: as these files have them. split: q, k and v are three matrices, as Hugging Face has them. fused: one, as "
         "open_clip has it. These are different merges; files are written as the base has them.",
-    )  # fmt: skip
+    )
 
 
 def _by_task(chosen: Sequence[tuple[Any, Path]]) -> dict[str, Path]:
@@ -189,8 +233,10 @@ def _by_task(chosen: Sequence[tuple[Any, Path]]) -> dict[str, Path]:
 def attachments(draft: Draft, found: FoundSet) -> Draft:
     """Images, heads and encoder, where accuracies are wanted."""
     with st.expander("Images and heads, for accuracies (optional)", icon=":material/image:"):
-        st.markdown("Spectra, alignment and merging work without them; accuracies, the search for α and methods that look at "
-                    "images need them.")  # fmt: skip
+        st.markdown(
+            "Spectra, alignment and merging work without them; accuracies, the search for α and methods that look at "
+            "images need them."
+        )
         wanted = st.toggle("Evaluate on images", key=f"load.images.{found.folder}")
         return replace(draft, bench=_bench(draft, found)) if wanted else draft
 
@@ -200,27 +246,63 @@ def _bench(draft: Draft, found: FoundSet) -> dict[str, Any]:
     key, folders = str(found.folder), [str(path) for path in roots().subfolders()]
     left, right = st.columns(2)
     with left:
-        encoder = st.text_input("Image encoder", found.encoder or "", key=f"load.encoder.{key}",
-                                help="open_clip's name of the architecture, such as ViT-B-32-quickgelu for OpenAI's weights.")
-        data = st.selectbox("Folder of the data sets", folders, key=f"load.data.{key}",
-                            help="As torchvision lays them out, class folders, or saved by Hugging Face's datasets.")
+        encoder = st.text_input(
+            "Image encoder",
+            found.encoder or "",
+            key=f"load.encoder.{key}",
+            help="open_clip's name of the architecture, such as ViT-B-32-quickgelu for OpenAI's weights.",
+        )
+        data = st.selectbox(
+            "Folder of the data sets",
+            folders,
+            key=f"load.data.{key}",
+            help="As torchvision lays them out, class folders, or saved by Hugging Face's datasets.",
+        )
     beside = next((str(head.parent) for head in found.heads.values()), None)
     options = [None, *folders]
     with right:
-        heads = st.selectbox("Heads", options, key=f"load.heads.{key}", index=options.index(beside) if beside in options else 0,
-                             format_func=lambda path: path or "computed by the text tower",
-                             help="A folder of head files (a task's frozen classifier), or the base's own text tower.")
-        limit = st.number_input("Images a task, at most", 50, None, 1000, 50, key=f"load.limit.{key}",
-                                help="Of each split, every class in its share: bounds memory and waiting.")  # fmt: skip
-    names = st.data_editor([{"task": task, "data set": ""} for task in draft.experts], hide_index=True, disabled=["task"],
-                           key=f"load.datasets.{key}.{'/'.join(draft.experts)}")  # fmt: skip
-    st.caption("**Data set:** empty where the task is called by its data set (mnist, stanford_cars, …); else its name, a folder "
-               "in the one above, or *none* for a task that is not evaluated.")  # fmt: skip
-    download = st.toggle("Download what is missing", key=f"load.download.{key}",
-                         help="Off: nothing is fetched. On: data sets and weights that are not on this machine are.")
+        heads = st.selectbox(
+            "Heads",
+            options,
+            key=f"load.heads.{key}",
+            index=options.index(beside) if beside in options else 0,
+            format_func=lambda path: path or "computed by the text tower",
+            help="A folder of head files (a task's frozen classifier), or the base's own text tower.",
+        )
+        limit = st.number_input(
+            "Images a task, at most",
+            50,
+            None,
+            1000,
+            50,
+            key=f"load.limit.{key}",
+            help="Of each split, every class in its share: bounds memory and waiting.",
+        )
+    names = st.data_editor(
+        [{"task": task, "data set": ""} for task in draft.experts],
+        hide_index=True,
+        disabled=["task"],
+        key=f"load.datasets.{key}.{'/'.join(draft.experts)}",
+    )
+    st.caption(
+        "**Data set:** empty where the task is called by its data set (mnist, stanford_cars, …); else its name, a folder "
+        "in the one above, or *none* for a task that is not evaluated."
+    )
+    download = st.toggle(
+        "Download what is missing",
+        key=f"load.download.{key}",
+        help="Off: nothing is fetched. On: data sets and weights that are not on this machine are.",
+    )
     named = {row["task"]: row["data set"].strip() for row in names if (row["data set"] or "").strip()}
-    return {"encoder": encoder.strip(), "data": data, "heads": heads, "datasets": named, "limit": limit, "val_limit": limit,
-            "download": download}  # fmt: skip
+    return {
+        "encoder": encoder.strip(),
+        "data": data,
+        "heads": heads,
+        "datasets": named,
+        "limit": limit,
+        "val_limit": limit,
+        "download": download,
+    }
 
 
 def examined(draft: Draft) -> None:
@@ -235,26 +317,38 @@ def examined(draft: Draft) -> None:
         counts = report.counts()
         numbers = sum(p.numel for p in report.parameters if p.mergeable) / 1e6
         others = counts["vector"] + counts["convolution"]
-        st.success(f"Names, shapes and dtypes fit: {counts['matrix']} matrices and {others} other tensors, "
-                   f"{numbers:.1f} million numbers.", icon=":material/check_circle:")  # fmt: skip
+        st.success(
+            f"Names, shapes and dtypes fit: {counts['matrix']} matrices and {others} other tensors, "
+            f"{numbers:.1f} million numbers.",
+            icon=":material/check_circle:",
+        )
     findings_table(report)
     if not report.errors:
         _costs(predicted_costs(base, experts, report.parameters))
 
 
 def _costs(costs: Mapping[str, Cost]) -> None:
-    told = "; ".join(f"{title} about {duration(cost.seconds)} and at most {cost.peak_bytes / 2**30:.1f} GiB of memory"
-                     for title, cost in costs.items())  # fmt: skip
-    st.caption(f"Merging into a file takes, predicted from shapes and this machine's speed: {told}. Values (NaN, equal experts) "
-               "are checked when the set is opened, which reads every file once.")  # fmt: skip
+    told = "; ".join(
+        f"{title} about {duration(cost.seconds)} and at most {cost.peak_bytes / 2**30:.1f} GiB of memory"
+        for title, cost in costs.items()
+    )
+    st.caption(
+        f"Merging into a file takes, predicted from shapes and this machine's speed: {told}. Values (NaN, equal experts) "
+        "are checked when the set is opened, which reads every file once."
+    )
 
 
 def open_and_remember(draft: Draft) -> None:
     """One button: open the set, remember it, show its spectra."""
     st.header("5. Open")
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.text_input("Name of the set", draft.name, key=f"load.name.{draft.name}", max_chars=80,
-                             help="How it is called in the sidebar. A set of the same name is replaced.")  # fmt: skip
+        name = st.text_input(
+            "Name of the set",
+            draft.name,
+            key=f"load.name.{draft.name}",
+            max_chars=80,
+            help="How it is called in the sidebar. A set of the same name is replaced.",
+        )
         pressed = st.button("Open and show spectra", type="primary", icon=":material/equalizer:")
     if pressed:
         with readable_errors():

@@ -29,8 +29,10 @@ def save_card(page: Page, choice: Choice) -> None:
     with st.container(border=True):
         st.subheader("Take it with you")
         size = sum(info.nbytes for info in page.models.vectors.base.infos.values()) if page.models.vectors.base else 0
-        st.markdown("The merged model in the base's own names and dtypes, with its recipe (inputs and their hashes, method, "
-                    "parameters, α and where it came from) in the file's metadata.")  # fmt: skip
+        st.markdown(
+            "The merged model in the base's own names and dtypes, with its recipe (inputs and their hashes, method, "
+            "parameters, α and where it came from) in the file's metadata."
+        )
         task = _task(page, choice)
         if page.models.vectors.kind == "lora" and _wants_adapter():
             return _adapter(page, choice, task)
@@ -38,9 +40,15 @@ def save_card(page: Page, choice: Choice) -> None:
         if size and size <= _DOWNLOAD_LIMIT:
             whose = f"-{task}" if task else ""
             name = f"{choice.method.slug}{whose}-alpha-{choice.scale.value:g}.safetensors"
-            st.download_button("Save merged model", data=lambda: _file(page, choice, task, dtype), file_name=name,
-                               icon=":material/download:", mime="application/octet-stream", on_click="ignore",
-                               help=f"safetensors, about {size / 1e6:.0f} MB")  # fmt: skip
+            st.download_button(
+                "Save merged model",
+                data=lambda: _file(page, choice, task, dtype),
+                file_name=name,
+                icon=":material/download:",
+                mime="application/octet-stream",
+                on_click="ignore",
+                help=f"safetensors, about {size / 1e6:.0f} MB",
+            )
         else:
             st.info("Too large for a browser download: run the command below.", icon=":material/info:")
         content = MODEL if page.models.vectors.base else DELTA
@@ -52,8 +60,13 @@ def _task(page: Page, choice: Choice) -> str | None:
     if not choice.method.modules:
         return None
     titles = page.models.task_titles
-    return st.selectbox("Whose model", list(titles), key="save.task", format_func=titles.get,
-                        help="This method makes a model for each task; a file holds one of them.")  # fmt: skip
+    return st.selectbox(
+        "Whose model",
+        list(titles),
+        key="save.task",
+        format_func=titles.get,
+        help="This method makes a model for each task; a file holds one of them.",
+    )
 
 
 def _dtype(page: Page, choice: Choice, task: str | None, size: int) -> str | None:
@@ -61,15 +74,24 @@ def _dtype(page: Page, choice: Choice, task: str | None, size: int) -> str | Non
     base = page.models.vectors.base
     if base is None:
         return None
-    chosen = st.selectbox("Written in", [None, *DTYPES], key="save.dtype", format_func=lambda name: name or "the base's dtypes",
-                          help="bfloat16 and float16 take half the space and round: what that costs is said here.")  # fmt: skip
+    chosen = st.selectbox(
+        "Written in",
+        [None, *DTYPES],
+        key="save.dtype",
+        format_func=lambda name: name or "the base's dtypes",
+        help="bfloat16 and float16 take half the space and round: what that costs is said here.",
+    )
     written = [DTYPES[chosen]] if chosen else [info.dtype for info in base.infos.values()]
     if not any(dtype.is_floating_point and dtype.itemsize < 4 for dtype in written):
         return chosen
     # Where there are images the merge is at hand: the quick look above has made it.
     at_hand = page.models.bench is not None and size <= _AT_ONCE
-    if at_hand or st.button("What does rounding cost?", key="save.rounding", icon=":material/straighten:",
-                            help="Merges, and compares with the weights as they are stored."):  # fmt: skip
+    if at_hand or st.button(
+        "What does rounding cost?",
+        key="save.rounding",
+        icon=":material/straighten:",
+        help="Merges, and compares with the weights as they are stored.",
+    ):
         _tell_rounding(page, choice, task, chosen)
     return chosen
 
@@ -94,23 +116,41 @@ def _rounding(key: str, _merged: Merged, _scale: float, _dtype: str | None, _tas
 
 
 def _wants_adapter() -> bool:
-    what = st.radio("As", ["Full model", "PEFT adapter"], key="save.as", horizontal=True,
-                    help="A PEFT adapter holds α · merged task vector as LoRA factors, and loads where the experts' adapters do.")
+    what = st.radio(
+        "As",
+        ["Full model", "PEFT adapter"],
+        key="save.as",
+        horizontal=True,
+        help="A PEFT adapter holds α · merged task vector as LoRA factors, and loads where the experts' adapters do.",
+    )
     return what == "PEFT adapter"
 
 
 def _adapter(page: Page, choice: Choice, task: str | None) -> None:
     """Download the adapter's folder as an archive, or copy what makes it again."""
-    rank = st.number_input("Rank", min_value=1, value=None, step=1, key="save.rank", placeholder="exact",
-                           help="At most so many directions of every weight. Empty: the exact rank, up to the sum of the "
-                           "experts' ranks. The card in the archive states what a smaller rank discards.")  # fmt: skip
+    rank = st.number_input(
+        "Rank",
+        min_value=1,
+        value=None,
+        step=1,
+        key="save.rank",
+        placeholder="exact",
+        help="At most so many directions of every weight. Empty: the exact rank, up to the sum of the "
+        "experts' ranks. The card in the archive states what a smaller rank discards.",
+    )
     layers = [layer_of(page.models.vectors, name) for name in page.models.vectors.parameters]
     size = sum(4 * min(layer.joint_rank(), rank or layer.joint_rank()) * sum(layer.shape) for layer in layers)
     if size <= _DOWNLOAD_LIMIT:
         name = f"{choice.method.slug}-alpha-{choice.scale.value:g}-adapter.zip"
-        st.download_button("Save merged adapter", data=lambda: _archive(page, choice, task, rank), file_name=name,
-                           icon=":material/download:", mime="application/zip", on_click="ignore",
-                           help=f"a PEFT folder as a zip archive, at most about {max(1, size // 10**6)} MB")  # fmt: skip
+        st.download_button(
+            "Save merged adapter",
+            data=lambda: _archive(page, choice, task, rank),
+            file_name=name,
+            icon=":material/download:",
+            mime="application/zip",
+            on_click="ignore",
+            help=f"a PEFT folder as a zip archive, at most about {max(1, size // 10**6)} MB",
+        )
     else:
         st.info("Too large for a browser download: run the command below.", icon=":material/info:")
     copies(page, choice, {"content": ADAPTER, "adapter_rank": rank, "task": task}, small=size <= _DOWNLOAD_LIMIT)

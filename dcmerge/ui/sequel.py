@@ -27,8 +27,14 @@ def sequel_card(page: Page, choice: Choice) -> None:
         order = arrival(page.models.vectors.tasks, choice.parameters["seed"])
         titles = page.models.task_titles
         st.markdown(f"They come in this order: {plain(' → '.join(titles[task] for task in order))}. *Order* above draws another.")
-        st.button("Accuracy after each expert", icon=":material/timeline:", disabled=work.running(_WORK), on_click=_start,
-                  args=(page, choice), help=f"The merged model after every step on {_IMAGES} validation images of every task.")
+        st.button(
+            "Accuracy after each expert",
+            icon=":material/timeline:",
+            disabled=work.running(_WORK),
+            on_click=_start,
+            args=(page, choice),
+            help=f"The merged model after every step on {_IMAGES} validation images of every task.",
+        )
         if (done := work.finished(_WORK)) and done.error:
             st.warning(plain(done.error), icon=":material/info:")
         elif done:
@@ -42,8 +48,9 @@ def sequel_card(page: Page, choice: Choice) -> None:
 
 def _start(page: Page, choice: Choice) -> None:
     def measure(progress: work.Progress, cancelled: object) -> tuple[tuple, Sequel]:
-        found = steps_of_opcm(page.models.bench, dict(choice.parameters), split=QUICK_SPLIT, limit=_IMAGES, progress=progress,
-                              cancelled=cancelled)  # fmt: skip
+        found = steps_of_opcm(
+            page.models.bench, dict(choice.parameters), split=QUICK_SPLIT, limit=_IMAGES, progress=progress, cancelled=cancelled
+        )
         return choice.key(page), found
 
     work.start(_WORK, "Merging expert by expert", measure)

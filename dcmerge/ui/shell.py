@@ -90,10 +90,15 @@ def _frame(title: str, about: str) -> tuple[DeltaGenerator, str]:
     with controls:
         sets = available(roots(), _sets_in_folders())
         name = remembered(
-            st.selectbox, "Model set", key=SET, default=first_set(), options=list(sets), format_func=lambda n: sets[n],
+            st.selectbox,
+            "Model set",
+            key=SET,
+            default=first_set(),
+            options=list(sets),
+            format_func=lambda n: sets[n],
             help="A base and its experts: the embedded demos, the sets put together on the Load page, and every set that is "
             "found below the allowed roots.",
-        )  # fmt: skip
+        )
     return controls, name
 
 
@@ -113,9 +118,10 @@ def readable_errors() -> Iterator[None]:
     except IncompatibleSet as error:
         st.error("This set cannot be merged.", icon=":material/error:")
         st.dataframe(
-            [{"task": f.task or "all", "what": f.what, "detail": f.text} for f in error.report.errors], hide_index=True,
+            [{"task": f.task or "all", "what": f.what, "detail": f.text} for f in error.report.errors],
+            hide_index=True,
             alt="Reasons why the set cannot be merged",
-        )  # fmt: skip
+        )
         st.stop()
     except InputError as error:
         st.error(plain(str(error)), icon=":material/error:")
@@ -157,9 +163,14 @@ def _layer_control(models: ModelSet) -> str:
         raise InputError("expected at least one matrix among the parameters, got none: there are no spectra to show")
     default = names[len(names) // 2]
     return remembered(
-        st.selectbox, "Matrix", key=LAYER, default=default, options=names, format_func=lambda n: place_of(n).label,
+        st.selectbox,
+        "Matrix",
+        key=LAYER,
+        default=default,
+        options=names,
+        format_func=lambda n: place_of(n).label,
         help="The weight matrix that Spectra and Alignment show. On the Spectra page you can also pick it from the overview.",
-    )  # fmt: skip
+    )
 
 
 def _smoothing_controls() -> dict[str, Any]:

@@ -55,9 +55,16 @@ def spectrum_card(page: Page) -> None:
         st.subheader(plain(place_of(page.layer_name).label))
         if spectra.rank == 0:
             st.info("Not one component per task fits into this matrix: spectral methods average it.", icon=":material/info:")
-        parts = remembered(st.segmented_control, "Components", key="components", default=_PARTS[0], options=list(_PARTS),
-                           help="Smoothing changes the kept components, the leading share of each task; the others are dropped "
-                                "by methods that work on singular vectors.", required=True)  # fmt: skip
+        parts = remembered(
+            st.segmented_control,
+            "Components",
+            key="components",
+            default=_PARTS[0],
+            options=list(_PARTS),
+            help="Smoothing changes the kept components, the leading share of each task; the others are dropped "
+            "by methods that work on singular vectors.",
+            required=True,
+        )
         show(
             plots.spectrum_facets(spectra, page.models.task_titles, whole=parts == _PARTS[1]),
             "grey is the task vector as trained; the dotted line is where each task's share of the rank ends. Blue is what "
@@ -71,10 +78,17 @@ def spectrum_card(page: Page) -> None:
 def cumulative_card(page: Page) -> None:
     """Cumulative energy of the kept components."""
     with st.container(border=True):
-        unit = remembered(st.segmented_control, "Energy is the", key="energy", default=next(iter(_POWERS)), options=list(_POWERS),
-                          help="DC-Merge's paper keeps the sum of the singular values when it smooths; the usual energy is "
-                               "the sum "
-                          "of their squares.", required=True)  # fmt: skip
+        unit = remembered(
+            st.segmented_control,
+            "Energy is the",
+            key="energy",
+            default=next(iter(_POWERS)),
+            options=list(_POWERS),
+            help="DC-Merge's paper keeps the sum of the singular values when it smooths; the usual energy is "
+            "the sum "
+            "of their squares.",
+            required=True,
+        )
         show(
             plots.cumulative_lines(_spectra(page), page.models.task_titles, _POWERS[unit]),
             "the faster a line rises, the fewer directions carry the task. Dotted: as trained; solid: smoothed. A straight "
@@ -89,17 +103,22 @@ def figures_card(page: Page) -> None:
     titles = page.models.task_titles
     rows = [
         {
-            "task": titles[task.task], "effective rank": task.figures.effective_rank, "stable rank": task.figures.stable_rank,
-            "top 5 % hold": percent(task.figures.top_share), "largest": task.figures.largest,
+            "task": titles[task.task],
+            "effective rank": task.figures.effective_rank,
+            "stable rank": task.figures.stable_rank,
+            "top 5 % hold": percent(task.figures.top_share),
+            "largest": task.figures.largest,
             "smoothed effective rank": task.smoothed_figures.effective_rank,
         }
         for task in spectra.tasks
-    ]  # fmt: skip
+    ]
     number = st.column_config.NumberColumn
     with st.container(border=True):
         st.markdown(f"**Key figures**, {spectra.tasks[0].figures.components} components, {spectra.rank} kept per task")
         st.dataframe(
-            rows, hide_index=True, alt="Key figures of each task's spectrum",
+            rows,
+            hide_index=True,
+            alt="Key figures of each task's spectrum",
             column_config={
                 "effective rank": number(format="%.1f", help="exp of the entropy of s / Σs: how many directions count"),
                 "stable rank": number(format="%.1f", help="Σs² / s₁²: 1 where one direction dominates"),
@@ -107,9 +126,10 @@ def figures_card(page: Page) -> None:
                 "largest": number(format="%.3f", help="largest singular value s₁"),
                 "smoothed effective rank": number(format="%.1f", help="effective rank of the kept values after smoothing"),
             },
-        )  # fmt: skip
-        st.caption("**How to read:** the further the effective rank lies below the number of components, the more smoothing "
-                   "can change.")
+        )
+        st.caption(
+            "**How to read:** the further the effective rank lies below the number of components, the more smoothing can change."
+        )
 
 
 def concentration_card(page: Page) -> None:

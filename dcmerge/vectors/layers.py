@@ -182,8 +182,9 @@ def magnitude_at(layers: Sequence[Layer], task: str, place: int) -> Tensor:
     inside = int((upper.cumsum(0) < place).sum())
     place -= int(upper[:inside].sum())
     mask = (1 << _LOWER_BITS) - 1
-    lower = sum(torch.bincount(bits[bits >> _LOWER_BITS == inside] & mask, minlength=mask + 1)
-                for bits in _magnitude_bits(layers, task))  # fmt: skip
+    lower = sum(
+        torch.bincount(bits[bits >> _LOWER_BITS == inside] & mask, minlength=mask + 1) for bits in _magnitude_bits(layers, task)
+    )
     found = int((lower.cumsum(0) < place).sum())
     return torch.tensor((inside << _LOWER_BITS) + found, dtype=torch.int32).view(torch.float32)
 

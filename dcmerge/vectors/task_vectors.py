@@ -180,9 +180,7 @@ def open_set(
     return opened_base and regrouped(opened_base, qkv), grouped
 
 
-def _open_as_stored(
-    base: Source | None, experts: Mapping[str, Source]
-) -> tuple[Checkpoint | None, dict[str, Checkpoint]]:
+def _open_as_stored(base: Source | None, experts: Mapping[str, Source]) -> tuple[Checkpoint | None, dict[str, Checkpoint]]:
     if not experts:
         raise InputError("expected at least one expert, got none")
     opened = {task: _open(source) for task, source in experts.items()}

@@ -33,9 +33,7 @@ class Zoo:
     bench: Bench
 
 
-def open_zoo(
-    name: str, *, data: Path = DATA, qkv: str = STORED, progress: Callable[[float, str], None] | None = None
-) -> Zoo:
+def open_zoo(name: str, *, data: Path = DATA, qkv: str = STORED, progress: Callable[[float, str], None] | None = None) -> Zoo:
     """Open an embedded zoo by name, with q, k and v as ``TaskVectors.open`` groups them; InputError for an unknown name,
     and where its files are missing."""
     if name not in ZOOS:
@@ -66,8 +64,9 @@ def load_tasks(data: Path = DATA) -> dict[str, Task]:
             for split, count in entry["splits"].items()
         }
         facts = {key: entry[key] for key in ("source", "split_rule") if key in entry}
-        tasks[name] = Task(name, entry["title"], tuple(entry["classes"]), heads[name], splits,
-                           entry["description"], entry["licence"], facts)  # fmt: skip
+        tasks[name] = Task(
+            name, entry["title"], tuple(entry["classes"]), heads[name], splits, entry["description"], entry["licence"], facts
+        )
     return tasks
 
 

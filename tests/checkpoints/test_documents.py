@@ -31,8 +31,13 @@ def test_what_is_written_is_read_again(document: dict[str, Any]) -> None:
 
 def test_numbers_are_read_as_people_write_them() -> None:
     assert parsed_document("{a: 1e-3, b: -2E5, c: .5, d: 7, e: 1e, f: 1.e+2}") == {
-        "a": 1e-3, "b": -2e5, "c": 0.5, "d": 7, "e": "1e", "f": 100.0
-    }  # fmt: skip
+        "a": 1e-3,
+        "b": -2e5,
+        "c": 0.5,
+        "d": 7,
+        "e": "1e",
+        "f": 100.0,
+    }
 
 
 def test_the_same_object_twice_is_written_out_twice() -> None:

@@ -187,11 +187,7 @@ WEIGHTS_DAMAGE = {
         "two factors A",
     ),
     "one weight twice": (
-        {
-            key: tensor
-            for cut in (0, 17)
-            for key, tensor in {A[cut:]: torch.ones(2, 8), B[cut:]: torch.ones(16, 2)}.items()
-        },
+        {key: tensor for cut in (0, 17) for key, tensor in {A[cut:]: torch.ones(2, 8), B[cut:]: torch.ones(16, 2)}.items()},
         "found two",
     ),
     "integers": ({A: torch.ones(2, 8).long(), B: torch.ones(16, 2)}, "floating-point factors"),

@@ -56,11 +56,14 @@ def test_codes_that_torch_does_not_read_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "tensors",
     [
-        {"embeddings.position_ids": torch.arange(4)[None]}, {"bn.num_batches_tracked": torch.tensor(3)},
-        {"attn.relative_position_index": torch.ones(2, 2, dtype=torch.int64)}, {"logit_scale": torch.tensor(1.0)},
-        {"mask.weight": torch.ones(3, dtype=torch.bool)}, {"scales": torch.ones(3)},
+        {"embeddings.position_ids": torch.arange(4)[None]},
+        {"bn.num_batches_tracked": torch.tensor(3)},
+        {"attn.relative_position_index": torch.ones(2, 2, dtype=torch.int64)},
+        {"logit_scale": torch.tensor(1.0)},
+        {"mask.weight": torch.ones(3, dtype=torch.bool)},
+        {"scales": torch.ones(3)},
     ],
-)  # fmt: skip
+)
 def test_plain_buffers_of_integers_are_none(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save_file({**tiny_state(), **tensors}, tmp_path / "a.safetensors")
     assert len(open_checkpoint(tmp_path / "a.safetensors").infos) == len(tiny_state()) + 1

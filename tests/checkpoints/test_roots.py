@@ -162,11 +162,7 @@ def test_a_root_that_does_not_exist_holds_nothing(tmp_path):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
-@given(
-    st.lists(
-        st.sampled_from(["..", ".", "/", "leaves", "models", "a.safetensors", "\\", "outside", "~", " "]), max_size=6
-    )
-)
+@given(st.lists(st.sampled_from(["..", ".", "/", "leaves", "models", "a.safetensors", "\\", "outside", "~", " "]), max_size=6))
 def test_nothing_outside_is_ever_reached(tree, roots, pieces):
     for text in ("/".join(pieces), "".join(pieces)):
         try:

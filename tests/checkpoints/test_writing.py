@@ -40,9 +40,7 @@ def bits(tensor):
 
 SHAPES = st.lists(st.integers(0, 4), max_size=3)
 STATES = st.dictionaries(
-    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
-        lambda name: name != "__metadata__"
-    ),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(lambda name: name != "__metadata__"),
     st.tuples(st.sampled_from(list(DTYPES.values())), SHAPES),
     max_size=6,
 )

@@ -42,25 +42,25 @@ def _pipe(path: Path) -> None:
 
 
 BROKEN_FILES: list[Callable[[Path], None]] = [
-    _truncated, _garbage, _missing, _empty, _empty_folder,
+    _truncated,
+    _garbage,
+    _missing,
+    _empty,
+    _empty_folder,
     pytest.param(_pipe, marks=pytest.mark.skipif(os.name == "nt", reason="no pipes in folders there")),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("command", ["inspect", "spectra", "merge"])
 @pytest.mark.parametrize("spoil", BROKEN_FILES)
-def test_broken_files(
-    run: Run, models: list[str], tmp_path: Path, command: str, spoil: Callable[[Path], None]
-) -> None:
+def test_broken_files(run: Run, models: list[str], tmp_path: Path, command: str, spoil: Callable[[Path], None]) -> None:
     spoil(tmp_path / "task1.safetensors")
     merging = ["--method=average", f"--out={tmp_path / 'out.safetensors'}"] if command == "merge" else []
     run(command, *models, *merging).assert_refused("task1.safetensors")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".bin"])
-def test_a_pickled_module_is_refused_with_the_way_to_convert_it(
-    run: Run, models: list[str], tmp_path: Path, suffix: str
-) -> None:
+def test_a_pickled_module_is_refused_with_the_way_to_convert_it(run: Run, models: list[str], tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"whole{suffix}"
     torch.save(torch.nn.Linear(3, 3), path)
     run("inspect", *models, f"--expert=whole={path}").assert_refused(path.name, "dcmerge convert")
@@ -116,9 +116,7 @@ def test_values_that_are_not_finite(run: Run, models: list[str], tmp_path: Path,
         ([], ["--method"]),
     ],
 )
-def test_bad_options_of_merge(
-    run: Run, models: list[str], tmp_path: Path, options: list[str], words: list[str]
-) -> None:
+def test_bad_options_of_merge(run: Run, models: list[str], tmp_path: Path, options: list[str], words: list[str]) -> None:
     run("merge", *models, *options, "--out", tmp_path / "out.safetensors").assert_refused(*words)
     assert not (tmp_path / "out.safetensors").exists()
 
@@ -150,13 +148,14 @@ def test_sets_that_make_no_sense(run: Run, models: list[str], tmp_path: Path) ->
 @pytest.mark.parametrize(
     "command",
     [
-        ["inspect"], ["spectra"], ["merge", "--method=average", "--out=out.safetensors"],
-        ["evaluate", "--method=average"], ["compare"],
+        ["inspect"],
+        ["spectra"],
+        ["merge", "--method=average", "--out=out.safetensors"],
+        ["evaluate", "--method=average"],
+        ["compare"],
     ],
-)  # fmt: skip
-def test_unknown_zoo(
-    run: Run, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+)
+def test_unknown_zoo(run: Run, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run(*command, "--zoo", "other").assert_refused("demo, demo-lora", "'other'")
 

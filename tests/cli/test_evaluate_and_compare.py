@@ -45,8 +45,17 @@ def test_evaluate_chooses_alpha_on_validation_and_reports_on_test(run: Run, zoo_
 def test_evaluate_in_text(run: Run) -> None:
     done = run("evaluate", "--zoo=demo", "--method=dc_merge", "--set=keep=0.1", "--limit=6")
     assert (done.code, done.err) == (0, "")
-    for words in ("DC-Merge on the zoo demo", "keep 0.1", "validation split, 6 images a task", "test split, 6 images",
-                  "Wilson", "zero-shot", "own expert", "normalised", "mean"):  # fmt: skip
+    for words in (
+        "DC-Merge on the zoo demo",
+        "keep 0.1",
+        "validation split, 6 images a task",
+        "test split, 6 images",
+        "Wilson",
+        "zero-shot",
+        "own expert",
+        "normalised",
+        "mean",
+    ):
         assert words in done.out, words
     assert max(map(len, done.out.splitlines())) <= WIDTH
 

@@ -31,8 +31,15 @@ from tests.sets.layouts.builders import (
 def test_inspect_a_folder(run: Run, tmp_path: Path, layout: str) -> None:
     done = run("inspect", LAYOUTS[layout](tmp_path))
     assert (done.code, done.err) == (0, "")
-    for words in ("1 set below", f"layout {layout}", "(base)", "2 experts would be merged", "Can be merged: yes",
-                  "Weight averaging: about", "DC-Merge: about"):  # fmt: skip
+    for words in (
+        "1 set below",
+        f"layout {layout}",
+        "(base)",
+        "2 experts would be merged",
+        "Can be merged: yes",
+        "Weight averaging: about",
+        "DC-Merge: about",
+    ):
         assert words in done.out
     found = run("inspect", tmp_path, "--json").json
     (one,) = found["sets"]
@@ -52,7 +59,8 @@ def test_merge_from_a_folder(run: Run, tmp_path: Path, layout: str) -> None:
     assert done.code == 0 and set(done.json["tasks"]) <= {*TASKS, *(task.lower() for task in TASKS)}
     base = open_checkpoint(run("inspect", tmp_path / "models", "--json").json["sets"][0]["base"])
     assert {name: value.shape for name, value in load_file(out).items()} == {
-        base.source_names[name]: info.shape for name, info in base.infos.items()}  # fmt: skip
+        base.source_names[name]: info.shape for name, info in base.infos.items()
+    }
 
 
 def test_what_is_skipped_is_listed_with_its_reason(run: Run, tmp_path: Path) -> None:

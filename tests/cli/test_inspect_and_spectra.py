@@ -95,8 +95,10 @@ def test_a_matrix_too_small_for_one_component_a_task(run: Run, tmp_path: Path) -
     experts = [f"--expert=t{i}={write(tmp_path / f'{i}.safetensors', {'w': torch.ones(2, 5) * i})}" for i in range(3)]
     done = run("spectra", f"--base={base}", *experts, "--json")
     assert done.code == 0
-    assert done.json["layers"][0]["tasks"]["t0"] | {"smoothed_ratio": None, "kept_rank": 0, "smoothed": []} \
-        == done.json["layers"][0]["tasks"]["t0"]  # fmt: skip
+    assert (
+        done.json["layers"][0]["tasks"]["t0"] | {"smoothed_ratio": None, "kept_rank": 0, "smoothed": []}
+        == done.json["layers"][0]["tasks"]["t0"]
+    )
     assert run("spectra", f"--base={base}", *experts).code == 0
 
 

@@ -70,8 +70,20 @@ def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_command_has_help_and_json(run: Run) -> None:
-    assert NAMES == ["methods", "inspect", "spectra", "convert", "merge", "run", "recipe", "evaluate", "compare", "jobs", "cache",
-                     "app"]  # fmt: skip
+    assert NAMES == [
+        "methods",
+        "inspect",
+        "spectra",
+        "convert",
+        "merge",
+        "run",
+        "recipe",
+        "evaluate",
+        "compare",
+        "jobs",
+        "cache",
+        "app",
+    ]
     whole = run("--help")
     assert whole.code == 0 and all(name in whole.out for name in NAMES)
     for name in NAMES:

@@ -132,9 +132,7 @@ def test_a_tolerance_allows_a_randomised_svd_and_is_checked(run: Run, models: li
     assert run("merge", *models, "--method=tsv_m", "--tolerance=1e-3", "--out", out).code == 0 and out.exists()
 
 
-def test_a_method_with_a_model_for_each_task_writes_the_one_that_is_named(
-    run: Run, models: list[str], tmp_path: Path
-) -> None:
+def test_a_method_with_a_model_for_each_task_writes_the_one_that_is_named(run: Run, models: list[str], tmp_path: Path) -> None:
     out = tmp_path / "merged.safetensors"
     run("merge", *models, "--method", "emr", "--out", out).assert_refused("expected one of task0, task1, task2")
     run("merge", *models, "--method", "average", "--task", "task0", "--out", out).assert_refused("expected no task")

@@ -73,8 +73,10 @@ def test_accuracies_are_labelled(run: Run, tiny_zoo: Path, tmp_path: Path) -> No
 
 def test_entrywise_methods_are_as_accurate_either_way(run: Run, tiny_zoo: Path) -> None:
     """The same weights come out, so the same images are right: the encoder gets them fused."""
-    found = [run("evaluate", "--zoo", "demo", "--method", "task_arithmetic", "--scale", "0.5", "--qkv", qkv, "--json").json
-             for qkv in ("fused", "split")]  # fmt: skip
+    found = [
+        run("evaluate", "--zoo", "demo", "--method", "task_arithmetic", "--scale", "0.5", "--qkv", qkv, "--json").json
+        for qkv in ("fused", "split")
+    ]
     assert found[0]["rows"][1]["accuracy"] == found[1]["rows"][1]["accuracy"]
 
 

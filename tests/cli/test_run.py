@@ -19,8 +19,19 @@ def saved(run: Run, models: list[str], tmp_path: Path) -> Path:
     """A merged file with its recipe beside it, in a folder of their own."""
     folder = tmp_path / "out"
     folder.mkdir()
-    done = run("merge", *models, "--method=ties", "--set=density=0.3", "--scale=0.123456789", "--scale-origin", "by hand",
-               "--out", folder / "m.safetensors", "--recipe", folder / "r.yaml")  # fmt: skip
+    done = run(
+        "merge",
+        *models,
+        "--method=ties",
+        "--set=density=0.3",
+        "--scale=0.123456789",
+        "--scale-origin",
+        "by hand",
+        "--out",
+        folder / "m.safetensors",
+        "--recipe",
+        folder / "r.yaml",
+    )
     assert (done.code, done.err) == (0, "") and "r.yaml" in done.out
     return folder / "m.safetensors"
 
@@ -79,9 +90,7 @@ def test_mergekit_both_ways(run: Run, models: list[str], tmp_path: Path) -> None
     run("run", tmp_path / "mergekit.yaml", "--force").assert_refused("mergekit.yaml: merge_method: expected one of", "'della'")
 
 
-def test_a_zoo_needs_no_paths(
-    run: Run, tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_zoo_needs_no_paths(run: Run, tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dcmerge.merging.running.open_zoo", partial(open_zoo, data=tiny_zoo))
     out = tmp_path / "m.safetensors"
     how = ["--zoo=demo", "--method=fisher", "--set=exemplars=4", "--out", out, "--recipe", tmp_path / "r.yaml"]

@@ -29,9 +29,15 @@ def evaluation(*scores: tuple[int, int], experts: tuple[float | None, ...] | Non
 
 @pytest.mark.parametrize(
     ("correct", "total", "low", "high"),
-    [(0, 10, 0.0, 0.27753), (5, 10, 0.23659, 0.76341), (10, 10, 0.72247, 1.0), (81, 263, 0.25529, 0.36618),
-     (1, 1, 0.20655, 1.0), (0, 0, 0.0, 1.0)],
-)  # fmt: skip
+    [
+        (0, 10, 0.0, 0.27753),
+        (5, 10, 0.23659, 0.76341),
+        (10, 10, 0.72247, 1.0),
+        (81, 263, 0.25529, 0.36618),
+        (1, 1, 0.20655, 1.0),
+        (0, 0, 0.0, 1.0),
+    ],
+)
 def test_wilson_interval_of_known_proportions(correct: int, total: int, low: float, high: float) -> None:
     """81 of 263 is the example of Newcombe 1998, table I; the others are from the formula by hand."""
     assert wilson_interval(correct, total) == pytest.approx((low, high), abs=5e-5)
@@ -77,8 +83,11 @@ def test_what_it_was_measured_on() -> None:
 def test_plain_numbers_for_json() -> None:
     plain = json.loads(json.dumps(evaluation((9, 10), (1, 4), experts=(1.0, 0.5)).to_dict()))
     assert plain["tasks"]["task1"] == {
-        "accuracy": 0.25, "interval": list(wilson_interval(1, 4)), "normalised": 0.5, "images": 4,
-    }  # fmt: skip
+        "accuracy": 0.25,
+        "interval": list(wilson_interval(1, 4)),
+        "normalised": 0.5,
+        "images": 4,
+    }
     assert plain["mean"] == pytest.approx(0.575) and plain["mean_normalised"] == pytest.approx(0.7)
 
 

@@ -70,18 +70,14 @@ def assert_gram(found: LayerInputs, name: str, x: Tensor) -> None:
 
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("linear", ["mlp.c_fc", "mlp.c_proj"])
-def test_a_linear_layer_sees_its_input(
-    found: LayerInputs, tower: nn.Module, pixels: Tensor, block: str, linear: str
-) -> None:
+def test_a_linear_layer_sees_its_input(found: LayerInputs, tower: nn.Module, pixels: Tensor, block: str, linear: str) -> None:
     x = passed(tower, pixels, f"{block}.{linear}")[0]
     assert x.shape[:2] == (SPLITS["val"], TOKENS)
     assert_gram(found, f"visual.{block}.{linear}.weight", x)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_query_key_and_value_see_the_first_norms_output(
-    found: LayerInputs, tower: nn.Module, pixels: Tensor, block: str
-) -> None:
+def test_query_key_and_value_see_the_first_norms_output(found: LayerInputs, tower: nn.Module, pixels: Tensor, block: str) -> None:
     assert_gram(found, f"visual.{block}.attn.in_proj_weight", passed(tower, pixels, f"{block}.ln_1")[1])
 
 
@@ -110,9 +106,7 @@ def test_the_patch_embedding_is_a_linear_layer_of_pixels(found: LayerInputs, tow
     assert_gram(found, "visual.conv1.weight", patches)
 
 
-def test_the_final_projection_sees_one_embedding_an_image(
-    found: LayerInputs, tower: nn.Module, pixels: Tensor
-) -> None:
+def test_the_final_projection_sees_one_embedding_an_image(found: LayerInputs, tower: nn.Module, pixels: Tensor) -> None:
     bare = deepcopy(tower)
     bare.proj = None
     x = bare(pixels)
@@ -235,8 +229,10 @@ def test_experts_see_their_own_images_with_their_own_weights(bench: Bench) -> No
 def test_a_whole_step_is_the_expert_and_none_is_the_base(bench: Bench) -> None:
     calibration, name = Calibration(bench), f"visual.{BLOCKS[1]}.mlp.c_fc.weight"
     experts, whole, none = (
-        calibration.inputs_of_experts(6), calibration.inputs_of_steps(1.0, 6), calibration.inputs_of_steps(0.0, 6)
-    )  # fmt: skip
+        calibration.inputs_of_experts(6),
+        calibration.inputs_of_steps(1.0, 6),
+        calibration.inputs_of_steps(0.0, 6),
+    )
     for task in bench.tasks:
         base = layer_inputs(bench.encoder, bench.base_weights(), calibration.images(task, 6))
         assert torch.equal(whole[task].grams[name], experts[task].grams[name])
@@ -284,9 +280,11 @@ def test_the_bench_remembers_what_layers_see(bench: Bench) -> None:
     first, again = (Calibration(bench).inputs_of_experts(5) for _ in range(2))
     assert all(first[task] is again[task] for task in bench.tasks)
     for other in (
-        Calibration(bench).inputs_of_experts(4), Calibration(bench).inputs_of_experts(5, "test"),
-        Calibration(bench).inputs_of_experts(5, seed=1), Calibration(bench).inputs_of_steps(0.5, 5),
-    ):  # fmt: skip
+        Calibration(bench).inputs_of_experts(4),
+        Calibration(bench).inputs_of_experts(5, "test"),
+        Calibration(bench).inputs_of_experts(5, seed=1),
+        Calibration(bench).inputs_of_steps(0.5, 5),
+    ):
         assert not any(torch.equal(first[t].grams["visual.proj"], other[t].grams["visual.proj"]) for t in bench.tasks)
 
 

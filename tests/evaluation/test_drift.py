@@ -27,8 +27,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Experts whose only change is the first block's last bias: every entry of its output moves by the task's shift."""
     encoder = ImageEncoder(CONFIG, batch_size=3)
     base = random_tensors(0, encoder.shapes, scale=0.3)
-    deltas = {task: {n: torch.full_like(v, shift) if n == BIAS else torch.zeros_like(v) for n, v in base.items()}
-              for task, shift in SHIFTS.items()}  # fmt: skip
+    deltas = {
+        task: {n: torch.full_like(v, shift) if n == BIAS else torch.zeros_like(v) for n, v in base.items()}
+        for task, shift in SHIFTS.items()
+    }
     vectors = full_set(tmp_path_factory.mktemp("drift"), deltas, base)
     return Bench(encoder, {task: _task(seed, task) for seed, task in enumerate(SHIFTS)}, vectors)
 

@@ -24,11 +24,25 @@ from tests.own_models import TASKS, data_root, heads_of, own_models, tiny_clip, 
 
 HF = {
     "projection_dim": 16,
-    "vision_config": {"image_size": 16, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-                      "intermediate_size": 128, "projection_dim": 16},
-    "text_config": {"vocab_size": 49408, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-                    "intermediate_size": 64, "max_position_embeddings": 32, "projection_dim": 16},
-}  # fmt: skip
+    "vision_config": {
+        "image_size": 16,
+        "patch_size": 8,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "projection_dim": 16,
+    },
+    "text_config": {
+        "vocab_size": 49408,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 32,
+        "projection_dim": 16,
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +112,7 @@ def test_a_task_by_the_name_of_its_data_set_and_by_its_folder(folder: Path, vect
 
 
 # ---- Hugging Face's names
+
 
 def clip_set(folder: Path) -> tuple[TaskVectors, TaskVectors]:
     """One model and its experts as transformers saves its vision towers, and the twin under open_clip's names."""
@@ -202,6 +217,7 @@ def saved_heads(folder: Path) -> Path:
 
 
 # ---- bad input
+
 
 @pytest.mark.parametrize(
     ("values", "words"),

@@ -17,8 +17,15 @@ def _row() -> Row:
     hits = torch.rand(30, generator=torch.Generator().manual_seed(0)) < 0.5
     tasks = {"a": TaskAccuracy("a", hits, 1 / 3), "b": TaskAccuracy("b", ~hits)}
     scale = Scale(0.30000000000000004, "validation", ((0.1, 0.2), (0.3, 1 / 7)))
-    return Row("ties", "TIES", {"density": 0.2, "aggregate": "mean", "flag": True}, scale,
-               Evaluation("ties", "test", tasks, 30, 0), Seconds(0.1, 1 / 3, 2.0), Difference(0.1, -0.2, 0.3))  # fmt: skip
+    return Row(
+        "ties",
+        "TIES",
+        {"density": 0.2, "aggregate": "mean", "flag": True},
+        scale,
+        Evaluation("ties", "test", tasks, 30, 0),
+        Seconds(0.1, 1 / 3, 2.0),
+        Difference(0.1, -0.2, 0.3),
+    )
 
 
 def _through_json(value: object) -> object:

@@ -57,8 +57,9 @@ def test_after_a_kill_each_method_has_run_once_and_a_failed_one_leaves_the_other
 def test_a_cancelled_merge_leaves_no_file_and_can_be_resumed(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    job = jobs.submit({"kind": "merge", "set": "demo", "method": "task_arithmetic", "out": str(out / "m.safetensors"),
-                       "val_limit": 2})  # fmt: skip
+    job = jobs.submit(
+        {"kind": "merge", "set": "demo", "method": "task_arithmetic", "out": str(out / "m.safetensors"), "val_limit": 2}
+    )
     wait_until(lambda: job.progress.share > 0, "the merge is under way")
     jobs.cancel(job.id)
     wait_for_end(job)

@@ -120,7 +120,10 @@ def test_integers_stay_and_what_overflows_is_refused(tmp_path: Path) -> None:
     merged = merge(TaskVectors.open(start, {"a": expert}), "average")
     merged.save(tmp_path / "o.safetensors", dtype="bfloat16")
     assert {n: v.dtype for n, v in load_file(tmp_path / "o.safetensors").items()} == {
-        "w": torch.bfloat16, "other": torch.bfloat16, "steps": torch.int64}  # fmt: skip
+        "w": torch.bfloat16,
+        "other": torch.bfloat16,
+        "steps": torch.int64,
+    }
     with pytest.raises(InputError, match="leaves the range of torch.float16"):
         merged.save(tmp_path / "half.safetensors", dtype="float16")
     assert not (tmp_path / "half.safetensors").exists()

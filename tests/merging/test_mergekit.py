@@ -47,8 +47,12 @@ def config(
     """A configuration with the same settings for every model; ``lambda_`` is lambda."""
     settings = {name.rstrip("_"): value for name, value in shared.items()}
     entries = [{"model": name, **({"parameters": dict(own)} if own else {})} for name in experts]
-    return {"merge_method": method, **({"base_model": base} if base else {}), "models": entries,
-            **({"parameters": settings} if settings else {})}  # fmt: skip
+    return {
+        "merge_method": method,
+        **({"base_model": base} if base else {}),
+        "models": entries,
+        **({"parameters": settings} if settings else {}),
+    }
 
 
 def merged(folder: Path, document: dict[str, Any]) -> dict[str, Tensor]:
@@ -114,27 +118,40 @@ def stock(name: str, base: Tensor, experts: dict[str, Tensor]) -> Tensor:
 
 OWN = {"weight": 0.4, "density": 0.5}
 FORMULAS = {
-    "task_arithmetic": (config("task_arithmetic", own={"weight": 0.4}, lambda_=1.2),
-                        of_deltas(whole, 0.4, 1.2, elect=False, normalize=False)),
-    "task_arithmetic, normalised": (config("task_arithmetic", own={"weight": 0.4}, normalize=True, lambda_=0.9),
-                                    of_deltas(whole, 0.4, 0.9, elect=False, normalize=True)),
-    "ties": (config("ties", own=OWN, lambda_=0.8),
-             of_deltas(share(0.5), 0.4, 0.8, elect=True, normalize=True)),
-    "ties, not normalised": (config("ties", own=OWN, normalize=False),
-                             of_deltas(share(0.5), 0.4, 1, elect=True, normalize=False)),
-    "ties of one entry": (config("ties", own=OWN | {"density": 0.01}),
-                          of_deltas(share(0.01), 0.4, 1, elect=True, normalize=True)),
+    "task_arithmetic": (
+        config("task_arithmetic", own={"weight": 0.4}, lambda_=1.2),
+        of_deltas(whole, 0.4, 1.2, elect=False, normalize=False),
+    ),
+    "task_arithmetic, normalised": (
+        config("task_arithmetic", own={"weight": 0.4}, normalize=True, lambda_=0.9),
+        of_deltas(whole, 0.4, 0.9, elect=False, normalize=True),
+    ),
+    "ties": (config("ties", own=OWN, lambda_=0.8), of_deltas(share(0.5), 0.4, 0.8, elect=True, normalize=True)),
+    "ties, not normalised": (
+        config("ties", own=OWN, normalize=False),
+        of_deltas(share(0.5), 0.4, 1, elect=True, normalize=False),
+    ),
+    "ties of one entry": (
+        config("ties", own=OWN | {"density": 0.01}),
+        of_deltas(share(0.01), 0.4, 1, elect=True, normalize=True),
+    ),
     "dare_linear": (config("dare_linear", own=OWN), of_deltas(random_share(0.5, True), 0.4, 1, elect=False, normalize=False)),
-    "dare_linear, not rescaled": (config("dare_linear", own=OWN, rescale=False),
-                                  of_deltas(random_share(0.5, False), 0.4, 1, elect=False, normalize=False)),
+    "dare_linear, not rescaled": (
+        config("dare_linear", own=OWN, rescale=False),
+        of_deltas(random_share(0.5, False), 0.4, 1, elect=False, normalize=False),
+    ),
     "dare_ties": (config("dare_ties", own=OWN), of_deltas(random_share(0.5, True), 0.4, 1, elect=True, normalize=False)),
-    "dare_ties, normalised": (config("dare_ties", own=OWN, normalize=True),
-                              of_deltas(random_share(0.5, True), 0.4, 1, elect=True, normalize=True)),
+    "dare_ties, normalised": (
+        config("dare_ties", own=OWN, normalize=True),
+        of_deltas(random_share(0.5, True), 0.4, 1, elect=True, normalize=True),
+    ),
     "breadcrumbs": (config("breadcrumbs", own=OWN, gamma=0.1), of_deltas(middle(0.5, 0.1), 0.4, 1, elect=False, normalize=False)),
-    "breadcrumbs, everything": (config("breadcrumbs", own={"weight": 0.4}, gamma=0.1),
-                                of_deltas(whole, 0.4, 1, elect=False, normalize=False)),
+    "breadcrumbs, everything": (
+        config("breadcrumbs", own={"weight": 0.4}, gamma=0.1),
+        of_deltas(whole, 0.4, 1, elect=False, normalize=False),
+    ),
     "model_stock": (config("model_stock"), stock),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", FORMULAS)
@@ -224,8 +241,10 @@ REFUSED: dict[str, tuple[dict, str]] = {
     "tokenizer": (with_(TA, tokenizer={"source": "union"}), "tokenizer: "),
     "chat_template": (with_(TA, chat_template="auto"), "chat_template: "),
     "an unknown key": (with_(TA, nmae="x"), "unknown key 'nmae'"),
-    **{slug: (with_(TA, merge_method=slug), f"merge_method: expected one of linear, .* got '{slug}'")
-       for slug in ("della", "della_linear", "nuslerp", "arcee_fusion", "passthrough", "sce", "breadcrumbs_ties", "multislerp")},
+    **{
+        slug: (with_(TA, merge_method=slug), f"merge_method: expected one of linear, .* got '{slug}'")
+        for slug in ("della", "della_linear", "nuslerp", "arcee_fusion", "passthrough", "sce", "breadcrumbs_ties", "multislerp")
+    },
     "no text as method": (with_(TA, merge_method=["ties"]), "merge_method: "),
     "no models": (with_(TA, models=[]), "models: expected a list of models"),
     "models as text": (with_(TA, models="a"), "models: expected a list of models"),
@@ -237,14 +256,20 @@ REFUSED: dict[str, tuple[dict, str]] = {
     "a revision": (with_(TA, base_model="org/m@main"), "a revision"),
     "another architecture": (with_(TA, base_model={"model": "a", "override_architecture": "X"}), "override_architecture"),
     "a number as model": (with_(TA, base_model=3), "base_model: expected a local path, got 3"),
-    "other weights": (with_(TA, models=[entry("a", weight=0.3), entry("b", weight=0.7)]),
-                      "weight: expected the same for every model, got 0.3, 0.7"),
-    "other densities": (with_(TIES, models=[entry("a", weight=1, density=1), entry("b", weight=1, density=0.5)]),
-                        "density: expected the same"),
+    "other weights": (
+        with_(TA, models=[entry("a", weight=0.3), entry("b", weight=0.7)]),
+        "weight: expected the same for every model, got 0.3, 0.7",
+    ),
+    "other densities": (
+        with_(TIES, models=[entry("a", weight=1, density=1), entry("b", weight=1, density=0.5)]),
+        "density: expected the same",
+    ),
     "no weight": (config("ties", own={"density": 0.5}), "weight: mergekit asks for one, got none for a"),
     "a gradient": (config("ties", own=OWN | {"density": [1, 0.7, 0.1]}), "density: .* got a gradient over the layers"),
-    "a filter": (config("ties", own=OWN | {"weight": [{"filter": "mlp", "value": 0.5}, {"value": 1}]}),
-                 "weight: .* got a filter"),
+    "a filter": (
+        config("ties", own=OWN | {"weight": [{"filter": "mlp", "value": 0.5}, {"value": 1}]}),
+        "weight: .* got a filter",
+    ),
     "one filter": (config("slerp", "b", base="a", t={"filter": "mlp", "value": 0.5}), "t: .* got a filter"),
     "a word": (config("ties", own=OWN | {"weight": "much"}), "weight: expected a number, got 'much' for a"),
     "a flag as number": (config("ties", own=OWN | {"weight": True}), "weight: expected a number, got True"),
@@ -268,7 +293,7 @@ REFUSED: dict[str, tuple[dict, str]] = {
     "a dtype": (with_(TA, dtype="fp8"), "dtype: expected one of float16, bfloat16, float32, float64, got 'fp8'"),
     "parameters as text": (with_(TA, parameters="x"), "parameters: expected names with values"),
     "too much": (config("task_arithmetic", own={"weight": 1e9}), "scale: expected a number in"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -280,10 +305,14 @@ def test_what_cannot_be_expressed_is_named(what: str) -> None:
 
 
 BACK = {
-    "average": {}, "task_arithmetic": {}, "ties": {"density": 0.3, "trim": "parameter"}, "model_stock": {"limit": False},
-    "dare": {"density": 0.3, "rescale": "l1", "combine": "elected_mean"}, "breadcrumbs": {"density": 0.3, "gamma": 0.1},
+    "average": {},
+    "task_arithmetic": {},
+    "ties": {"density": 0.3, "trim": "parameter"},
+    "model_stock": {"limit": False},
+    "dare": {"density": 0.3, "rescale": "l1", "combine": "elected_mean"},
+    "breadcrumbs": {"density": 0.3, "gamma": 0.1},
     "karcher": {"iterations": 7},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("slug", BACK)

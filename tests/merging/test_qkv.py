@@ -21,13 +21,23 @@ from dcmerge.methods import methods
 from dcmerge.vectors.task_vectors import TaskVectors
 from tests.builders import random_deltas, random_factors, random_tensors, write, write_adapter
 
-FUSED = {"blocks.0.attn.in_proj_weight": (24, 8), "blocks.0.attn.in_proj_bias": (24,), "blocks.0.attn.out_proj.weight": (8, 8),
-         "blocks.0.mlp.c_fc.weight": (16, 8), "logit_scale": ()}  # fmt: skip
+FUSED = {
+    "blocks.0.attn.in_proj_weight": (24, 8),
+    "blocks.0.attn.in_proj_bias": (24,),
+    "blocks.0.attn.out_proj.weight": (8, 8),
+    "blocks.0.mlp.c_fc.weight": (16, 8),
+    "logit_scale": (),
+}
 #: k before v before q, as transformers saves them; grouped queries: q has more rows than k and v.
-SPLIT = {"layers.0.self_attn.k_proj.weight": (4, 8), "layers.0.self_attn.v_proj.weight": (4, 8),
-         "layers.0.self_attn.q_proj.weight": (8, 8), "layers.0.self_attn.q_proj.bias": (8,),
-         "layers.0.self_attn.k_proj.bias": (4,), "layers.0.self_attn.v_proj.bias": (4,),
-         "layers.0.self_attn.o_proj.weight": (8, 8)}  # fmt: skip
+SPLIT = {
+    "layers.0.self_attn.k_proj.weight": (4, 8),
+    "layers.0.self_attn.v_proj.weight": (4, 8),
+    "layers.0.self_attn.q_proj.weight": (8, 8),
+    "layers.0.self_attn.q_proj.bias": (8,),
+    "layers.0.self_attn.k_proj.bias": (4,),
+    "layers.0.self_attn.v_proj.bias": (4,),
+    "layers.0.self_attn.o_proj.weight": (8, 8),
+}
 SCHEMES = {"fused": FUSED, "split": SPLIT}
 OTHER = {"fused": "split", "split": "fused"}
 WEIGHTS_ONLY = [slug for slug, method in methods().items() if set(method.needs) <= {"weights", "base"}]
@@ -35,8 +45,10 @@ WEIGHTS_ONLY = [slug for slug, method in methods().items() if set(method.needs) 
 
 def files(folder: Path, stored: str, suffix: str = ".safetensors") -> tuple[Path, dict[str, Path]]:
     base = random_tensors(9, SCHEMES[stored], scale=3.0)
-    tensors = {"base": base, **{t: {n: base[n] + d for n, d in own.items()}
-                                for t, own in random_deltas(2, shapes=SCHEMES[stored]).items()}}  # fmt: skip
+    tensors = {
+        "base": base,
+        **{t: {n: base[n] + d for n, d in own.items()} for t, own in random_deltas(2, shapes=SCHEMES[stored]).items()},
+    }
     if suffix == ".safetensors":
         paths = {name: write(folder / f"{name}{suffix}", own) for name, own in tensors.items()}
     else:
@@ -162,9 +174,12 @@ def test_adapters_without_k_cannot_be_fused(tmp_path: Path) -> None:
 def test_an_adapter_of_a_fused_matrix_is_split_by_rows(tmp_path: Path) -> None:
     B, A = torch.randn(24, 2), torch.randn(2, 8)
     module = "base_model.model.blocks.0.attn"
-    tensors = {f"{module}.lora_A.weight": A, f"{module}.lora_B.weight": B,
-               f"{module}.base_layer.out_proj.lora_A.weight": torch.randn(2, 8),
-               f"{module}.base_layer.out_proj.lora_B.weight": torch.randn(8, 2)}  # fmt: skip
+    tensors = {
+        f"{module}.lora_A.weight": A,
+        f"{module}.lora_B.weight": B,
+        f"{module}.base_layer.out_proj.lora_A.weight": torch.randn(2, 8),
+        f"{module}.base_layer.out_proj.lora_B.weight": torch.randn(8, 2),
+    }
     write_adapter(tmp_path / "a", {"x.weight": (torch.ones(2, 2), torch.ones(2, 2))})
     write(tmp_path / "a" / "adapter_model.safetensors", tensors)
     base = write(tmp_path / "base.safetensors", random_tensors(1, FUSED))

@@ -93,8 +93,9 @@ def test_the_recipe_is_in_the_metadata(tmp_path: Path) -> None:
     assert recipe["parameters"] == dcmerge.methods()["dc_merge"].defaults() | {"smoothing": "linear"}
     assert recipe["dtype"] == "float16+float32+int64"
     assert recipe["versions"] == {"dcmerge": recipe["versions"]["dcmerge"], "torch": torch.__version__}
-    digests = {name: hashlib.sha256((tmp_path / f"{name}.safetensors").read_bytes()).hexdigest()
-               for name in ("base", "task0", "task1")}  # fmt: skip
+    digests = {
+        name: hashlib.sha256((tmp_path / f"{name}.safetensors").read_bytes()).hexdigest() for name in ("base", "task0", "task1")
+    }
     assert {name: entry["sha256"] for name, entry in recipe["inputs"].items()} == digests
     assert {entry["file"] for entry in recipe["inputs"].values()} == {f"{name}.safetensors" for name in digests}
 
@@ -107,10 +108,19 @@ def test_a_recipe_survives_its_text_form() -> None:
 HASH = "0" * 64
 WHOLE: dict[str, Any] = {
     "inputs": {"base": {"file": "b.safetensors", "sha256": HASH}, "z": {"file": "z/"}, "a": {"file": "sub/a.pt", "sha256": HASH}},
-    "method": "dc_merge", "parameters": {"rank": "auto", "rho": 2.5}, "scale": 1, "scale_origin": "by hand", "dtype": "float32",
-    "qkv": "split", "content": "delta", "task": "a", "arithmetic": "float64", "tolerance": 0.001, "zoo": None,
+    "method": "dc_merge",
+    "parameters": {"rank": "auto", "rho": 2.5},
+    "scale": 1,
+    "scale_origin": "by hand",
+    "dtype": "float32",
+    "qkv": "split",
+    "content": "delta",
+    "task": "a",
+    "arithmetic": "float64",
+    "tolerance": 0.001,
+    "zoo": None,
     "versions": {"dcmerge": "0.1", "torch": "2.10"},
-}  # fmt: skip
+}
 
 
 def test_a_whole_recipe_is_read_and_written_in_both_forms() -> None:
@@ -161,7 +171,7 @@ def test_every_method_survives_its_text_form() -> None:
         ({"zoo": 1}, "zoo: expected a text"),
         ({"versions": {"torch": 2.1}}, "versions.torch: expected a text, got 2.1"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_recipe_is_one_sentence_that_names_the_field(change: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words) as error:
         Recipe.of(WHOLE | change)
@@ -174,9 +184,11 @@ def test_an_opened_recipe_names_its_file(merged: Merged, tmp_path: Path) -> None
     assert found == merged.recipe(0.5, "by hand", "float32").embedded() and found.inputs["task0"]["file"] == "task0.safetensors"
     (tmp_path / "r.yaml").write_text("method: mean")
     for path, words in (
-        ("r.yaml", "r.yaml: method: expected one of"), ("in/base.safetensors", "base.safetensors, which holds no recipe"),
-        ("none.yaml", "no file or folder .*none.yaml"), ("none.safetensors", "no file or folder .*none.safetensors"),
-    ):  # fmt: skip
+        ("r.yaml", "r.yaml: method: expected one of"),
+        ("in/base.safetensors", "base.safetensors, which holds no recipe"),
+        ("none.yaml", "no file or folder .*none.yaml"),
+        ("none.safetensors", "no file or folder .*none.safetensors"),
+    ):
         with pytest.raises(InputError, match=words):
             Recipe.open(tmp_path / path)
     write_safetensors(tmp_path / "bad.safetensors", [], {}, {METADATA_KEY: "[1]"})
@@ -295,6 +307,11 @@ def test_merging_into_a_file_gives_the_same_file(merged: Merged, tmp_path: Path,
 def test_a_cancelled_merge_into_a_file_leaves_nothing_behind(merged: Merged, tmp_path: Path) -> None:
     done = []
     with pytest.raises(Cancelled):
-        merge_to_file(merged.vectors, "average", tmp_path / "out.safetensors", progress=lambda *step: done.append(step),
-                      cancelled=lambda: len(done) >= 2)  # fmt: skip
+        merge_to_file(
+            merged.vectors,
+            "average",
+            tmp_path / "out.safetensors",
+            progress=lambda *step: done.append(step),
+            cancelled=lambda: len(done) >= 2,
+        )
     assert len(done) == 2 and not list(tmp_path.glob("*out*"))

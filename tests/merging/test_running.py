@@ -58,10 +58,14 @@ def test_inputs_are_found_by_name_or_by_hash_under_any_name(saved: Path, tmp_pat
     for number, file in enumerate(sorted((tmp_path / "in").iterdir())):
         shutil.move(file, other / f"{number}.safetensors")
     (other / "broken.safetensors").write_bytes(b"not one")
-    ways = {"searched": ({}, [str(tmp_path / "elsewhere")]),
-            "both": ({"base": str(other / "0.safetensors")}, [str(other)]),
-            "given": ({"base": str(other / "0.safetensors"), "task0": str(other / "1.safetensors"),
-                       "task1": str(other / "2.safetensors")}, [])}  # fmt: skip
+    ways = {
+        "searched": ({}, [str(tmp_path / "elsewhere")]),
+        "both": ({"base": str(other / "0.safetensors")}, [str(other)]),
+        "given": (
+            {"base": str(other / "0.safetensors"), "task0": str(other / "1.safetensors"), "task1": str(other / "2.safetensors")},
+            [],
+        ),
+    }
     for name, (given, search) in ways.items():
         prepare(read_source(saved), given, search).run(tmp_path / f"{name}.safetensors")
         assert (tmp_path / f"{name}.safetensors").read_bytes() == saved.read_bytes()

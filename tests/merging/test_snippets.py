@@ -46,8 +46,13 @@ def test_a_full_set_with_names_that_a_shell_would_break(tmp_path: Path) -> None:
     folder.mkdir()
     base = full_set(folder, random_deltas(2), random_tensors(0)).base
     vectors = TaskVectors.open(base, {"a b'c": folder / "task0.safetensors", "-x": folder / "task1.safetensors"})
-    recipe = recipe_for(vectors, "ties", parameters={"density": 1 / 3, "aggregate": "sum"}, scale=-0.1234567890123,
-                        scale_origin="found on `validation`, 5% \"better\"")  # fmt: skip
+    recipe = recipe_for(
+        vectors,
+        "ties",
+        parameters={"density": 1 / 3, "aggregate": "sum"},
+        scale=-0.1234567890123,
+        scale_origin='found on `validation`, 5% "better"',
+    )
     command, script, repeated = files_of(recipe, folder)
     assert command == script == repeated
     merge(vectors, "ties", density=1 / 3, aggregate="sum").save(
@@ -71,7 +76,7 @@ def test_a_zoo_is_named_and_not_its_files(tmp_path: Path) -> None:
     recipe = Recipe.of({"zoo": "demo", "method": "lot", "parameters": {"exemplars": 4}})
     assert "--zoo demo" in snippets.command(recipe) and "--expert" not in snippets.command(recipe)
     text = snippets.python(recipe)
-    assert 'open_zoo(\'demo\')' in text and "bench=zoo.bench" in text and "exemplars=4" in text
+    assert "open_zoo('demo')" in text and "bench=zoo.bench" in text and "exemplars=4" in text
     assert "bench" not in snippets.python(Recipe.of({"zoo": "demo", "method": "average"}))
 
 

@@ -57,9 +57,7 @@ def _inputs(name: str, dimensions: int, X: Tensor) -> LayerInputs:
     return LayerInputs({}, {} if name.endswith("bias") else {name: X.square().sum(dim=0)}, {name: len(X)})
 
 
-def entropy_gradients(
-    bench: Bench, deltas: Mapping[str, Tensor], images: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def entropy_gradients(bench: Bench, deltas: Mapping[str, Tensor], images: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """∂L/∂W of every weight where the loss is the entropy of base + deltas on these images."""
     weights = bench.base_weights()
     leaves = {name: (value + deltas.get(name, 0)).detach().clone().requires_grad_() for name, value in weights.items()}

@@ -24,8 +24,7 @@ def blocks_bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     base = random_tensors(0, encoder.shapes, scale=0.3)
     deltas = {
         f"task{seed}": {
-            name: value * ("resblocks" in name)
-            for name, value in random_tensors(seed + 1, encoder.shapes, scale=0.3).items()
+            name: value * ("resblocks" in name) for name, value in random_tensors(seed + 1, encoder.shapes, scale=0.3).items()
         }
         for seed in range(2)
     }

@@ -123,9 +123,7 @@ def iso_cts(deltas: Sequence[Tensor], fraction: float = 0.8) -> Tensor:
     return combined_s.mean() * polar(combined_u) @ polar(combined_v)
 
 
-def ties(
-    deltas: Mapping[str, Mapping[str, Tensor]], density: float = 0.2, aggregate: str = "mean"
-) -> dict[str, Tensor]:
+def ties(deltas: Mapping[str, Mapping[str, Tensor]], density: float = 0.2, aggregate: str = "mean") -> dict[str, Tensor]:
     """Over the flattened model, task -> name -> delta; back to one tensor a parameter."""
     names = list(next(iter(deltas.values())))
     flat = torch.stack([torch.cat([own[name].flatten() for name in names]) for own in deltas.values()])

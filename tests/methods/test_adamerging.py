@@ -102,8 +102,7 @@ def test_the_gradient_is_the_inner_product_with_the_task_vector(bench: Bench, st
         torch.testing.assert_close(row.grad, wanted[name], rtol=1e-3, atol=1e-4)
     length = torch.cat(list(wanted.values())).norm()
     ends = [
-        loss({name: row.detach() + sign * 1e-3 * wanted[name] / length for name, row in table.items()}).item()
-        for sign in (1, -1)
+        loss({name: row.detach() + sign * 1e-3 * wanted[name] / length for name, row in table.items()}).item() for sign in (1, -1)
     ]
     assert (ends[0] - ends[1]) / 2e-3 == pytest.approx(length.item(), rel=2e-2)
 
@@ -150,9 +149,13 @@ def test_clamped_coefficients_stay_between_0_and_1(bench: Bench, stacks: dict) -
 def test_the_entropy_falls_on_all_adaptation_images(bench: Bench, stacks: dict, by_layer: bool) -> None:
     images = next(Calibration(bench).batches(15))
     before, some, more = (
-        entropy(Calibration(bench), stepped(bench.base_weights(), sums(stacks, learned(
-            bench, stacks, by_layer=by_layer, iterations=steps))), images).item() for steps in (0, 5, 20)
-    )  # fmt: skip
+        entropy(
+            Calibration(bench),
+            stepped(bench.base_weights(), sums(stacks, learned(bench, stacks, by_layer=by_layer, iterations=steps))),
+            images,
+        ).item()
+        for steps in (0, 5, 20)
+    )
     assert before > some > more
 
 

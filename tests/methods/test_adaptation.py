@@ -105,8 +105,16 @@ def test_no_batch_is_drawn_that_is_not_used(bench: Bench) -> None:
 
 def test_what_follows_a_step_may_change_the_values(bench: Bench) -> None:
     x = torch.tensor([0.0, 5.0])
-    adapt(Calibration(bench), [x], lambda b: x.sum(), range(9), iterations=9, learning_rate=0.4, what="x",
-          after_step=lambda: x.clamp_(0, 4))  # fmt: skip
+    adapt(
+        Calibration(bench),
+        [x],
+        lambda b: x.sum(),
+        range(9),
+        iterations=9,
+        learning_rate=0.4,
+        what="x",
+        after_step=lambda: x.clamp_(0, 4),
+    )
     assert x[0] == 0 and 0 < x[1] < 4
 
 
@@ -122,8 +130,15 @@ def test_cancelling_stops_between_two_steps(bench: Bench) -> None:
 def test_progress_counts_the_steps(bench: Bench) -> None:
     told: list[tuple[float, str]] = []
     x = torch.tensor(3.0)
-    adapt(Calibration(bench, lambda *step: told.append(step)), [x], lambda b: x**2, range(9), iterations=2,
-          learning_rate=0.1, what="learning x")  # fmt: skip
+    adapt(
+        Calibration(bench, lambda *step: told.append(step)),
+        [x],
+        lambda b: x**2,
+        range(9),
+        iterations=2,
+        learning_rate=0.1,
+        what="learning x",
+    )
     assert told == [(0.0, "learning x: step 1 of 2"), (0.5, "learning x: step 2 of 2")]
 
 
@@ -222,8 +237,14 @@ def test_cancelling_while_it_trains_raises_cancelled(bench: Bench, slug: str, pa
         return any("step 3 of" in text for text in told)
 
     with pytest.raises(Cancelled):
-        planned(bench.vectors, slug, with_steps(slug, parameters, 50, batch=2), bench=bench,
-                progress=lambda share, text: told.append(text), cancelled=stopped)  # fmt: skip
+        planned(
+            bench.vectors,
+            slug,
+            with_steps(slug, parameters, 50, batch=2),
+            bench=bench,
+            progress=lambda share, text: told.append(text),
+            cancelled=stopped,
+        )
     assert any("step 3 of 50" in text for text in told) and not any("step 5 of 50" in text for text in told)
 
 

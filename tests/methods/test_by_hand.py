@@ -45,9 +45,7 @@ def test_average_and_task_arithmetic(tmp_path: Path) -> None:
     assert merged(tmp_path, [A, B], "average").tolist() == [[1.5, -4], [2, 0.5]]
 
 
-@pytest.mark.parametrize(
-    ("aggregate", "wanted"), [("mean", [[4, -4], [2, 0]]), ("sum", [[4, -8], [4, 0]])], ids=["mean", "sum"]
-)
+@pytest.mark.parametrize(("aggregate", "wanted"), [("mean", [[4, -4], [2, 0]]), ("sum", [[4, -8], [4, 0]])], ids=["mean", "sum"])
 def test_ties(tmp_path: Path, aggregate: str, wanted: list[list[float]]) -> None:
     """density ½ of 4 entries: the threshold is the 2nd smallest magnitude (2 for A, 1 for B) and is itself kept.
 

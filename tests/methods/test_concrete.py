@@ -19,9 +19,15 @@ from tests.methods.builders import entropy_gradients, first_step, merged_on
 
 #: One step on 5 of the 15 validation images, so that its two batches share none.
 TRAINING = {
-    "temperature": 0.5, "final": "continuous", "iterations": 1, "learning_rate": 0.3, "inner_rate": 0.05, "batch": 5,
-    "images": "val", "seed": 4,
-}  # fmt: skip
+    "temperature": 0.5,
+    "final": "continuous",
+    "iterations": 1,
+    "learning_rate": 0.3,
+    "inner_rate": 0.05,
+    "batch": 5,
+    "images": "val",
+    "seed": 4,
+}
 MATRIX = "visual.transformer.resblocks.1.mlp.c_fc.weight"
 
 

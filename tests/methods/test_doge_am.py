@@ -75,9 +75,17 @@ def test_with_neither_kind_of_steps_nor_trim_it_is_task_arithmetic_of_one_length
 def test_the_coefficients_are_learned_from_there_on_without_bounds(bench: Bench) -> None:
     parts, table = vectors_by_hand(bench)
     learned = learned_coefficients(
-        Calibration(bench), parts, table, by_layer=True, clamp=False, iterations=3, learning_rate=0.1, batch=15,
-        images="val", seed=0,
-    )  # fmt: skip
+        Calibration(bench),
+        parts,
+        table,
+        by_layer=True,
+        clamp=False,
+        iterations=3,
+        learning_rate=0.1,
+        batch=15,
+        images="val",
+        seed=0,
+    )
     found = merged_on(bench, "doge", {**AM, "adaptation_steps": 3, "adaptation_rate": 0.1})
     for name, own in parts.items():
         assert relative_error(found[name], combined(own, learned[name])) < 1e-4
@@ -150,9 +158,7 @@ def test_a_task_without_a_coefficient_is_not_corrected() -> None:
 
 
 @pytest.mark.parametrize(("tasks", "count"), [(2, 5), (3, 3), (7, 1), (11, 0)])
-def test_the_shared_subspace_has_as_many_directions_as_there_are_ranks_a_task(
-    tmp_path: Path, tasks: int, count: int
-) -> None:
+def test_the_shared_subspace_has_as_many_directions_as_there_are_ranks_a_task(tmp_path: Path, tasks: int, count: int) -> None:
     vectors = layer_set(tmp_path, random_matrices(tasks, 10, 14))
     found = shared_directions(layer_of(vectors, "weight"), float(tasks))
     assert found.shape == (10, count)

@@ -31,10 +31,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "opcm": [{"share": 0.0}, {"seed": 1}],
     "iso_cts": [{"common_fraction": 0.0}, {"common_fraction": 0.5}, {"common_fraction": 1.0}],
     "dc_merge": [
-        {"smoothing": "average", "keep": 0.1}, {"smoothing": "linear", "keep": 0.1}, {"rank": 1}, {"keep": 1.0},
-        {"elect": False, "keep": 0.2}, {"block_mask": False, "keep": 0.2}, {"rank": 4096},
+        {"smoothing": "average", "keep": 0.1},
+        {"smoothing": "linear", "keep": 0.1},
+        {"rank": 1},
+        {"keep": 1.0},
+        {"elect": False, "keep": 0.2},
+        {"block_mask": False, "keep": 0.2},
+        {"rank": 4096},
     ],
-}  # fmt: skip
+}
 CASES = [(slug, variant) for slug in SLUGS for variant in [{}, *VARIANTS.get(slug, [])]]
 every_variant = pytest.mark.parametrize(("slug", "parameters"), CASES, ids=lambda value: str(value).replace("'", ""))
 
@@ -186,15 +191,16 @@ def test_adapters_of_different_ranks(tmp_path: Path, slug: str) -> None:
 
 @pytest.mark.parametrize(
     ("slug", "parameters"),
-    [("average", {}), ("task_arithmetic", {}), ("ties", {}), ("tsv_m", {"rank": 2}),
-     ("dc_merge", {"rank": 2, "smoothing": "linear", "keep": 0.1})],
-)  # fmt: skip
-def test_adapters_merge_like_their_products(
-    tmp_path: Path, adapters: TaskVectors, slug: str, parameters: dict
-) -> None:
-    dense = {
-        task: {name: adapters.delta(name, task).dense() for name in adapters.parameters} for task in adapters.tasks
-    }
+    [
+        ("average", {}),
+        ("task_arithmetic", {}),
+        ("ties", {}),
+        ("tsv_m", {"rank": 2}),
+        ("dc_merge", {"rank": 2, "smoothing": "linear", "keep": 0.1}),
+    ],
+)
+def test_adapters_merge_like_their_products(tmp_path: Path, adapters: TaskVectors, slug: str, parameters: dict) -> None:
+    dense = {task: {name: adapters.delta(name, task).dense() for name in adapters.parameters} for task in adapters.tasks}
     assert_close(run(adapters, slug, parameters), run(full_set(tmp_path, dense), slug, parameters))
 
 
@@ -279,8 +285,9 @@ def test_an_adapter_without_a_weight_counts_as_one_that_leaves_it_as_it_is(tmp_p
     own["task1"]["mlp.fc1.weight"] = torch.zeros_like(B), A
     del lacking["task1"]["mlp.fc1.weight"]
     parameters = {"iterations": 5} if slug == "doge" else {}
-    found, wanted = (run(lora_set(tmp_path / kind, given), slug, parameters)
-                     for kind, given in (("lacking", lacking), ("zero", own)))  # fmt: skip
+    found, wanted = (
+        run(lora_set(tmp_path / kind, given), slug, parameters) for kind, given in (("lacking", lacking), ("zero", own))
+    )
     assert found["mlp.fc1.weight"].any() or slug == "model_stock"  # random deltas do not agree
     assert_close(found, wanted, 1e-5)
 

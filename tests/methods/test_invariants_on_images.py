@@ -20,8 +20,16 @@ from tests.builders import full_set, random_deltas, relative_error, tiny_bench
 SLUGS = [slug for slug, method in methods().items() if "images" in method.needs]
 every_method = pytest.mark.parametrize("slug", SLUGS)
 #: A first look is enough here: set for every method that has such a parameter.
-FEW: dict[str, Any] = {"iterations": 2, "steps": 2, "epochs": 1, "exemplars": 4, "batch_size": 2, "batch": 2,
-                       "start": 0.2, "scale": 0.3}
+FEW: dict[str, Any] = {
+    "iterations": 2,
+    "steps": 2,
+    "epochs": 1,
+    "exemplars": 4,
+    "batch_size": 2,
+    "batch": 2,
+    "start": 0.2,
+    "scale": 0.3,
+}
 #: Methods that treat the tasks one after the other, or draw for them in turn.
 ORDER_MATTERS = {"intervmerge", "rmm", "perturb_and_merge"}
 #: Methods that work on transformer blocks, and say so of other towers.

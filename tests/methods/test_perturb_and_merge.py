@@ -118,8 +118,16 @@ def test_factors_come_with_their_probabilities() -> None:
 
 def train(factors: Iterator[float], steps: int = 5, learning_rate: float = 1e-2) -> Tensor:
     target = torch.randn(2 * 3 * 3, generator=torch.Generator().manual_seed(0))
-    return fine_tuned(torch.zeros(18), [3], lambda theta: (theta - target).square().sum(), factors, steps=steps,
-                      learning_rate=learning_rate, rank=2, seed=0)  # fmt: skip
+    return fine_tuned(
+        torch.zeros(18),
+        [3],
+        lambda theta: (theta - target).square().sum(),
+        factors,
+        steps=steps,
+        learning_rate=learning_rate,
+        rank=2,
+        seed=0,
+    )
 
 
 def test_no_perturbation_is_plain_training() -> None:
@@ -149,8 +157,9 @@ def test_rows_of_keys_and_values_and_no_others() -> None:
 
 def test_on_a_bench(blocks_bench: Bench) -> None:
     told: list[float] = []
-    merged = merge(blocks_bench.vectors, "perturb_and_merge", bench=blocks_bench, **QUICK,
-                   progress=lambda share, text: told.append(share))  # fmt: skip
+    merged = merge(
+        blocks_bench.vectors, "perturb_and_merge", bench=blocks_bench, **QUICK, progress=lambda share, text: told.append(share)
+    )
     assert len(merged.curve) == 2 * QUICK["steps"] and told == sorted(told) and told[-1] <= 1
     for name, delta in merged.deltas.items():
         trained = name.endswith("in_proj_weight")
@@ -212,8 +221,14 @@ def test_two_tasks_are_merged_by_the_closed_form(blocks_bench: Bench, monkeypatc
 def test_the_order_is_given_or_drawn(blocks_bench: Bench) -> None:
     def first_told(**parameters: object) -> str:
         told: list[str] = []
-        merge(blocks_bench.vectors, "perturb_and_merge", bench=blocks_bench, **QUICK, **parameters,
-              progress=lambda share, text: told.append(text))  # fmt: skip
+        merge(
+            blocks_bench.vectors,
+            "perturb_and_merge",
+            bench=blocks_bench,
+            **QUICK,
+            **parameters,
+            progress=lambda share, text: told.append(text),
+        )
         return told[0]
 
     assert first_told() == first_told(seed=5) == "training on task0"
@@ -221,8 +236,10 @@ def test_the_order_is_given_or_drawn(blocks_bench: Bench) -> None:
 
 
 def test_only_validation_images_are_looked_at(blocks_bench: Bench) -> None:
-    tasks = {name: type(task)(task.name, task.title, task.classes, task.head, {"val": task.splits["val"]})
-             for name, task in blocks_bench.tasks.items()}  # fmt: skip
+    tasks = {
+        name: type(task)(task.name, task.title, task.classes, task.head, {"val": task.splits["val"]})
+        for name, task in blocks_bench.tasks.items()
+    }
     merge(blocks_bench.vectors, "perturb_and_merge", bench=Bench(blocks_bench.encoder, tasks, blocks_bench.vectors), **QUICK)
 
 

@@ -72,14 +72,11 @@ def test_dc_merge_of_a_whole_model_averages_the_rest(tmp_path: Path) -> None:
     ("rows", "columns", "tasks", "rank"), [(64, 80, 4, 16), (140, 130, 8, 16), (60, 48, 12, 4), (64, 64, 3, 16)]
 )
 @pytest.mark.parametrize("smoothing", ["auto", "average", "linear", "none"])
-def test_dc_merge_of_adapters(
-    tmp_path: Path, rows: int, columns: int, tasks: int, rank: int, smoothing: str
-) -> None:
+def test_dc_merge_of_adapters(tmp_path: Path, rows: int, columns: int, tasks: int, rank: int, smoothing: str) -> None:
     draw = torch.Generator().manual_seed(3)
     decay = torch.logspace(0, -1, rank)
     factors = [
-        (torch.randn(rows, rank, generator=draw) * decay, torch.randn(rank, columns, generator=draw))
-        for _ in range(tasks)
+        (torch.randn(rows, rank, generator=draw) * decay, torch.randn(rank, columns, generator=draw)) for _ in range(tasks)
     ]
     vectors = lora_set(tmp_path, {f"task{t}": {"q_proj.weight": pair} for t, pair in enumerate(factors)})
     found = merged_dense(vectors, "dc_merge", {"smoothing": smoothing})["q_proj.weight"]
@@ -133,9 +130,7 @@ def test_ties(tmp_path: Path, density: float, aggregate: str) -> None:
 
 def test_ties_in_half_integers_has_ties_and_undecided_entries(tmp_path: Path) -> None:
     """Few distinct magnitudes: many entries equal the threshold, and many sums are exactly zero."""
-    deltas = {
-        task: {name: (2 * d).round() / 2 for name, d in own.items()} for task, own in random_deltas(4).items()
-    }
+    deltas = {task: {name: (2 * d).round() / 2 for name, d in own.items()} for task, own in random_deltas(4).items()}
     vectors = full_set(tmp_path, deltas)
     for density in (0.3, 0.6, 1.0):
         for aggregate in ("mean", "sum"):

@@ -32,9 +32,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def bench_of_adapters(bench: Bench, folder: Path, *, base: bool) -> Bench:
     """The same tower and tasks with adapters of one weight."""
     draw = torch.Generator().manual_seed(5)
-    pairs = {
-        task: {LINEAR: (torch.randn(64, 2, generator=draw), torch.randn(2, 16, generator=draw))} for task in bench.tasks
-    }
+    pairs = {task: {LINEAR: (torch.randn(64, 2, generator=draw), torch.randn(2, 16, generator=draw))} for task in bench.tasks}
     return Bench(bench.encoder, bench.tasks, lora_set(folder, pairs, base=bench.base_weights() if base else None))
 
 

@@ -214,8 +214,10 @@ def test_on_a_bench(blocks_bench: Bench, merged: Merged) -> None:
 
 
 def test_only_validation_labels_are_looked_at(blocks_bench: Bench, merged: Merged) -> None:
-    tasks = {name: type(task)(task.name, task.title, task.classes, task.head, {"val": task.splits["val"]})
-             for name, task in blocks_bench.tasks.items()}  # fmt: skip
+    tasks = {
+        name: type(task)(task.name, task.title, task.classes, task.head, {"val": task.splits["val"]})
+        for name, task in blocks_bench.tasks.items()
+    }
     bench = Bench(blocks_bench.encoder, tasks, blocks_bench.vectors)
     assert merge(blocks_bench.vectors, "rmm", bench=bench, **QUICK).assembly.blocks == merged.assembly.blocks
 
@@ -251,9 +253,7 @@ def test_a_network_of_the_bases_depth_is_saved_as_weights(
 
 
 @pytest.mark.parametrize("chain", [(), ((0, 0),), ((0, 0), (1, 1), (2, 0), (2, 1))])
-def test_another_depth_is_not_saved(
-    blocks_bench: Bench, merged: Merged, blocks: Blocks, tmp_path: Path, chain: Chain
-) -> None:
+def test_another_depth_is_not_saved(blocks_bench: Bench, merged: Merged, blocks: Blocks, tmp_path: Path, chain: Chain) -> None:
     mixed = of_chain(blocks_bench, merged, blocks, chain)
     assert blocks_bench.evaluate(mixed.model(blocks_bench, 1.0), "mixed").mean >= 0
     with pytest.raises(InputError, match=f"rmm chose {len(chain)} blocks where the base has 3"):

@@ -16,10 +16,7 @@ TITLES = {"birds": "Birds", "cars": "Cars"}
 
 def evaluation(model: str, *right: int, images: int = 10, split: str = "val", expert: float | None = 0.8) -> Evaluation:
     """The first ``right`` of the images of each task are classified correctly."""
-    rows = {
-        task: TaskAccuracy(task, torch.arange(images) < count, expert)
-        for task, count in zip(TITLES, right, strict=True)
-    }
+    rows = {task: TaskAccuracy(task, torch.arange(images) < count, expert) for task, count in zip(TITLES, right, strict=True)}
     return Evaluation(model, split, rows, images)
 
 
@@ -44,9 +41,18 @@ def comparison(*, diagnosed: bool = True) -> Comparison:
     rows = (
         Row("zero-shot", "Zero-shot (the base)", evaluation=evaluation("zero-shot", 2, 4, split="test")),
         Row("average", "Weight averaging", {}, Scale(1.0, "fixed"), average, Seconds(0.5, 0.0, 1.0), peak_bytes=3 << 20, **why),
-        Row("ties", "TIES-Merging", {"density": 0.2, "aggregate": "mean"}, Scale(0.4, "validation", ((0.4, 0.7),)), ties,
-            Seconds(1.5, 2.5, 1.0), paired_difference(ties, average), peak_bytes=None, **why),
+        Row(
+            "ties",
+            "TIES-Merging",
+            {"density": 0.2, "aggregate": "mean"},
+            Scale(0.4, "validation", ((0.4, 0.7),)),
+            ties,
+            Seconds(1.5, 2.5, 1.0),
+            paired_difference(ties, average),
+            peak_bytes=None,
+            **why,
+        ),
         Row("slerp", "SLERP", {"t": 0.5}, error="slerp merges 2 experts, got 8"),
         Row("experts", "Experts, each on its own task", evaluation=evaluation("experts", 8, 8, split="test")),
-    )  # fmt: skip
+    )
     return Comparison("test", 10, 10, rows)

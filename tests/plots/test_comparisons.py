@@ -31,8 +31,9 @@ def test_accuracy_against_cost_is_a_labelled_point_a_method() -> None:
     found = comparison()
     figure = accuracy_against_cost(found)
     assert [(list(p.x), list(p.y), list(p.text)) for p in figure.data] == [
-        ([0.5], [pytest.approx(50.0)], ["Weight averaging"]), ([1.5], [pytest.approx(65.0)], ["TIES-Merging"]),
-    ]  # fmt: skip
+        ([0.5], [pytest.approx(50.0)], ["Weight averaging"]),
+        ([1.5], [pytest.approx(65.0)], ["TIES-Merging"]),
+    ]
     low, high = found.row("ties").evaluation.mean_interval
     assert figure.data[1].error_y.array[0] == pytest.approx(100 * high - 65)
     assert figure.data[1].error_y.arrayminus[0] == pytest.approx(65 - 100 * low)

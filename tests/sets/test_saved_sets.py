@@ -38,8 +38,14 @@ def test_a_set_is_remembered_replaced_and_forgotten(sets: Path) -> None:
 
 
 def test_what_is_no_set_is_refused_or_passed_over(sets: Path) -> None:
-    for name, base, experts in (("", "b", {"x": "a"}), ("a\nb", "b", {"x": "a"}), ("a" * 81, "b", {"x": "a"}), ("a", "b", {}),
-                                ("a", "", {"x": "a"}), ("a", "b", {"x": ""})):  # fmt: skip
+    for name, base, experts in (
+        ("", "b", {"x": "a"}),
+        ("a\nb", "b", {"x": "a"}),
+        ("a" * 81, "b", {"x": "a"}),
+        ("a", "b", {}),
+        ("a", "", {"x": "a"}),
+        ("a", "b", {"x": ""}),
+    ):
         with pytest.raises(InputError, match="expected"):
             SavedSet(name, base, experts)
     sets.mkdir()
@@ -75,9 +81,13 @@ def test_a_bench_reads_nothing_outside_the_roots(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     one = of_folder(folder, "mine")
-    for bench in ({"encoder": "ViT-B-32", "data": str(outside)}, {"encoder": "ViT-B-32", "heads": str(outside)},
-                  {"encoder": str(outside / "x.json")}, {"encoder": "ViT-B-32", "datasets": {"birds": str(outside)}},
-                  {"encoder": "ViT-B-32", "weights": str(outside)}):  # fmt: skip
+    for bench in (
+        {"encoder": "ViT-B-32", "data": str(outside)},
+        {"encoder": "ViT-B-32", "heads": str(outside)},
+        {"encoder": str(outside / "x.json")},
+        {"encoder": "ViT-B-32", "datasets": {"birds": str(outside)}},
+        {"encoder": "ViT-B-32", "weights": str(outside)},
+    ):
         save_set(SavedSet(one.name, one.base, one.experts, bench=bench))
         with pytest.raises(InputError, match="Expected a path below|There is no"):
             open_set_by_name(f"{SAVED}mine", Roots([folder]))

@@ -88,10 +88,13 @@ def test_rows_are_smoothed_one_by_one() -> None:
 
 @pytest.mark.parametrize(
     ("strategy", "rho", "text"),
-    [("flat", 5.0, "smoothing: expected one of none, average, linear, got 'flat'"),
-     ("linear", 0.5, "rho: expected a finite number of at least 1, got 0.5"),
-     ("linear", math.nan, "got nan"), ("linear", math.inf, "got inf")],
-)  # fmt: skip
+    [
+        ("flat", 5.0, "smoothing: expected one of none, average, linear, got 'flat'"),
+        ("linear", 0.5, "rho: expected a finite number of at least 1, got 0.5"),
+        ("linear", math.nan, "got nan"),
+        ("linear", math.inf, "got inf"),
+    ],
+)
 def test_bad_smoothing_is_refused(strategy: str, rho: float, text: str) -> None:
     with pytest.raises(InputError, match=text):
         smooth(S, strategy, rho)

@@ -78,7 +78,9 @@ def test_odd_names_stay_in_their_cell(name: str) -> None:
     assert not re.search(r"(?<!\\)[<`\[]", "".join(row[6] for row in table))
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "\n=1", "＝1", "=HYPERLINK(\"http://example.org\")"])
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "\n=1", "＝1", '=HYPERLINK("http://example.org")']
+)
 def test_a_name_is_no_formula(name: str) -> None:
     for row in parsed(as_csv(with_task(name))):
         assert row["worst task"] in ("", f"'{name}")

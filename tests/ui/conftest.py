@@ -20,12 +20,14 @@ TOWER = {
         f"visual.transformer.resblocks.{block}.{name}": shape
         for block in (0, 1)
         for name, shape in {
-            "attn.in_proj_weight": (36, 12), "attn.out_proj.weight": (12, 12), "mlp.c_fc.weight": (24, 12),
+            "attn.in_proj_weight": (36, 12),
+            "attn.out_proj.weight": (12, 12),
+            "mlp.c_fc.weight": (24, 12),
             "ln_1.bias": (12,),
         }.items()
     },
     "visual.proj": (12, 10),
-}  # fmt: skip
+}
 TASKS = ("birds", "cars", "digits")
 
 Open = Callable[..., AppTest]

@@ -57,8 +57,13 @@ def test_what_is_started(open_page: Open, known: Callable[..., None], monkeypatc
     assert not app.exception
     (spec,) = started
     assert {key: spec[key] for key in ("kind", "set", "split", "limit", "val_limit", "diagnosed")} == {
-        "kind": "compare", "set": "demo", "split": "test", "limit": 20, "val_limit": 40, "diagnosed": True,
-    }  # fmt: skip
+        "kind": "compare",
+        "set": "demo",
+        "split": "test",
+        "limit": 20,
+        "val_limit": 40,
+        "diagnosed": True,
+    }
     ties, dc_merge = spec["methods"]
     assert ties == {"slug": "ties", "parameters": {"density": 0.5, "aggregate": "mean", "trim": "model"}}
     assert dc_merge["slug"] == "dc_merge" and dc_merge["parameters"]["smoothing"] == "linear"
@@ -74,8 +79,11 @@ def test_a_finished_comparison(open_page: Open, known: Callable[..., None]) -> N
     assert rows.loc["TIES-Merging", "accuracy"] == 65.0 and rows.loc["TIES-Merging", "minus averaging"] == 15.0
     assert any("SLERP" in w.value and "merges 2 experts" in w.value for w in app.warning)
     assert [title.split(":")[0].split(" of ")[0] for title in titles(app)] == [
-        "Normalised accuracy", "What accuracy costs", "DirSim", "Feature drift by depth",
-    ]  # fmt: skip
+        "Normalised accuracy",
+        "What accuracy costs",
+        "DirSim",
+        "Feature drift by depth",
+    ]
     assert [button.proto.label for button in app.get("download_button")] == ["CSV", "Markdown"]
     assert figures(app)[3]["layout"]["yaxis"]["title"]["text"] == "feature drift (1 is the base's drift)"
 
@@ -96,9 +104,7 @@ def test_rows_appear_while_it_runs(open_page: Open, known: Callable[..., None]) 
 
 
 @pytest.mark.parametrize("found", [None, replace(comparison(), rows=())])
-def test_before_the_first_row_there_is_a_hint(
-    open_page: Open, known: Callable[..., None], found: Comparison | None
-) -> None:
+def test_before_the_first_row_there_is_a_hint(open_page: Open, known: Callable[..., None], found: Comparison | None) -> None:
     known(shown("running", found))
     app = open_page(COMPARE)
     assert not app.exception and any("first rows come" in text for text in texts(app)) and not app.dataframe
@@ -111,9 +117,7 @@ def test_only_the_base_so_far(open_page: Open, known: Callable[..., None]) -> No
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted"])
-def test_what_stopped_can_go_on(
-    open_page: Open, known: Callable[..., None], monkeypatch: pytest.MonkeyPatch, state: str
-) -> None:
+def test_what_stopped_can_go_on(open_page: Open, known: Callable[..., None], monkeypatch: pytest.MonkeyPatch, state: str) -> None:
     known(shown(state, comparison(), can_resume=True, error="the *disk* is full" if state == "failed" else ""))
     resumed: list[str] = []
     monkeypatch.setattr(comparing, "resume", resumed.append)

@@ -13,8 +13,15 @@ from dcmerge.sets.model_sets import ModelSet
 from dcmerge.ui import comparing
 from tests.plots.builders import comparison
 
-SPEC = {"kind": "compare", "set": "demo", "methods": [{"slug": "ties", "parameters": {"density": 0.5}}], "split": "test",
-        "limit": 10, "val_limit": 10, "diagnosed": True}  # fmt: skip
+SPEC = {
+    "kind": "compare",
+    "set": "demo",
+    "methods": [{"slug": "ties", "parameters": {"density": 0.5}}],
+    "split": "test",
+    "limit": 10,
+    "val_limit": 10,
+    "diagnosed": True,
+}
 DEMO = ModelSet("demo", "Demo", vectors=None)
 
 

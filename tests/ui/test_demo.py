@@ -86,9 +86,7 @@ def test_the_merge_page_shows_what_the_library_computes(open_page: Open, demo: M
     assert list(history["α"]) == [0.5, 1.0] and set(history["method"]) == {methods()["average"].title}
 
 
-def test_an_expert_that_is_never_right_has_no_normalised_accuracy(
-    open_page: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_expert_that_is_never_right_has_no_normalised_accuracy(open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TaskAccuracy, "normalised", None)
     app = open_page(MERGE, method="average", quick=str(QUICK))
     assert not app.exception

@@ -75,8 +75,12 @@ def test_bad_images_are_told_in_a_box_and_leave_nothing(folder: Path, open_page:
 
 def test_experts_need_names_of_their_own(tmp_path: Path) -> None:
     assert _by_task([(" cats ", tmp_path), ("dogs", tmp_path)]) == {"cats": tmp_path, "dogs": tmp_path}
-    for chosen, got in (([], "none is ticked"), ([("", tmp_path)], "one has no name"), ([(None, tmp_path)], "one has no name"),
-                        ([("a", tmp_path), ("a ", tmp_path)], "a twice")):  # fmt: skip
+    for chosen, got in (
+        ([], "none is ticked"),
+        ([("", tmp_path)], "one has no name"),
+        ([(None, tmp_path)], "one has no name"),
+        ([("a", tmp_path), ("a ", tmp_path)], "a twice"),
+    ):
         with pytest.raises(InputError, match=got):
             _by_task(chosen)
 

@@ -108,9 +108,7 @@ def test_the_view_follows_from_page_to_page(folder: Path, open_page: Open) -> No
     "query",
     [{"rho": "1000000"}, {"rho": "x"}, {"smoothing": "steep"}, {"layer": "no"}, {"set": "folder:/etc"}, {"x": "1"}],
 )
-def test_an_address_that_makes_no_sense_gives_the_defaults(
-    folder: Path, open_page: Open, query: dict[str, str]
-) -> None:
+def test_an_address_that_makes_no_sense_gives_the_defaults(folder: Path, open_page: Open, query: dict[str, str]) -> None:
     app = open_page("app.py" if "set" in query else SPECTRA, **{"set": f"folder:{folder.name}", **query})
     assert not app.exception
     assert app.sidebar.slider(key="rho").value == 5.0 and app.sidebar.selectbox(key="smoothing").value == "auto"
@@ -136,9 +134,7 @@ def test_the_alignment_page_shows_another_task_side_and_method(folder: Path, ope
 def test_every_method_brings_its_own_controls(folder: Path, open_page: Open, slug: str) -> None:
     app = open_page(MERGE, set=f"folder:{folder.name}", method=slug)
     assert not app.exception and not app.error
-    drawn = {
-        widget.key for kind in ("slider", "selectbox", "number_input", "toggle") for widget in getattr(app.main, kind)
-    }
+    drawn = {widget.key for kind in ("slider", "selectbox", "number_input", "toggle") for widget in getattr(app.main, kind)}
     own = {f"{slug}.{name}" for name in methods()[slug].parameters if name not in ("smoothing", "rho")}
     assert drawn == {"method", f"{slug}.alpha", "save.dtype"} | own | ({"save.task"} if methods()[slug].modules else set())
     assert any(methods()[slug].idea in text for text in texts(app))

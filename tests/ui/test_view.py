@@ -16,9 +16,17 @@ LIMITS = {"min_value": 1.0, "max_value": 20.0, "step": 0.5}
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(7.0, "7"), (0.0001, "0.0001"), (0.35, "0.35"), (3, "3"), (True, "True"), (False, "False"), ("linear", "linear"),
-     (["average", "ties"], "average,ties")],
-)  # fmt: skip
+    [
+        (7.0, "7"),
+        (0.0001, "0.0001"),
+        (0.35, "0.35"),
+        (3, "3"),
+        (True, "True"),
+        (False, "False"),
+        ("linear", "linear"),
+        (["average", "ties"], "average,ties"),
+    ],
+)
 def test_values_are_short_texts_and_come_back(value: Any, text: str) -> None:
     assert _encoded(value) == text
     options = value if isinstance(value, list) else None
@@ -57,9 +65,7 @@ def test_an_automatic_number_takes_its_type_from_the_step() -> None:
     assert _decoded(None, None, None, limits) is None
 
 
-@pytest.mark.parametrize(
-    ("text", "default"), [("steep", "auto"), ("yes", True), ("1", False), ("average,x", ["average"])]
-)
+@pytest.mark.parametrize(("text", "default"), [("steep", "auto"), ("yes", True), ("1", False), ("average,x", ["average"])])
 def test_an_option_that_does_not_exist_is_the_default(text: str, default: Any) -> None:
     options = None if isinstance(default, bool) else ["auto", "average", "linear"]
     assert _decoded(text, default, options, {}) == default

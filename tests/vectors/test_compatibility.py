@@ -133,8 +133,11 @@ def test_every_reason_is_told_at_once(tmp_path: Path) -> None:
     del lacking["v"], broken["logit_scale"]
     text, report = refused(tmp_path, BASE, a=lacking, b=broken, c=expert(3, w=torch.ones(1)))
     assert [(f.task, f.what) for f in report.errors] == [
-        ("a", "missing"), ("a", "other shape"), ("b", "missing"), ("c", "other shape")
-    ]  # fmt: skip
+        ("a", "missing"),
+        ("a", "other shape"),
+        ("b", "missing"),
+        ("c", "other shape"),
+    ]
     assert len(text.splitlines()) == 5 and all(finding.text in text for finding in report.errors)
 
 

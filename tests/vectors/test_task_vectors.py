@@ -162,11 +162,12 @@ def test_the_fingerprint_is_that_of_content_names_and_order(tmp_path: Path) -> N
     one, same = (full_set(tmp_path / place, random_deltas(2), BASE) for place in ("one", "same"))
     assert one.fingerprint == same.fingerprint
     others = [
-        one.select(["task1", "task0"]), one.select(["task0"]),
+        one.select(["task1", "task0"]),
+        one.select(["task0"]),
         full_set(tmp_path / "other", random_deltas(2, seed=1), BASE),
         full_set(tmp_path / "base", random_deltas(2)),
         full_set(tmp_path / "name", dict(zip("ab", random_deltas(2).values(), strict=True)), BASE),
-    ]  # fmt: skip
+    ]
     assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 6
 
 

@@ -30,11 +30,18 @@ def random_pools(work: Path) -> None:
     rng = np.random.default_rng(0)
     for name in NAMES:
         classes = len(BY_NAME[name].classes)
-        parts = {part: (rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), np.arange(n) % classes)
-                 for part, n in (("train", 12), ("val", 7), ("test", 45))}  # fmt: skip
+        parts = {
+            part: (rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), np.arange(n) % classes)
+            for part, n in (("train", 12), ("val", 7), ("test", 45))
+        }
         pools.save(work / "pools" / f"{name}.npz", parts)
-    np.savez(work / "pools" / "base.npz", images=rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8),
-             kinds=np.arange(20) % 4, concepts=np.arange(20) % 6, names=np.array(list("abcdef")))  # fmt: skip
+    np.savez(
+        work / "pools" / "base.npz",
+        images=rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8),
+        kinds=np.arange(20) % 4,
+        concepts=np.arange(20) % 6,
+        names=np.array(list("abcdef")),
+    )
 
 
 @pytest.fixture(scope="module")

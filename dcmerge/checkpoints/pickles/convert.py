@@ -70,17 +70,26 @@ def pickled_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def _read_apart(old: Path, new: Path, size: int) -> dict:
     command = module_command("dcmerge.checkpoints.pickles.apart", str(old), str(new))
     try:
-        done = subprocess.run(command, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False,
-                              timeout=_WAITING * seconds_for(size))  # fmt: skip
+        done = subprocess.run(
+            command,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_WAITING * seconds_for(size),
+        )
     except subprocess.TimeoutExpired:
-        raise InputError(f"Cannot convert {shown(old)}: reading it took longer than {_WAITING * seconds_for(size)} s; "
-                         "nothing was written.") from None  # fmt: skip
+        raise InputError(
+            f"Cannot convert {shown(old)}: reading it took longer than {_WAITING * seconds_for(size)} s; nothing was written."
+        ) from None
     if done.returncode != 0:
         raise InputError(f"Cannot convert {shown(old)}: {_death(done, size)}; nothing was written.")
     told = json.loads(done.stdout.splitlines()[-1])
     if "refused" in told:
-        raise InputError(f"{shown(old)} holds {told['refused']}: only tensors, and modules as tables of tensors, are read "
-                         "from a pickle; nothing was executed or written.")  # fmt: skip
+        raise InputError(
+            f"{shown(old)} holds {told['refused']}: only tensors, and modules as tables of tensors, are read "
+            "from a pickle; nothing was executed or written."
+        )
     if "error" in told:
         raise InputError(f"Cannot convert {shown(old)}: {told['error'].rstrip('.')}; nothing was written.")
     return told

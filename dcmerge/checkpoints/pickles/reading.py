@@ -95,8 +95,11 @@ class PickleFile:
         if region is None or len(tensor.shape) != len(tensor.stride):
             raise Refused(f"the tensor {shown(name)} without its numbers")
         last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride, strict=True))
-        ends = (storage.first + storage.count) * storage.dtype.itemsize, storage.first * storage.dtype.itemsize + (
-            tensor.offset + (0 if 0 in tensor.shape else last + 1)) * tensor.dtype.itemsize  # fmt: skip
+        ends = (
+            (storage.first + storage.count) * storage.dtype.itemsize,
+            storage.first * storage.dtype.itemsize
+            + (tensor.offset + (0 if 0 in tensor.shape else last + 1)) * tensor.dtype.itemsize,
+        )
         entries = 1
         for n in tensor.shape:
             entries *= n

@@ -118,8 +118,9 @@ def tensor(storage: object, offset: object, shape: object, stride: object, *_: o
     return Described(storage, storage.dtype, _count(offset), _counts(shape), _counts(stride))
 
 
-def tensor_of_dtype(storage: Any, offset: Any, shape: Any, stride: Any, grad: object, hooks: object, dtype: Any,
-                    *_: object) -> Described:  # fmt: skip
+def tensor_of_dtype(
+    storage: Any, offset: Any, shape: Any, stride: Any, grad: object, hooks: object, dtype: Any, *_: object
+) -> Described:
     """``_rebuild_tensor_v3``: a storage without a dtype of its own."""
     plain = tensor(storage, offset, shape, stride)
     return Described(plain.storage, dtype.dtype, plain.offset, plain.shape, plain.stride)
@@ -202,16 +203,22 @@ REBUILDERS = {
 }
 PLAIN_TENSORS = {"torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
 _SETTINGS = (
-    "torch.device", "torchvision.transforms.functional.InterpolationMode", "PIL.Image.Resampling",
-    "pathlib.PosixPath", "pathlib._local.PosixPath", "pathlib.WindowsPath", "pathlib._local.WindowsPath",
-)  # fmt: skip
+    "torch.device",
+    "torchvision.transforms.functional.InterpolationMode",
+    "PIL.Image.Resampling",
+    "pathlib.PosixPath",
+    "pathlib._local.PosixPath",
+    "pathlib.WindowsPath",
+    "pathlib._local.WindowsPath",
+)
 #: Tensors of other kinds, by what torch calls to make them.
 _OTHER_TENSORS = {
-    "torch.serialization._get_layout": "a sparse tensor", "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
+    "torch.serialization._get_layout": "a sparse tensor",
+    "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
     "torch._utils._rebuild_qtensor": "a quantised tensor",
     "torch._utils._rebuild_meta_tensor_no_storage": "a tensor without data",
     "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of another device",
-}  # fmt: skip
+}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **REBUILDERS,
     "torch._tensor._rebuild_from_type": tensor_of_type,
@@ -227,14 +234,37 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: _refusing(what) for name, what in _OTHER_TENSORS.items()},
 }
 _DTYPES = (
-    "float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64",
-    "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool",
-)  # fmt: skip
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "complex64",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint64",
+    "uint32",
+    "uint16",
+    "uint8",
+    "bool",
+)
 _STORAGES = {
-    "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
-    "ComplexFloat": torch.complex64, "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8,
-    "Byte": torch.uint8, "Bool": torch.bool, "Untyped": torch.uint8,
-}  # fmt: skip
+    "Double": torch.float64,
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "ComplexFloat": torch.complex64,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+    "Untyped": torch.uint8,
+}
 
 
 class Vocabulary:

@@ -7,6 +7,15 @@ from dcmerge.evaluation.datasets.splits import SPLIT_RULES, divide
 from dcmerge.evaluation.datasets.templates import prompts
 
 __all__ = [
-    "DATA_SETS", "NO_IMAGES", "SPLIT_RULES", "KnownDataSet", "LazySplits", "Opened", "Pictures", "divide", "known_data_set",
-    "open_data_set", "prompts",
-]  # fmt: skip
+    "DATA_SETS",
+    "NO_IMAGES",
+    "SPLIT_RULES",
+    "KnownDataSet",
+    "LazySplits",
+    "Opened",
+    "Pictures",
+    "divide",
+    "known_data_set",
+    "open_data_set",
+    "prompts",
+]

@@ -27,8 +27,7 @@ def class_folders(folder: Path, data_set: str = "") -> Collection:
     classes = [path.name for path in subfolders(next(iter(named.values())))]
     parts = {part: _class_folders(path, classes, f"{folder.name}/{part}") for part, path in named.items()}
     if not any(map(len, parts.values())):
-        raise InputError(f"Expected one folder of images for each class in {shown(folder)}, got no image "
-                         f"({' '.join(_IMAGES)}).")  # fmt: skip
+        raise InputError(f"Expected one folder of images for each class in {shown(folder)}, got no image ({' '.join(_IMAGES)}).")
     if data_set == "SUN397" and all(name[1:2] == "_" for name in classes):
         classes = [name[2:] for name in classes]
     return Collection(f"class folders in {folder}", tuple(classes), parts)
@@ -44,8 +43,9 @@ def _class_folders(folder: Path, classes: list[str], name: str) -> Pictures:
     own = [path.name for path in subfolders(folder)]
     if own != classes:
         other = sorted(set(own) ^ set(classes))
-        raise InputError(f"Expected the same class folders in every split, got other ones in {shown(folder)}: "
-                         f"{shown(', '.join(other[:5]))}.")  # fmt: skip
+        raise InputError(
+            f"Expected the same class folders in every split, got other ones in {shown(folder)}: {shown(', '.join(other[:5]))}."
+        )
     if not classes:
         return Pictures.of_files(name, [], [])
     from torchvision.datasets.folder import make_dataset  # here, not above: it takes a second

@@ -10,15 +10,50 @@ from dataclasses import dataclass
 
 _DIGITS = tuple("0123456789")
 _SIGNS = (
-    "speed limit 20", "speed limit 30", "speed limit 50", "speed limit 60", "speed limit 70", "speed limit 80",
-    "end of speed limit 80", "speed limit 100", "speed limit 120", "no overtaking", "no overtaking by trucks",
-    "right of way at the next crossing", "priority road", "give way", "stop", "no vehicles", "no trucks", "no entry",
-    "general danger", "dangerous curve to the left", "dangerous curve to the right", "double curve", "bumpy road",
-    "slippery road", "road narrows on the right", "road works", "traffic lights", "pedestrians", "children crossing",
-    "bicycles crossing", "ice or snow", "wild animals crossing", "end of all limits", "turn right ahead", "turn left ahead",
-    "ahead only", "go straight or right", "go straight or left", "keep right", "keep left", "roundabout",
-    "end of no overtaking", "end of no overtaking by trucks",
-)  # fmt: skip
+    "speed limit 20",
+    "speed limit 30",
+    "speed limit 50",
+    "speed limit 60",
+    "speed limit 70",
+    "speed limit 80",
+    "end of speed limit 80",
+    "speed limit 100",
+    "speed limit 120",
+    "no overtaking",
+    "no overtaking by trucks",
+    "right of way at the next crossing",
+    "priority road",
+    "give way",
+    "stop",
+    "no vehicles",
+    "no trucks",
+    "no entry",
+    "general danger",
+    "dangerous curve to the left",
+    "dangerous curve to the right",
+    "double curve",
+    "bumpy road",
+    "slippery road",
+    "road narrows on the right",
+    "road works",
+    "traffic lights",
+    "pedestrians",
+    "children crossing",
+    "bicycles crossing",
+    "ice or snow",
+    "wild animals crossing",
+    "end of all limits",
+    "turn right ahead",
+    "turn left ahead",
+    "ahead only",
+    "go straight or right",
+    "go straight or left",
+    "keep right",
+    "keep left",
+    "roundabout",
+    "end of no overtaking",
+    "end of no overtaking by trucks",
+)
 #: The order of the labels in FER2013's own CSV file.
 _FACES = ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral")
 
@@ -51,8 +86,13 @@ _TABLE = (
     KnownDataSet("OxfordIIITPet", "Oxford-IIIT Pet", "pet", aliases=("oxfordpets", "oxfordpet", "pets")),
     KnownDataSet("Flowers102", "Oxford Flowers 102", "flower", aliases=("oxfordflowers102", "oxfordflowers", "flowers")),
     KnownDataSet("CIFAR100", "CIFAR-100", "object"),
-    KnownDataSet("PCAM", "PatchCamelyon", "tissue", ("healthy lymph node tissue", "lymph node tumor tissue"),
-                 ("patchcamelyon", "pcamelyon")),
+    KnownDataSet(
+        "PCAM",
+        "PatchCamelyon",
+        "tissue",
+        ("healthy lymph node tissue", "lymph node tumor tissue"),
+        ("patchcamelyon", "pcamelyon"),
+    ),
     KnownDataSet("FER2013", "FER2013", "face", _FACES, ("fer",)),
     KnownDataSet("CIFAR10", "CIFAR-10", "object"),
     KnownDataSet("Food101", "Food-101", "food"),
@@ -61,7 +101,7 @@ _TABLE = (
     KnownDataSet("EMNIST", "EMNIST digits", "digit", _DIGITS, ("emnistdigits",)),
     KnownDataSet("KMNIST", "Kuzushiji-MNIST", "hiragana"),
     KnownDataSet("EMNISTLetters", "EMNIST letters", "letter", tuple("abcdefghijklmnopqrstuvwxyz")),
-)  # fmt: skip
+)
 
 #: By name: the twenty tasks of the literature in their usual order, and EMNIST's letters.
 DATA_SETS = {one.name: one for one in _TABLE}

@@ -54,8 +54,10 @@ def open_data_set(
         return _opened(task, _known(known, base, download), known, rule)
     if (base / task).is_dir() and Path(task).name == task:
         return _opened(task, _any_folder(base / task), None, rule)
-    raise InputError(f"no data set for the task {shown(task)}: expected a folder of that name in {shown(base)}, or a task called "
-                     f"like one of {', '.join(DATA_SETS)}, or TASK=NAME or TASK=FOLDER for it")  # fmt: skip
+    raise InputError(
+        f"no data set for the task {shown(task)}: expected a folder of that name in {shown(base)}, or a task called "
+        f"like one of {', '.join(DATA_SETS)}, or TASK=NAME or TASK=FOLDER for it"
+    )
 
 
 def _known(known: KnownDataSet, root: Path, download: bool) -> Collection:
@@ -83,8 +85,9 @@ def _opened(task: str, found: Collection, known: KnownDataSet | None, rule: str)
     highest = max((int(part.labels.max()) for part in found.parts.values() if len(part)), default=-1)
     lowest = min((int(part.labels.min()) for part in found.parts.values() if len(part)), default=0)
     if not 0 <= lowest <= highest < len(names):
-        raise InputError(f"{shown(task)}: expected labels from 0 to {len(names) - 1}, got {lowest} to {highest} in "
-                         f"{shown(found.source)}")  # fmt: skip
+        raise InputError(
+            f"{shown(task)}: expected labels from 0 to {len(names) - 1}, got {lowest} to {highest} in {shown(found.source)}"
+        )
     splits, text = divide(found.parts, rule, known.name if known else "")
     splits = {name: replace(part, name=f"{task} {name}") for name, part in splits.items()}
     if known is None:
@@ -97,6 +100,8 @@ def _class_names(task: str, found: Collection, known: KnownDataSet | None) -> tu
     if not known or not known.classes or any(not name.strip().isdigit() for name in found.classes):
         return tuple(map(spoken, found.classes))
     if found.classes and len(found.classes) != len(known.classes):
-        raise InputError(f"{shown(task)}: expected the {len(known.classes)} classes of {known.name}, got {len(found.classes)} in "
-                         f"{shown(found.source)}")  # fmt: skip
+        raise InputError(
+            f"{shown(task)}: expected the {len(known.classes)} classes of {known.name}, got {len(found.classes)} in "
+            f"{shown(found.source)}"
+        )
     return known.classes

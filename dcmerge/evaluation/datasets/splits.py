@@ -62,8 +62,10 @@ def _divided(parts: Mapping[str, Pictures], rule: str, data_set: str) -> tuple[d
 def _of_test(test: Pictures) -> tuple[dict[str, Pictures], str]:
     val = held_out(len(test), _share_of(len(test), _LORA_SHARE), _LORA_SEED)
     rest = _others(len(test), val)
-    text = (f"val: {len(val)} of {len(test)} official test images (20 %, seed {_LORA_SEED}, not the authors' own lists); "
-            f"test: the other {len(rest)}")  # fmt: skip
+    text = (
+        f"val: {len(val)} of {len(test)} official test images (20 %, seed {_LORA_SEED}, not the authors' own lists); "
+        f"test: the other {len(rest)}"
+    )
     return {"val": test.take(val), "test": test.take(rest)}, text
 
 
@@ -73,8 +75,10 @@ def _of_unsplit(whole: Pictures | None) -> tuple[dict[str, Pictures], str]:
     test = held_out(len(whole), _share_of(len(whole), _SHARE), _SEED)
     rest = _others(len(whole), test)
     val = rest[held_out(len(rest), min(len(test), _CAP), _SEED)]
-    text = (f"val: {len(val)}, test: {len(test)} of {len(whole)} images that came without splits (10 % each, seed {_SEED}); "
-            "not a published split")  # fmt: skip
+    text = (
+        f"val: {len(val)}, test: {len(test)} of {len(whole)} images that came without splits (10 % each, seed {_SEED}); "
+        "not a published split"
+    )
     return {"val": whole.take(val), "test": whole.take(test)}, text
 
 

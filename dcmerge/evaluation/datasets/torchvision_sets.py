@@ -41,8 +41,9 @@ _SOURCES = {
     "SVHN": _Source("test_32x32.mat", _BY_SPLIT, "SVHN", "scipy", own_root=True),
     "SUN397": _Source("SUN397/ClassName.txt", {"all": {}}, "SUN397"),
     "STL10": _Source("stl10_binary", _BY_SPLIT, "STL10"),
-    "OxfordIIITPet": _Source("oxford-iiit-pet/annotations", {"train": {"split": "trainval"}, "test": {"split": "test"}},
-                             "OxfordIIITPet"),
+    "OxfordIIITPet": _Source(
+        "oxford-iiit-pet/annotations", {"train": {"split": "trainval"}, "test": {"split": "test"}}, "OxfordIIITPet"
+    ),
     "Flowers102": _Source("flowers-102", _ALL_SPLITS, "Flowers102", "scipy"),
     "CIFAR100": _Source("cifar-100-python", _BY_TRAIN, "CIFAR100"),
     "PCAM": _Source("pcam", _ALL_SPLITS, "PCAM", "h5py"),
@@ -54,7 +55,7 @@ _SOURCES = {
     "EMNIST": _Source("EMNIST/raw", {p: {"split": "digits", **how} for p, how in _BY_TRAIN.items()}, "EMNIST"),
     "EMNISTLetters": _Source("EMNIST/raw", {p: {"split": "letters", **how} for p, how in _BY_TRAIN.items()}, "EMNIST"),
     "KMNIST": _Source("KMNIST/raw", _BY_TRAIN, "KMNIST"),
-}  # fmt: skip
+}
 #: EMNIST's files hold every character mirrored at its diagonal, and number letters from 1.
 _TRANSPOSED, _FROM_ONE = ("EMNIST", "EMNISTLetters"), ("EMNISTLetters",)
 
@@ -156,6 +157,7 @@ def _partition(whole: Pictures, folder: Path) -> dict[str, Pictures] | None:
         missing = [name for name in names if name not in places]
         if missing:
             raise InputError(f"Expected the images that {shown(path)} lists, got no {shown(missing[0])}.")
-        parts[part] = Pictures.of_files(f"SUN397/{part}", [folder / n for n in names],
-                                        [int(whole.labels[places[n]]) for n in names])  # fmt: skip
+        parts[part] = Pictures.of_files(
+            f"SUN397/{part}", [folder / n for n in names], [int(whole.labels[places[n]]) for n in names]
+        )
     return parts

@@ -15,9 +15,12 @@ from dcmerge.merging.recipe import BASE, Recipe
 METHOD_KEY = "merge_method"
 _KNOWN = (METHOD_KEY, "base_model", "models", "parameters", "dtype", "out_dtype")
 _REFUSED = {
-    "slices": "slices of layers", "modules": "modules", "tokenizer_source": "another tokenizer", "tokenizer": "another tokenizer",
+    "slices": "slices of layers",
+    "modules": "modules",
+    "tokenizer_source": "another tokenizer",
+    "tokenizer": "another tokenizer",
     "chat_template": "a chat template",
-}  # fmt: skip
+}
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _SHARED = ("int8_mask", "normalize", "rescale", "lambda")
 #: What each method of mergekit reads: for all models, and for each.
@@ -62,8 +65,10 @@ class _Config:
         of_all = self.shared.get(name, default)
         found = [_number(name, self.own.get(one, {}).get(name, of_all), shown(one)) for one in self.models]
         if len(set(found)) > 1:
-            raise InputError(f"{name}: expected the same for every model, got {', '.join(f'{v:g}' for v in found)}: no method "
-                             "here has one for each")  # fmt: skip
+            raise InputError(
+                f"{name}: expected the same for every model, got {', '.join(f'{v:g}' for v in found)}: no method "
+                "here has one for each"
+            )
         return found[0]
 
 
@@ -76,10 +81,16 @@ def from_mergekit(document: Mapping[str, Any], where: str = "mergekit") -> tuple
     try:
         config, notes = _read(document)
         slug, parameters, scale, origin = _translated(config)
-        recipe = Recipe.of({
-            "inputs": _inputs(config), "method": slug, "parameters": parameters, "scale": scale,
-            "scale_origin": f"mergekit: {origin}", "dtype": _dtype(document),
-        })  # fmt: skip
+        recipe = Recipe.of(
+            {
+                "inputs": _inputs(config),
+                "method": slug,
+                "parameters": parameters,
+                "scale": scale,
+                "scale_origin": f"mergekit: {origin}",
+                "dtype": _dtype(document),
+            }
+        )
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     if config.method.startswith("dare"):

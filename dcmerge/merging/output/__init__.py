@@ -15,8 +15,16 @@ from dcmerge.merging.recipe import METADATA_KEY, Recipe
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
 __all__ = [
-    "DTYPES", "Rounding", "Target", "Written", "asked_dtype", "check_target", "rounding_of", "write_merged", "written_dtypes",
-]  # fmt: skip
+    "DTYPES",
+    "Rounding",
+    "Target",
+    "Written",
+    "asked_dtype",
+    "check_target",
+    "rounding_of",
+    "write_merged",
+    "written_dtypes",
+]
 
 #: A smaller share of the energy is rounding of float32, not a direction.
 _ROUNDING = 1e-10
@@ -54,9 +62,7 @@ def write_merged(
     return _written(target, len(infos), notes, rounding=rounding if rounding.dtypes else None)
 
 
-def rounding_of(
-    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], scale: float, dtype: str | None = None
-) -> Rounding:  # fmt: skip
+def rounding_of(vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], scale: float, dtype: str | None = None) -> Rounding:
     """What a model of base + scale · deltas would lose in its own dtypes, or in another, without writing it.
 
     Raises InputError as writing would: without a base, or where values leave the range of the dtype.
@@ -79,9 +85,7 @@ def check_target(vectors: TaskVectors, target: Target) -> None:
         infos_of(stored, target.content)
 
 
-def _adapter(
-    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], target: Target, scale: float, recipe: Recipe
-) -> Written:
+def _adapter(vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], target: Target, scale: float, recipe: Recipe) -> Written:
     metadata = {METADATA_KEY: recipe.to_json(), "content": "adapter"}
     with new_folder(target.path, ours=ours if target.replace else None) as folder:
         done = write_factors(vectors, deltas, folder, scale, target.rank, metadata)
@@ -106,8 +110,10 @@ def _of_adapter(done: Shrunk, rank: int | None) -> Iterator[str]:
     most = f", at most {_percent(share)} of one matrix ({name})" if share > _ROUNDING else ""
     yield f"{span}; {lost}{most}"
     if done.dense and rank is None:
-        yield (f"warning: the method gives dense matrices, {len(done.dense)} of {len(done.ranks)}: each is replaced by its best "
-               "approximation whose rank is the sum of the experts' ranks; a larger rank, or the full model, keeps more")
+        yield (
+            f"warning: the method gives dense matrices, {len(done.dense)} of {len(done.ranks)}: each is replaced by its best "
+            "approximation whose rank is the sum of the experts' ranks; a larger rank, or the full model, keeps more"
+        )
 
 
 def _percent(share: float) -> str:

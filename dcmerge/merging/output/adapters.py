@@ -59,8 +59,10 @@ def places(vectors: TaskVectors) -> dict[str, Adapted]:
     for name in vectors.parameters:
         owner = next(adapter for adapter in adapters if name in adapter.adapted)
         if _root(owner, name) not in {_root(adapters[0], own) for own in adapters[0].adapted}:
-            raise InputError(f"expected adapters of the same part of the model, got {shown(adapters[0].path.name)} and "
-                             f"{shown(owner.path.name)}, whose names differ: {shown(owner.source_names[name])}")  # fmt: skip
+            raise InputError(
+                f"expected adapters of the same part of the model, got {shown(adapters[0].path.name)} and "
+                f"{shown(owner.path.name)}, whose names differ: {shown(owner.source_names[name])}"
+            )
         found[name] = owner.adapted[name]
     return found
 
@@ -74,9 +76,13 @@ def _root(adapter: LoraCheckpoint, name: str) -> tuple[str, str]:
 
 
 def write_factors(
-    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], folder: Path, scale: float, rank: int | None,
+    vectors: TaskVectors,
+    deltas: Iterable[tuple[str, Delta]],
+    folder: Path,
+    scale: float,
+    rank: int | None,
     metadata: Mapping[str, str],
-) -> Shrunk:  # fmt: skip
+) -> Shrunk:
     """The two files of PEFT in a folder that is there: weights as the deltas come, then the settings that fit their ranks."""
     at, done = places(vectors), Shrunk()
     keys = [key for place in at.values() for key in place.saved_keys]
@@ -125,11 +131,18 @@ def settings(vectors: TaskVectors, at: Mapping[str, Adapted], ranks: Mapping[str
     lists = [adapter.settings.targets for adapter in adapters]
     targets = sorted(by_module) if None in lists else sorted({name for names in lists for name in names})
     written = {
-        "peft_type": "LORA", "task_type": _common(configs, "task_type"), "inference_mode": True,
-        "base_model_name_or_path": _common(configs, "base_model_name_or_path"), "r": default, "lora_alpha": default,
-        "lora_dropout": 0.0, "bias": "none", "target_modules": targets,
-        "fan_in_fan_out": any(adapter.settings.fan_in_fan_out for adapter in adapters), "init_lora_weights": True,
-    }  # fmt: skip
+        "peft_type": "LORA",
+        "task_type": _common(configs, "task_type"),
+        "inference_mode": True,
+        "base_model_name_or_path": _common(configs, "base_model_name_or_path"),
+        "r": default,
+        "lora_alpha": default,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": targets,
+        "fan_in_fan_out": any(adapter.settings.fan_in_fan_out for adapter in adapters),
+        "init_lora_weights": True,
+    }
     if pattern:
         written |= {"rank_pattern": pattern, "alpha_pattern": pattern}
     # Which PEFT wrote the experts decides how often it adds an attention's output: the new adapter counts as one of them.

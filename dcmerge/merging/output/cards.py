@@ -19,9 +19,10 @@ from dcmerge.vectors.task_vectors import TaskVectors
 _SIGNS = re.compile(r"([\\`*_{}\[\]()<>#+!|&~$-])")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _CONTENT = {
-    "model": "base + α · merged task vector", "delta": "α · merged task vector alone, to be added to the base",
+    "model": "base + α · merged task vector",
+    "delta": "α · merged task vector alone, to be added to the base",
     "adapter": "α · merged task vector as a PEFT LoRA adapter (α is folded into the factors: lora_alpha is the rank)",
-}  # fmt: skip
+}
 
 
 def card(vectors: TaskVectors, recipe: Recipe, target: Target, notes: Sequence[str]) -> str:
@@ -90,8 +91,10 @@ def _accuracies(found: Evaluation | None) -> Iterator[str]:
     yield f"Top-1 in percent on the {found.measured_on}; 95 % intervals (Wilson; of the mean by MOVER).\n"
     rows = [(name, one.accuracy, one.interval, one.normalised, one.images) for name, one in found.tasks.items()]
     rows.append(("mean", found.mean, found.mean_interval, found.mean_normalised, found.images))
-    cells = [(name, _percent(share), f"{_percent(low)} to {_percent(high)}", _percent(ratio), images)
-             for name, share, (low, high), ratio, images in rows]  # fmt: skip
+    cells = [
+        (name, _percent(share), f"{_percent(low)} to {_percent(high)}", _percent(ratio), images)
+        for name, share, (low, high), ratio, images in rows
+    ]
     yield from _table(("task", "accuracy", "interval", "divided by its expert's", "images"), cells)
 
 

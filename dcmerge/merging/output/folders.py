@@ -53,24 +53,30 @@ def _source_folder(base: Checkpoint) -> Path | None:
 
 
 def write_shards(
-    base: StoredCheckpoint, tensors: Iterable[tuple[str, Tensor]], infos: Mapping[str, TensorInfo], folder: Path,
+    base: StoredCheckpoint,
+    tensors: Iterable[tuple[str, Tensor]],
+    infos: Mapping[str, TensorInfo],
+    folder: Path,
     metadata: Mapping[str, str],
-) -> None:  # fmt: skip
+) -> None:
     """All tensors, by source name as they come, into the shards, which are open together; then the index."""
     homes = {base.source_names[name]: file for name, file in shard_names(base).items()}
     _check_room(folder, sum(info.nbytes for info in infos.values()))
     with ExitStack() as stack:
         shards = {
-            file: stack.enter_context(SafetensorsWriter(
-                folder / file, {name: info for name, info in infos.items() if homes[name] == file}, metadata))
+            file: stack.enter_context(
+                SafetensorsWriter(folder / file, {name: info for name, info in infos.items() if homes[name] == file}, metadata)
+            )
             for file in dict.fromkeys(homes.values())
-        }  # fmt: skip
+        }
         for name, tensor in tensors:
             shards[homes[name]].put(name, tensor)
             del tensor  # before the next one is made
     if len(shards) > 1:
-        index = {"metadata": {"total_size": sum(info.nbytes for info in infos.values())},
-                 "weight_map": {name: homes[name] for name in infos}}  # fmt: skip
+        index = {
+            "metadata": {"total_size": sum(info.nbytes for info in infos.values())},
+            "weight_map": {name: homes[name] for name in infos},
+        }
         write_text(folder / _index_name(base), json.dumps(index, indent=2) + "\n")
 
 

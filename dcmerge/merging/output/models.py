@@ -33,9 +33,13 @@ def asked_dtype(recipe: Recipe) -> str | None:
 
 
 def tensors_of(
-    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], content: str, scale: float, dtype: torch.dtype | None = None,
+    vectors: TaskVectors,
+    deltas: Iterable[tuple[str, Delta]],
+    content: str,
+    scale: float,
+    dtype: torch.dtype | None = None,
     rounding: Rounding | None = None,
-) -> Iterator[tuple[str, Tensor]]:  # fmt: skip
+) -> Iterator[tuple[str, Tensor]]:
     """base + scale · deltas, in its own dtypes or another, or scale · deltas alone, one tensor at a time.
 
     ``rounding`` hears of every merged weight what its dtype loses.

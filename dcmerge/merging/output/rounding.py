@@ -62,9 +62,11 @@ class Rounding:
         """One sentence with both shares, a warning where they are large; empty where nothing was rounded."""
         if not self.entries:
             return ""
-        told = (f"rounding to {' and '.join(sorted(self.dtypes))} changes the merged weights by {100 * self.lost_share:.3g} % of "
-                f"the norm of α · merged; {100 * self.unchanged_share:.3g} % of its nonzero entries leave the stored weight as "
-                "in the base")  # fmt: skip
+        told = (
+            f"rounding to {' and '.join(sorted(self.dtypes))} changes the merged weights by {100 * self.lost_share:.3g} % of "
+            f"the norm of α · merged; {100 * self.unchanged_share:.3g} % of its nonzero entries leave the stored weight as "
+            "in the base"
+        )
         warning = f"; above {100 * LARGE:g} % much of the merge is lost: --dtype float32 keeps it"
         return f"warning: {told}{warning}" if self.is_large else told
 

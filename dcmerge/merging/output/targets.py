@@ -18,11 +18,24 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 #: Small files of settings and vocabulary that make a folder of weights loadable: data, no code and no pickles.
 COMPANIONS = (
-    "config.json", "generation_config.json", "open_clip_config.json", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model",
-    "chat_template.jinja", "chat_template.json", "preprocessor_config.json", "processor_config.json",
+    "config.json",
+    "generation_config.json",
+    "open_clip_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "processor_config.json",
     "video_preprocessor_config.json",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -56,8 +69,9 @@ class Target:
         if self.content == "delta" and self.is_folder:
             raise InputError(f"expected one file {SAFETENSORS_SUFFIX} for the delta alone, got the folder {self.path}")
         if self.dtype is not None and (self.dtype not in DTYPES or self.content != "model"):
-            raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, for a whole model, got {self.dtype!r} for the "
-                             f"{self.content}")  # fmt: skip
+            raise InputError(
+                f"dtype: expected one of {', '.join(DTYPES)}, for a whole model, got {self.dtype!r} for the {self.content}"
+            )
         if self.rank is not None and self.rank < 1:
             raise InputError(f"rank: expected an adapter's rank of at least 1, got {self.rank}")
         if self.is_folder:

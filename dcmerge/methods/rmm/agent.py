@@ -58,11 +58,22 @@ def _trained(game: BlockGame, training: Training, tell: Callable[[float], None])
     gamma, actions = 0.99, _EPISODES_AN_UPDATE * game.layers
     plain = DummyVecEnv([lambda: gymnasium_environment(game)])
     model = PPO(
-        "MlpPolicy", VecNormalize(plain, norm_obs=False, gamma=gamma), learning_rate=training.learning_rate, n_steps=actions,
-        batch_size=actions, n_epochs=training.epochs, gamma=gamma, gae_lambda=1.0, clip_range=0.2, ent_coef=1e-4, vf_coef=0.5,
-        max_grad_norm=1e9, seed=training.seed, device="cpu",
+        "MlpPolicy",
+        VecNormalize(plain, norm_obs=False, gamma=gamma),
+        learning_rate=training.learning_rate,
+        n_steps=actions,
+        batch_size=actions,
+        n_epochs=training.epochs,
+        gamma=gamma,
+        gae_lambda=1.0,
+        clip_range=0.2,
+        ent_coef=1e-4,
+        vf_coef=0.5,
+        max_grad_norm=1e9,
+        seed=training.seed,
+        device="cpu",
         policy_kwargs={"net_arch": {"pi": _HIDDEN, "vf": _HIDDEN}, "activation_fn": torch.nn.Tanh},
-    )  # fmt: skip
+    )
     return model.learn(training.episodes * game.longest, callback=UntilDone())
 
 

@@ -32,9 +32,19 @@ class Chosen:
 
 
 def _chosen(
-    layers: Sequence[Layer], *, calibration: Calibration, candidates: str, weight: float, episodes: int, data_scale: float,
-    dar_scale: float, epochs: int, learning_rate: float, samples: int, seed: int,
-) -> Chosen:  # fmt: skip
+    layers: Sequence[Layer],
+    *,
+    calibration: Calibration,
+    candidates: str,
+    weight: float,
+    episodes: int,
+    data_scale: float,
+    dar_scale: float,
+    epochs: int,
+    learning_rate: float,
+    samples: int,
+    seed: int,
+) -> Chosen:
     """Train the policy, let it play, and keep the best of its networks on the whole validation split."""
     bench = calibration.bench
     depth = bench.encoder.layers  # first: it raises for encoders without blocks
@@ -107,12 +117,24 @@ def rmm(
     *,
     prepared: Chosen,
     candidates: Annotated[
-        str, Choice("Merged candidates", "Beside the experts. ties: TIES. dare: DARE. dare_ties: DARE-TIES, TIES and DARE. The "
-                    "first gives everything that is not a block.", ("ties", "dare", "dare_ties"))
+        str,
+        Choice(
+            "Merged candidates",
+            "Beside the experts. ties: TIES. dare: DARE. dare_ties: DARE-TIES, TIES and DARE. The "
+            "first gives everything that is not a block.",
+            ("ties", "dare", "dare_ties"),
+        ),
     ] = "ties",
     weight: Annotated[
-        float, Number("Weight", "α of the merged candidates. DARE adds the experts, so that many of them need less than the "
-                      "authors' 1.", 0, 10, 0.05, soft_high=2)
+        float,
+        Number(
+            "Weight",
+            "α of the merged candidates. DARE adds the experts, so that many of them need less than the authors' 1.",
+            0,
+            10,
+            0.05,
+            soft_high=2,
+        ),
     ] = 1.0,
     episodes: Annotated[
         int, Number("Episodes", "Networks tried in training; the paper takes 700.", soft_high=700, **_COUNT)
@@ -128,14 +150,15 @@ def rmm(
         float, Number("Learning rate", "Step size of the policy's Adam.", 0, 1, 1e-4, soft_high=1e-2)
     ] = 3e-4,
     samples: Annotated[
-        int, Number("Samples", "Networks that the trained policy proposes; the best on validation is returned.", soft_high=50,
-                    **_COUNT)
+        int,
+        Number(
+            "Samples", "Networks that the trained policy proposes; the best on validation is returned.", soft_high=50, **_COUNT
+        ),
     ] = 10,
     seed: Annotated[
-        int, Number("Seed", "Of the policy, the images of each episode and DARE.", 0, 2**31 - 1, 1, integer=True,
-                    soft_high=100)
+        int, Number("Seed", "Of the policy, the images of each episode and DARE.", 0, 2**31 - 1, 1, integer=True, soft_high=100)
     ] = 0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """What the network has here minus the base; the network itself, which may be deeper, is the assembly.
 
     Rewards come from the validation split with its labels, since a model set has no training images; test images are never

@@ -44,9 +44,19 @@ class ModelFolder:
         heads, head_notes = view.heads_for(folders.values(), self.path, self.path.name)
         named = {task: heads[name] for task, name in folders.items() if name in heads}
         experts = {task: unit.path for task, unit in sorted(self.experts.items())}
-        return FoundSet(layout, f"{words} {shown(self.path.name)}", self.path, base and base.path, experts, named,
-                        self._encoder(), tuple(self.skipped), (*notes, *head_notes, *unreadable(members)),
-                        pickled(members), () if base else notes)  # fmt: skip
+        return FoundSet(
+            layout,
+            f"{words} {shown(self.path.name)}",
+            self.path,
+            base and base.path,
+            experts,
+            named,
+            self._encoder(),
+            tuple(self.skipped),
+            (*notes, *head_notes, *unreadable(members)),
+            pickled(members),
+            () if base else notes,
+        )
 
     def _base(self) -> tuple[Unit | None, tuple[str, ...]]:
         """The one base, or a note where there is none, or files that differ."""
@@ -55,8 +65,11 @@ class ModelFolder:
             return None, (f"no {' or '.join(BASES)} lies in {shown(self.path.name)} or in its data sets' folders",)
         if not same_content(unit.path for unit in candidates):
             names = ", ".join(shown(unit.path.relative_to(self.path)) for unit in candidates[:4])
-            return None, (f"{len(candidates)} files could be the base and do not hold the same weights ({names}, ...)"
-                          if len(candidates) > 4 else f"these could be the base and do not hold the same weights: {names}",)
+            return None, (
+                f"{len(candidates)} files could be the base and do not hold the same weights ({names}, ...)"
+                if len(candidates) > 4
+                else f"these could be the base and do not hold the same weights: {names}",
+            )
         base, *twins = candidates
         told = shown(base.path.relative_to(self.path))
         self.skipped += [Skipped(twin.path, f"holds the same weights as {told}, which is used") for twin in twins]

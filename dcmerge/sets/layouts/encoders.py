@@ -39,7 +39,11 @@ class Tower:
     def fits(self, other: Tower) -> bool:
         known = None in (self.embed, other.embed) or self.embed == other.embed
         return known and (self.width, self.layers, self.patch, self.tokens) == (
-            other.width, other.layers, other.patch, other.tokens)  # fmt: skip
+            other.width,
+            other.layers,
+            other.patch,
+            other.tokens,
+        )
 
 
 def encoder_of(shapes: Mapping[str, Shape], config: Mapping[str, Any], openai: bool | None = None) -> str | None:

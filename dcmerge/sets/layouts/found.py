@@ -63,8 +63,10 @@ class FoundSet:
         if self.convert:
             first = self.convert[0]
             rest = f" and {len(self.convert) - 1} more files alike" if len(self.convert) > 1 else ""
-            return (f"{shown(first)}{rest} holds a pickled module, which is never executed: convert it first with python -m "
-                    f"dcmerge convert {shown(first)} {shown(first.with_suffix('.safetensors'))}")  # fmt: skip
+            return (
+                f"{shown(first)}{rest} holds a pickled module, which is never executed: convert it first with python -m "
+                f"dcmerge convert {shown(first)} {shown(first.with_suffix('.safetensors'))}"
+            )
         if self.base is None and not self.is_lora:
             return f"none of the files in {shown(self.folder)} can be told to be the base: name it with --base"
         return ""

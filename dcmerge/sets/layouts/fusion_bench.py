@@ -40,8 +40,19 @@ def _set(view: View, container: Path, model: str, units: list[Unit], experts: di
     encoder = encoder_of(shapes, config) or encoder_in_name(model, shapes)
     heads, head_notes = view.heads_for(tasks, folder, model)
     members = [*kept, *([base] if base else [])]
-    return FoundSet("fusion_bench", f"FusionBench, {model}", folder, base and base.path, tasks, heads, encoder, skipped,
-                    (*notes, *head_notes, *unreadable(members)), pickled(members), () if base else notes)  # fmt: skip
+    return FoundSet(
+        "fusion_bench",
+        f"FusionBench, {model}",
+        folder,
+        base and base.path,
+        tasks,
+        heads,
+        encoder,
+        skipped,
+        (*notes, *head_notes, *unreadable(members)),
+        pickled(members),
+        () if base else notes,
+    )
 
 
 def _base(view: View, container: Path, model: str) -> tuple[Unit | None, tuple[str, ...]]:

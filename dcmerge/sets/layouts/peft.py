@@ -49,8 +49,9 @@ def _set(view: View, container: Path, family: str, units: list[Unit]) -> FoundSe
     known = family or source
     title = f"LoRA adapters of {shown(known)}" if known else "LoRA adapters"
     every = (*notes, *head_notes, *unreadable(units), *_partial(units))
-    return FoundSet("peft", title, container, base and base.path, tasks, heads, told, (), every, pickled(units),
-                    () if base else notes)  # fmt: skip
+    return FoundSet(
+        "peft", title, container, base and base.path, tasks, heads, told, (), every, pickled(units), () if base else notes
+    )
 
 
 def _base(view: View, container: Path, units: list[Unit]) -> tuple[Unit | None, tuple[str, ...]]:
@@ -74,5 +75,3 @@ def _partial(units: list[Unit]) -> tuple[str, ...]:
         if having:
             notes.append(f"{what} ({name}) lie beside {len(having)} of {len(units)} adapters and are not merged")
     return tuple(notes)
-
-

@@ -18,8 +18,14 @@ from dcmerge.sets.layouts.view import View, heads_in
 
 #: Tried in this order; each sees what those before it left.
 LAYOUTS: tuple[Callable[[View], list[FoundSet]], ...] = (
-    task_vectors.find, old_task_vectors.find, peft.find, fusion_bench.find, open_clip.find, language_model.find, plain.find,
-)  # fmt: skip
+    task_vectors.find,
+    old_task_vectors.find,
+    peft.find,
+    fusion_bench.find,
+    open_clip.find,
+    language_model.find,
+    plain.find,
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,10 @@ def search(folder: str | os.PathLike[str], roots: Roots | None = None) -> Search
     rest = [*tree.odd, *left_out]
     rest += _Rest({skipped.path for skipped in rest}, sets, view.units).of(tree.folder)
     owned = [_owners(skipped.path, sets) for skipped in rest]
-    full = [replace(one, skipped=_in_order((*one.skipped, *(s for s, own in zip(rest, owned, strict=True) if place in own))))
-            for place, one in enumerate(sets)]  # fmt: skip
+    full = [
+        replace(one, skipped=_in_order((*one.skipped, *(s for s, own in zip(rest, owned, strict=True) if place in own))))
+        for place, one in enumerate(sets)
+    ]
     return Search(tree.path, tuple(full), _in_order(s for s, own in zip(rest, owned, strict=True) if not own))
 
 

@@ -43,8 +43,19 @@ class Group:
         tasks = by_task((unit.name, unit) for unit in self.experts)
         heads, head_notes = view.heads_for(tasks, self.container, (encoder or "").removesuffix("-quickgelu"))
         every = (*self.notes, *notes, *head_notes, *unreadable(self.members))
-        return FoundSet(layout, title, self.container, self.base and self.base.path, tasks, heads, encoder, self.skipped, every,
-                        pickled(self.members), () if self.base else self.notes)  # fmt: skip
+        return FoundSet(
+            layout,
+            title,
+            self.container,
+            self.base and self.base.path,
+            tasks,
+            heads,
+            encoder,
+            self.skipped,
+            every,
+            pickled(self.members),
+            () if self.base else self.notes,
+        )
 
 
 def groups(view: View, wanted: Callable[[Group], bool] = lambda group: True) -> Iterator[Group]:
@@ -89,7 +100,10 @@ def _without_base(container: Path, units: list[Unit], notes: tuple[str, ...]) ->
     modules = [unit for unit in units if unit.peek.pickled]
     if len(alike) < 2:
         return None
-    other = tuple(Skipped(unit.path, "has other parameters than the models beside it")
-                  for unit in units if unit not in alike and unit not in modules)  # fmt: skip
+    other = tuple(
+        Skipped(unit.path, "has other parameters than the models beside it")
+        for unit in units
+        if unit not in alike and unit not in modules
+    )
     what = f"none of the {len(alike)} models is called {' or '.join(BASE_NAMES)}: name the base with --base"
     return Group(container, None, (*alike, *modules), other, notes or (what,))

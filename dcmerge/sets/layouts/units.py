@@ -28,7 +28,7 @@ _NOT_MODELS = (
     (r"(optimizer|scheduler|scaler|rng_state|training_args|random_states).*", "belongs to the training, not to the model"),
     (r"non_lora_trainables", "was trained beside the adapter and is not read"),
     (r"linear_(finetuned|zeroshot)", "is a linearised model, whose values are not weights of this network"),
-)  # fmt: skip
+)
 _HEAD = re.compile(r"head_(?P<first>.+)|(?P<last>.+)_head")
 
 

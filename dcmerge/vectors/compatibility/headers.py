@@ -14,9 +14,7 @@ OUTSIDE_TOWER = "not in the experts, kept from the base"
 _NAMED = 8
 
 
-def compared(
-    base: Checkpoint | None, experts: Mapping[str, Checkpoint]
-) -> tuple[tuple[Parameter, ...], list[Finding]]:
+def compared(base: Checkpoint | None, experts: Mapping[str, Checkpoint]) -> tuple[tuple[Parameter, ...], list[Finding]]:
     """Every parameter of the set, and all that its headers tell of it."""
     lora = all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
     wanted, called = (_of_any(experts), "another adapter") if lora else (base.infos, "the base")
@@ -46,8 +44,10 @@ def _without_rest_of_base(
     if tower is None:
         return parameters, []
     outside = set(tower.outside)
-    text = (f"the experts hold {tower.title} alone, {len(names) - len(outside)} of the base's {len(names)} parameters: the other "
-            f"{len(outside)} stay as in the base")  # fmt: skip
+    text = (
+        f"the experts hold {tower.title} alone, {len(names) - len(outside)} of the base's {len(names)} parameters: the other "
+        f"{len(outside)} stay as in the base"
+    )
     kept = tuple(replace(p, kind=Kind.SKIPPED, reason=OUTSIDE_TOWER) if p.name in outside else p for p in parameters)
     return kept, [Finding("note", "tower", text, None, tower.outside)]
 
@@ -67,8 +67,14 @@ def _listed(names: Sequence[str]) -> str:
 def _other_targets(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, Checkpoint]) -> Iterator[Finding]:
     for task, adapter in adapters.items():
         if lacking := tuple(name for name in wanted if name not in adapter.infos):
-            yield Finding("note", "other targets", f"{task} does not adapt {len(lacking)} of the {len(wanted)} weights that are "
-                          f"merged, and counts as unchanged there: {_listed(lacking)}", task, lacking)
+            yield Finding(
+                "note",
+                "other targets",
+                f"{task} does not adapt {len(lacking)} of the {len(wanted)} weights that are "
+                f"merged, and counts as unchanged there: {_listed(lacking)}",
+                task,
+                lacking,
+            )
 
 
 def _other_ranks(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, LoraCheckpoint]) -> Iterator[Finding]:
@@ -78,8 +84,14 @@ def _other_ranks(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, LoraCh
     if differ:
         spans = {task: sorted({min(own.values()), max(own.values())}) for task, own in ranks.items()}
         told = ", ".join(f"{task} {' to '.join(map(str, span))}" for task, span in spans.items())
-        yield Finding("note", "other ranks", f"the adapters differ in rank at {len(differ)} weights ({told}); where a method "
-                      "needs one rank it is the largest at that weight, the others filled up with zeros", None, differ)
+        yield Finding(
+            "note",
+            "other ranks",
+            f"the adapters differ in rank at {len(differ)} weights ({told}); where a method "
+            "needs one rank it is the largest at that weight, the others filled up with zeros",
+            None,
+            differ,
+        )
 
 
 def _compare_headers(
@@ -97,15 +109,26 @@ def _compare_headers(
             yield Finding("error", "missing", f"{task} lacks {len(missing)} parameters: {', '.join(missing)}", task, missing)
         if shapes:
             told = ", ".join(f"{n} (expected {list(wanted[n].shape)}, got {list(got[n].shape)})" for n in shapes)
-            yield Finding("error", "other shape", f"{task} has {len(shapes)} parameters of another shape: "
-                                                  f"{told}", task, tuple(shapes))
+            yield Finding(
+                "error", "other shape", f"{task} has {len(shapes)} parameters of another shape: {told}", task, tuple(shapes)
+            )
         if extra:
-            yield Finding("warning", "extra", f"{task} has {len(extra)} parameters that {called} lacks, which are left out: "
-                          + ", ".join(extra), task, extra)
+            yield Finding(
+                "warning",
+                "extra",
+                f"{task} has {len(extra)} parameters that {called} lacks, which are left out: " + ", ".join(extra),
+                task,
+                extra,
+            )
         if dtypes:
             told = f"{dtypes[0]} is {got[dtypes[0]].dtype} here and {wanted[dtypes[0]].dtype} in {called}".replace("torch.", "")
-            yield Finding("warning", "other dtype", f"{task} has {len(dtypes)} parameters of another dtype ({told}); "
-                          "deltas are taken in float32", task, dtypes)
+            yield Finding(
+                "warning",
+                "other dtype",
+                f"{task} has {len(dtypes)} parameters of another dtype ({told}); deltas are taken in float32",
+                task,
+                dtypes,
+            )
 
 
 def _notes(base: Checkpoint | None, experts: Mapping[str, Checkpoint]) -> Iterator[Finding]:
@@ -122,5 +145,10 @@ def _adapted_weights_in_base(base: Checkpoint, adapted: tuple[Parameter, ...]) -
     other = [p for p in adapted if p.name in base.infos and base.infos[p.name].shape != p.shape]
     if other:
         told = ", ".join(f"{p.name} (base {list(base.infos[p.name].shape)}, adapters {list(p.shape)})" for p in other)
-        yield Finding("error", "other shape", f"{len(other)} adapted weights have another shape in the base: {told}",
-                      None, tuple(p.name for p in other))
+        yield Finding(
+            "error",
+            "other shape",
+            f"{len(other)} adapted weights have another shape in the base: {told}",
+            None,
+            tuple(p.name for p in other),
+        )

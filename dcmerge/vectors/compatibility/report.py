@@ -85,8 +85,9 @@ def classify(name: str, info: TensorInfo) -> Parameter:
     name that holds ``text_projection`` from the singular-value route.
     """
     if not info.dtype.is_floating_point:
-        return Parameter(name, info.shape, Kind.SKIPPED, f"buffer of {str(info.dtype).removeprefix('torch.')}, kept from "
-                                                         "the base")
+        return Parameter(
+            name, info.shape, Kind.SKIPPED, f"buffer of {str(info.dtype).removeprefix('torch.')}, kept from the base"
+        )
     if _BUFFERS.fullmatch(name):
         return Parameter(name, info.shape, Kind.SKIPPED, "a buffer, no parameter, kept from the base")
     if len(info.shape) == 2:

@@ -85,8 +85,9 @@ class Values:
             if task not in self.changed:
                 yield Finding("warning", "zero delta", f"{task} does not differ from the base at all", task)
             elif names:
-                yield Finding("note", "zero delta", f"{task} leaves {len(names)} parameters as in the base: "
-                                                    f"{', '.join(names)}", task, names)
+                yield Finding(
+                    "note", "zero delta", f"{task} leaves {len(names)} parameters as in the base: {', '.join(names)}", task, names
+                )
         for place, task in enumerate(tasks):
             twins = [other for other in tasks[:place] if self.digests[other] == self.digests[task]]
             if twins:

@@ -25,10 +25,13 @@ def encoder() -> nn.Module:
             text = {"context_length": 4, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}
             self.model = open_clip.CLIP(8, vision, text, quick_gelu=True)
             del self.model.transformer
-            self.val_preprocess = transforms.Compose([
-                transforms.Resize(16, interpolation=transforms.InterpolationMode.BICUBIC), transforms.ToTensor(),
-                transforms.Normalize((0.5,) * 3, (0.5,) * 3),
-            ])  # fmt: skip
+            self.val_preprocess = transforms.Compose(
+                [
+                    transforms.Resize(16, interpolation=transforms.InterpolationMode.BICUBIC),
+                    transforms.ToTensor(),
+                    transforms.Normalize((0.5,) * 3, (0.5,) * 3),
+                ]
+            )
             self.cache_dir, self.device = Path("/cache"), torch.device("cpu")
             self.extra = nn.ModuleDict({"norm": nn.BatchNorm1d(4), "none": nn.Identity(), "small": nn.Linear(3, 2).half()})
             self.extra["tied"] = nn.Linear(3, 2, bias=False)

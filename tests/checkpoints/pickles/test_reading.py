@@ -303,9 +303,13 @@ def test_compressed_records_and_programs_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [(torch.ones(3), "one tensor without a name"), ([torch.ones(3)], "a list"), ({"a": 1}, "without a tensor"),
-     (OrderedDict(__metadata__=torch.ones(1)), "called __metadata__")],
-)  # fmt: skip
+    [
+        (torch.ones(3), "one tensor without a name"),
+        ([torch.ones(3)], "a list"),
+        ({"a": 1}, "without a tensor"),
+        (OrderedDict(__metadata__=torch.ones(1)), "called __metadata__"),
+    ],
+)
 def test_what_has_no_named_tensors(tmp_path: Path, value: object, told: str) -> None:
     torch.save(value, tmp_path / "a.pt")
     with pytest.raises(Refused, match=told):

@@ -41,8 +41,9 @@ def _emnist(root: Path, split: str, first: int) -> None:
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     "Cars": lambda root: builders.stanford_cars(root, *train_and_test(), ["Audi TT 2011", "BMW M3 2012", "Fiat 500 2012"]),
     "DTD": lambda root: builders.dtd(root, parts(), NAMES),
-    "EuroSAT": lambda root: builders.class_folders(root / "eurosat" / "2750", parts()["train"],
-                                                   ["AnnualCrop", "Forest", "SeaLake"]),
+    "EuroSAT": lambda root: builders.class_folders(
+        root / "eurosat" / "2750", parts()["train"], ["AnnualCrop", "Forest", "SeaLake"]
+    ),
     "GTSRB": lambda root: builders.gtsrb(root, *train_and_test()),
     "MNIST": lambda root: builders.mnist_like(root, *train_and_test(channels=1)),
     "RESISC45": lambda root: builders.resisc45(root, parts(), ["airplane", "basketball_court", "church"]),
@@ -61,7 +62,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "EMNIST": lambda root: _emnist(root, "digits", 0),
     "KMNIST": lambda root: builders.mnist_like(root, *train_and_test(channels=1), "KMNIST"),
     "EMNISTLetters": lambda root: _emnist(root, "letters", 1),
-}  # fmt: skip
+}
 
 
 def _binary(rows: list) -> list:
@@ -100,13 +101,21 @@ def test_images_keep_their_labels(name: str, tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("name", "rule", "sizes"),
     [
-        ("MNIST", "task_arithmetic", (3, 9)), ("MNIST", "official", (3, 9)), ("MNIST", "lora", (1, 8)),
-        ("DTD", "task_arithmetic", (3, 9)), ("DTD", "official", (6, 9)), ("DTD", "lora", (6, 9)),
-        ("Flowers102", "task_arithmetic", (3, 9)), ("Flowers102", "official", (6, 9)), ("Flowers102", "lora", (1, 8)),
-        ("RESISC45", "task_arithmetic", (3, 9)), ("RESISC45", "lora", (6, 9)),
-        ("EuroSAT", "task_arithmetic", (3, 3)), ("SUN397", "task_arithmetic", (1, 15)),
+        ("MNIST", "task_arithmetic", (3, 9)),
+        ("MNIST", "official", (3, 9)),
+        ("MNIST", "lora", (1, 8)),
+        ("DTD", "task_arithmetic", (3, 9)),
+        ("DTD", "official", (6, 9)),
+        ("DTD", "lora", (6, 9)),
+        ("Flowers102", "task_arithmetic", (3, 9)),
+        ("Flowers102", "official", (6, 9)),
+        ("Flowers102", "lora", (1, 8)),
+        ("RESISC45", "task_arithmetic", (3, 9)),
+        ("RESISC45", "lora", (6, 9)),
+        ("EuroSAT", "task_arithmetic", (3, 3)),
+        ("SUN397", "task_arithmetic", (1, 15)),
     ],
-)  # fmt: skip
+)
 def test_split_rules(name: str, rule: str, sizes: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = opened(name, tmp_path, monkeypatch, rule=rule)
     assert (len(found.splits["val"]), len(found.splits["test"])) == sizes
@@ -116,23 +125,37 @@ def test_split_rules(name: str, rule: str, sizes: tuple[int, int], tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "classes"),
     [
-        ("MNIST", tuple("0123456789")), ("SVHN", tuple("0123456789")), ("EMNISTLetters", tuple("abcdefghijklmnopqrstuvwxyz")),
-        ("EuroSAT", ("annual crop", "Forest", "sea lake")), ("RESISC45", ("airplane", "basketball court", "church")),
-        ("Cars", ("Audi TT 2011", "BMW M3 2012", "Fiat 500 2012")), ("Food101", ("apple pie", "baklava", "ceviche")),
-        ("OxfordIIITPet", ("Abyssinian", "Beagle", "Chartreux")), ("CIFAR10", ("ant hill", "bee hive", "cat flap")),
-        ("STL10", ("ant hill", "bee hive", "cat flap")), ("RenderedSST2", ("negative", "positive")),
-        ("SUN397", ("abbey", "bakery", "castle")), ("KMNIST", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")),
+        ("MNIST", tuple("0123456789")),
+        ("SVHN", tuple("0123456789")),
+        ("EMNISTLetters", tuple("abcdefghijklmnopqrstuvwxyz")),
+        ("EuroSAT", ("annual crop", "Forest", "sea lake")),
+        ("RESISC45", ("airplane", "basketball court", "church")),
+        ("Cars", ("Audi TT 2011", "BMW M3 2012", "Fiat 500 2012")),
+        ("Food101", ("apple pie", "baklava", "ceviche")),
+        ("OxfordIIITPet", ("Abyssinian", "Beagle", "Chartreux")),
+        ("CIFAR10", ("ant hill", "bee hive", "cat flap")),
+        ("STL10", ("ant hill", "bee hive", "cat flap")),
+        ("RenderedSST2", ("negative", "positive")),
+        ("SUN397", ("abbey", "bakery", "castle")),
+        ("KMNIST", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")),
     ],
-)  # fmt: skip
+)
 def test_class_names_are_words(name: str, classes: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert opened(name, tmp_path, monkeypatch).classes == classes
 
 
 @pytest.mark.parametrize(
     ("name", "count", "some"),
-    [("GTSRB", 43, "stop"), ("PCAM", 2, "lymph node tumor tissue"), ("FER2013", 7, "happy"), ("Flowers102", 102, "pink primrose"),
-     ("FashionMNIST", 10, "Ankle boot"), ("CIFAR100", 3, "ant hill"), ("DTD", 3, "cat flap")],
-)  # fmt: skip
+    [
+        ("GTSRB", 43, "stop"),
+        ("PCAM", 2, "lymph node tumor tissue"),
+        ("FER2013", 7, "happy"),
+        ("Flowers102", 102, "pink primrose"),
+        ("FashionMNIST", 10, "Ankle boot"),
+        ("CIFAR100", 3, "ant hill"),
+        ("DTD", 3, "cat flap"),
+    ],
+)
 def test_number_of_classes(name: str, count: int, some: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = opened(name, tmp_path, monkeypatch)
     assert len(found.classes) == count and some in found.classes

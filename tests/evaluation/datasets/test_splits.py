@@ -43,7 +43,7 @@ def test_mnists_validation_images_are_those_of_the_published_code() -> None:
         ("EuroSAT", {"all": 27000}, 2700, 2700),
         ("SUN397", {"train": 19850, "val": 19850}, 1985, 19850),
     ],
-)  # fmt: skip
+)
 def test_sizes_of_the_fully_fine_tuned_checkpoints(name: str, counts: dict, val: int, test: int) -> None:
     assert sizes(name, "task_arithmetic", **counts) == (val, test)
 
@@ -59,7 +59,7 @@ def test_sizes_of_the_fully_fine_tuned_checkpoints(name: str, counts: dict, val:
         ("SUN397", {"train": 19850, "test": 19850}, 3970, 15880),
         ("SVHN", {"train": 73257, "test": 26032}, 5206, 20826),
     ],
-)  # fmt: skip
+)
 def test_sizes_of_the_lora_checkpoints(name: str, counts: dict, val: int, test: int) -> None:
     assert sizes(name, "lora", **counts) == (val, test)
 
@@ -85,13 +85,27 @@ def test_an_unknown_rule_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("MNISTVal", "MNIST"), ("stanford-cars", "Cars"), ("stanford_cars", "Cars"), ("sun397", "SUN397"), ("svhn", "SVHN"),
-        ("oxford-iiit-pet", "OxfordIIITPet"), ("oxfordpets", "OxfordIIITPet"), ("oxford_flowers102", "Flowers102"),
-        ("rendered-sst2", "RenderedSST2"), ("sst2", "RenderedSST2"), ("fashion_mnist", "FashionMNIST"), ("cifar-100", "CIFAR100"),
-        ("emnist_letters", "EMNISTLetters"), ("emnist", "EMNIST"), ("fer2013_dataset", "FER2013"), ("NWPU-RESISC45", "RESISC45"),
-        ("cats", None), ("", None), ("val", None),
+        ("MNISTVal", "MNIST"),
+        ("stanford-cars", "Cars"),
+        ("stanford_cars", "Cars"),
+        ("sun397", "SUN397"),
+        ("svhn", "SVHN"),
+        ("oxford-iiit-pet", "OxfordIIITPet"),
+        ("oxfordpets", "OxfordIIITPet"),
+        ("oxford_flowers102", "Flowers102"),
+        ("rendered-sst2", "RenderedSST2"),
+        ("sst2", "RenderedSST2"),
+        ("fashion_mnist", "FashionMNIST"),
+        ("cifar-100", "CIFAR100"),
+        ("emnist_letters", "EMNISTLetters"),
+        ("emnist", "EMNIST"),
+        ("fer2013_dataset", "FER2013"),
+        ("NWPU-RESISC45", "RESISC45"),
+        ("cats", None),
+        ("", None),
+        ("val", None),
     ],
-)  # fmt: skip
+)
 def test_names_of_tasks(name: str, wanted: str | None) -> None:
     found = known_data_set(name)
     assert (found and found.name) == wanted

@@ -17,15 +17,26 @@ PIXELS = torch.linspace(-1, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)
 
 def llama(seed: int = 0, **settings: Any) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    config = LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-                         num_key_value_heads=1, max_position_embeddings=16, **settings)  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=16,
+        **settings,
+    )
     return LlamaForCausalLM(config).eval()
 
 
 def clip_vision(seed: int = 0) -> CLIPVisionModel:
     torch.manual_seed(seed)
-    return CLIPVisionModel(CLIPVisionConfig(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-                                            image_size=16, patch_size=8)).eval()  # fmt: skip
+    return CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8
+        )
+    ).eval()
 
 
 def gpt2(seed: int = 0) -> GPT2Model:

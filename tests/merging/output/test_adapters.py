@@ -29,24 +29,42 @@ ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 #: The model, and what each of its adapters is: every way in which PEFT says a rank, a scale, or which modules.
 SETS: dict[str, tuple[Callable[[], nn.Module], list[dict[str, Any]]]] = {
     "llama": (llama, 3 * [{"target_modules": ALL}]),
-    "other ranks and targets": (llama, [
-        {"target_modules": ["q_proj", "v_proj"], "r": 4}, {"target_modules": ["v_proj", "down_proj"], "r": 2, "lora_alpha": 5},
-        {"target_modules": r".*layers\.1\..*(q_proj|gate_proj)", "r": 3},
-    ]),
-    "patterns, rank-stabilised": (llama, [
-        {"target_modules": ["q_proj", "k_proj"], "rank_pattern": {"k_proj": 4},
-         "alpha_pattern": {r"layers\.0\.self_attn\.k_proj": 7}},
-        {"target_modules": ["q_proj", "k_proj"], "use_rslora": True, "r": 3},
-    ]),
-    "some layers": (llama, [
-        {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"}, {"target_modules": ["q_proj"]},
-    ]),
+    "other ranks and targets": (
+        llama,
+        [
+            {"target_modules": ["q_proj", "v_proj"], "r": 4},
+            {"target_modules": ["v_proj", "down_proj"], "r": 2, "lora_alpha": 5},
+            {"target_modules": r".*layers\.1\..*(q_proj|gate_proj)", "r": 3},
+        ],
+    ),
+    "patterns, rank-stabilised": (
+        llama,
+        [
+            {
+                "target_modules": ["q_proj", "k_proj"],
+                "rank_pattern": {"k_proj": 4},
+                "alpha_pattern": {r"layers\.0\.self_attn\.k_proj": 7},
+            },
+            {"target_modules": ["q_proj", "k_proj"], "use_rslora": True, "r": 3},
+        ],
+    ),
+    "some layers": (
+        llama,
+        [
+            {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"},
+            {"target_modules": ["q_proj"]},
+        ],
+    ),
     "the head and the tokens": (llama, [{"target_modules": ["lm_head", "embed_tokens"]}, {"target_modules": ["q_proj"]}]),
-    "CLIP": (clip_vision, [
-        {"target_modules": ["q_proj", "k_proj", "v_proj", "out_proj"]}, {"target_modules": ["q_proj", "fc1"]},
-    ]),
+    "CLIP": (
+        clip_vision,
+        [
+            {"target_modules": ["q_proj", "k_proj", "v_proj", "out_proj"]},
+            {"target_modules": ["q_proj", "fc1"]},
+        ],
+    ),
     "Conv1D": (gpt2, 2 * [{"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}]),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=SETS)
@@ -165,11 +183,25 @@ def test_old_files_of_a_part_of_clip_give_an_adapter_of_that_part(tmp_path: Path
         tensors = {key.replace("lora_A.w", "lora_A.default.w"): tensor for key, tensor in load_file(weights).items()}
         weights.unlink()
         torch.save(tensors, folder / "adapter_model.bin")
-        (folder / "adapter_config.json").write_text(json.dumps({
-            "base_model_name_or_path": None, "bias": "none", "enable_lora": None, "fan_in_fan_out": False, "inference_mode": True,
-            "lora_alpha": 3, "lora_dropout": 0.1, "merge_weights": False, "modules_to_save": None, "peft_type": "LORA", "r": 2,
-            "target_modules": ["q_proj", "v_proj"], "task_type": None,
-        }))  # fmt: skip
+        (folder / "adapter_config.json").write_text(
+            json.dumps(
+                {
+                    "base_model_name_or_path": None,
+                    "bias": "none",
+                    "enable_lora": None,
+                    "fan_in_fan_out": False,
+                    "inference_mode": True,
+                    "lora_alpha": 3,
+                    "lora_dropout": 0.1,
+                    "merge_weights": False,
+                    "modules_to_save": None,
+                    "peft_type": "LORA",
+                    "r": 2,
+                    "target_modules": ["q_proj", "v_proj"],
+                    "task_type": None,
+                }
+            )
+        )
         folders.append(folder)
     out = saved(tmp_path / "out", opened(folders), "average")
     keys = load_peft_weights(str(out)).keys()
@@ -244,7 +276,8 @@ def test_what_is_no_adapter_is_refused(tmp_path: Path) -> None:
         dcmerge.merge(vectors, "average").save_adapter(tmp_path / "out", rank=0)
     with pytest.raises(InputError, match="leaves the range of float32"):
         dcmerge.merge(lora_set(tmp_path / "large", {"a": random_factors(0)}, alpha=1e38), "average").save_adapter(
-            tmp_path / "out", scale=1000)
+            tmp_path / "out", scale=1000
+        )
     assert not (tmp_path / "out").exists()
 
 

@@ -25,8 +25,15 @@ def test_inputs_method_parameters_and_scale(tmp_path: Path) -> None:
     merged = dcmerge.merge(vectors, "ties", density=0.3)
     merged.save(tmp_path / "out.safetensors", scale=0.4, scale_origin="chosen on validation", card=True)
     card = (tmp_path / "out.md").read_text()
-    for text in ("TIES", "density`: 0.3", "0.4 (chosen on validation)", "float32", "None was measured", vectors.base.fingerprint,
-                 *(expert.fingerprint for expert in vectors.experts.values())):  # fmt: skip
+    for text in (
+        "TIES",
+        "density`: 0.3",
+        "0.4 (chosen on validation)",
+        "float32",
+        "None was measured",
+        vectors.base.fingerprint,
+        *(expert.fingerprint for expert in vectors.experts.values()),
+    ):
         assert text in card.replace("\\", "")
     assert front_matter(card)["tags"] == ["merge", "dcmerge", "ties"] and front_matter(card)["library_name"] == "open_clip"
     merged.save(tmp_path / "plain.safetensors")

@@ -104,7 +104,8 @@ def test_an_expert_of_another_network_is_skipped(tmp_path: Path) -> None:
     (found,) = find_sets(tmp_path)
     assert "cars" not in found.experts
     assert [(s.path.name, s.reason) for s in found.skipped] == [
-        (stranger.name, f"has no parameter in common with the base {MODEL}")]  # fmt: skip
+        (stranger.name, f"has no parameter in common with the base {MODEL}")
+    ]
 
 
 def test_sharded_language_models_beside_their_base(tmp_path: Path) -> None:

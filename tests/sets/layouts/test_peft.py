@@ -48,7 +48,9 @@ def test_two_collections_in_one_folder(tmp_path: Path) -> None:
     for model in ("KnOTS-ViT-B-32", "KnOTS-ViT-L-14"):
         adapters(tmp_path, model + "_lora_R16_{task}")
     assert [found.title for found in find_sets(tmp_path)] == [
-        "LoRA adapters of KnOTS-ViT-B-32", "LoRA adapters of KnOTS-ViT-L-14"]  # fmt: skip
+        "LoRA adapters of KnOTS-ViT-B-32",
+        "LoRA adapters of KnOTS-ViT-L-14",
+    ]
 
 
 def test_adapters_made_for_different_bases_are_different_sets(tmp_path: Path) -> None:
@@ -78,7 +80,8 @@ def test_parts_beside_an_adapter_are_named(tmp_path: Path) -> None:
     (found,) = find_sets(tmp_path)
     assert any("non_lora_trainables.bin" in note and "1 of 2 adapters" in note for note in found.notes)
     assert [(s.path.name, s.reason) for s in found.skipped] == [
-        ("non_lora_trainables.bin", "was trained beside the adapter and is not read")]  # fmt: skip
+        ("non_lora_trainables.bin", "was trained beside the adapter and is not read")
+    ]
 
 
 def test_heads_of_several_models_go_by_the_models_name(tmp_path: Path) -> None:

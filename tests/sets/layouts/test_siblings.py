@@ -85,7 +85,9 @@ def test_full_models_and_adapters_of_one_base_are_two_sets(tmp_path: Path) -> No
     peft_with_base(tmp_path)
     vision_model(1).save_pretrained(tmp_path / "cars")
     assert [(found.layout, sorted(found.experts)) for found in find_sets(tmp_path)] == [
-        ("peft", ["dtd", "mnist"]), ("plain", ["cars"])]  # fmt: skip
+        ("peft", ["dtd", "mnist"]),
+        ("plain", ["cars"]),
+    ]
 
 
 def test_one_name_twice_is_one_expert(tmp_path: Path) -> None:
@@ -103,7 +105,8 @@ def test_models_without_a_base(tmp_path: Path) -> None:
     (found,) = find_sets(tmp_path)
     assert found.base is None and sorted(found.experts) == ["1", "2"] and "--base" in found.lacks
     assert [(s.path.name, s.reason) for s in found.skipped] == [
-        ("other.safetensors", "has other parameters than the models beside it")]  # fmt: skip
+        ("other.safetensors", "has other parameters than the models beside it")
+    ]
 
 
 def test_what_is_alone_is_no_set(tmp_path: Path) -> None:
@@ -114,7 +117,8 @@ def test_what_is_alone_is_no_set(tmp_path: Path) -> None:
     result = search(tmp_path / "elsewhere")
     assert result.sets == ()
     assert [(s.path.name, s.reason) for s in result.skipped] == [
-        ("alone.safetensors", "has no base and no expert beside it that it goes with")]  # fmt: skip
+        ("alone.safetensors", "has no base and no expert beside it that it goes with")
+    ]
 
 
 def test_adapters_inside_of_their_base(tmp_path: Path) -> None:

@@ -128,10 +128,15 @@ def test_readers_never_see_half_an_entry_while_writers_are_killed(tmp_path: Path
 def test_the_key_follows_the_content() -> None:
     a, b = torch.arange(6.0), torch.arange(6.0) + 1
     keys = [
-        content_key(["x"], [a]), content_key(["y"], [a]), content_key(["x"], [b]), content_key(["x"], [a.reshape(2, 3)]),
-        content_key(["x"], [a.double()]), content_key(["x"], [a, b]), content_key(["x"], [b, a]),
+        content_key(["x"], [a]),
+        content_key(["y"], [a]),
+        content_key(["x"], [b]),
+        content_key(["x"], [a.reshape(2, 3)]),
+        content_key(["x"], [a.double()]),
+        content_key(["x"], [a, b]),
+        content_key(["x"], [b, a]),
         content_key(["x"], [LowRank(a.reshape(2, 3), b.reshape(3, 2))]),
-    ]  # fmt: skip
+    ]
     assert len(set(keys)) == len(keys) and content_key(["x"], [a.clone()]) == keys[0]
     assert content_key(["x"], [torch.zeros(0)]) != content_key(["x"], [])
 
@@ -186,8 +191,10 @@ def test_other_weights_are_other_entries(tmp_path: Path, store: Store) -> None:
 def test_adapters_are_kept_too(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def vectors(folder: str) -> TaskVectors:
         draw = torch.Generator().manual_seed(0)
-        factors = {t: {"q.weight": (torch.randn(300, r, generator=draw), torch.randn(r, 256, generator=draw))}
-                   for t, r in (("a", 4), ("b", 2))}  # fmt: skip
+        factors = {
+            t: {"q.weight": (torch.randn(300, r, generator=draw), torch.randn(r, 256, generator=draw))}
+            for t, r in (("a", 4), ("b", 2))
+        }
         opened = lora_set(tmp_path / folder, factors)
         opened.store = store
         return opened
