@@ -1,6 +1,8 @@
 """Load: from a folder of checkpoints to a set that every page works on."""
 
-from dcmerge.ui.loading import attachments, draft_of, examined, folder_choice, found_set, open_and_remember, remembered_sets
+from dcmerge.ui.load_draft import attachments, draft_of
+from dcmerge.ui.load_open import examined, open_and_remember, remembered_sets
+from dcmerge.ui.load_search import folder_choice, found_set
 from dcmerge.ui.shell import start_page_without_set
 
 start_page_without_set(

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from dcmerge.errors import InputError
 from dcmerge.sets.saved_sets import saved_sets
-from dcmerge.ui.loading import _by_task
+from dcmerge.ui.load_draft import _by_task
 from tests.ui.conftest import TASKS, Open
 
 LOAD = "pages/0_Load.py"

@@ -1,0 +1,184 @@
+"""The Load page: the set as a person puts it together: base, experts, and images where accuracies are wanted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dcmerge.checkpoints.regrouped import QKV, STORED
+from dcmerge.checkpoints.schemes import NONE, stored_qkv
+from dcmerge.errors import InputError
+from dcmerge.sets.layouts import FoundSet, peek
+from dcmerge.sets.model_sets import roots
+from dcmerge.sets.saved_sets import SavedSet
+from dcmerge.ui.shell import readable_errors
+
+_NO_BASE = "none: the adapters alone"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A set as it is being put together."""
+
+    name: str
+    base: Path | None
+    experts: Mapping[str, Path]
+    qkv: str = STORED
+    bench: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_save(self, name: str) -> SavedSet:
+        base = None if self.base is None else str(self.base)
+        return SavedSet(name.strip(), base, {task: str(path) for task, path in self.experts.items()}, self.qkv, self.bench)
+
+
+def draft_of(found: FoundSet) -> Draft:
+    """Base, and the experts with their task names, as a person left them."""
+    st.header("3. Base and experts")
+    allowed = roots()
+    elsewhere = (allowed.resolve(name) for name in allowed.checkpoints())
+    options: list[Path | None] = [*dict.fromkeys([*found.checkpoints, *([None] if found.is_lora else []), *elsewhere])]
+    key = f"{found.folder}.{found.layout}"
+    base = st.selectbox(
+        "Base",
+        options,
+        key=f"load.base.{key}",
+        index=options.index(found.base) if found.base in options else 0,
+        format_func=lambda path: _NO_BASE if path is None else str(path),
+        help="The pre-trained model that all experts were fine-tuned from: one of these files, or another "
+        "checkpoint below the roots.",
+    )
+    experts = found.with_base(base).experts
+    rows = [
+        {
+            "merge": True,
+            "task": task,
+            "checkpoint": str(path),
+            "size, MB": round(peek(path).size / 1e6, 1),
+            "head": task in found.heads,
+        }
+        for task, path in experts.items()
+    ]
+    column = st.column_config
+    edited = st.data_editor(
+        rows,
+        key=f"load.experts.{key}.{base}",
+        hide_index=True,
+        disabled=["checkpoint", "size, MB", "head"],
+        column_config={
+            "merge": column.CheckboxColumn(help="Untick an expert to leave it out."),
+            "task": column.TextColumn(help="How this expert's task is called on all pages. A data set's name finds its images."),
+            "head": column.CheckboxColumn(help="Whether a head file for this task lies beside it: the task's frozen classifier."),
+        },
+    )
+    st.caption("**How to read:** one row an expert; its task can be renamed by a double click. What is unticked is left out.")
+    # By its place: what a browser sends back of a column that cannot be edited is not a path to open.
+    chosen = [(row["task"], path) for row, path in zip(edited, experts.values(), strict=True) if row["merge"]]
+    with readable_errors():
+        named = _by_task(chosen)
+        return Draft(found.folder.name, base, named, _qkv_choice(base, named, key))
+
+
+def _qkv_choice(base: Path | None, experts: Mapping[str, Path], key: str) -> str:
+    """How q, k and v are merged, where the files have any."""
+    stored = stored_qkv(name for path in (*experts.values(), *([base] if base else [])) for name in peek(path).shapes)
+    if stored == NONE:
+        return STORED
+    title = f"Attention's q, k and v (these files have them {stored})"
+    return st.segmented_control(
+        title,
+        list(QKV),
+        default=STORED,
+        required=True,
+        key=f"load.qkv.{key}",
+        help="stored: as these files have them. split: q, k and v are three matrices, as Hugging Face has them. fused: one, as "
+        "open_clip has it. These are different merges; files are written as the base has them.",
+    )
+
+
+def _by_task(chosen: Sequence[tuple[Any, Path]]) -> dict[str, Path]:
+    tasks = [str(task or "").strip() for task, _ in chosen]
+    twice = [task for task, count in Counter(tasks).items() if count > 1]
+    if not tasks or "" in tasks or twice:
+        got = "none is ticked" if not tasks else "one has no name" if "" in tasks else f"{', '.join(twice)} twice"
+        raise InputError(f"expected at least one expert, each with a task name of its own, got: {got}")
+    return {task: path for task, (_, path) in zip(tasks, chosen, strict=True)}
+
+
+def attachments(draft: Draft, found: FoundSet) -> Draft:
+    """Images, heads and encoder, where accuracies are wanted."""
+    with st.expander("Images and heads, for accuracies (optional)", icon=":material/image:"):
+        st.markdown(
+            "Spectra, alignment and merging work without them; accuracies, the search for α and methods that look at "
+            "images need them."
+        )
+        wanted = st.toggle("Evaluate on images", key=f"load.images.{found.folder}")
+        return replace(draft, bench=_bench(draft, found)) if wanted else draft
+
+
+def _bench(draft: Draft, found: FoundSet) -> dict[str, Any]:
+    """What ``BenchSpecification.of`` takes, as far as it differs from its defaults."""
+    key, folders = str(found.folder), [str(path) for path in roots().subfolders()]
+    left, right = st.columns(2)
+    with left:
+        encoder = st.text_input(
+            "Image encoder",
+            found.encoder or "",
+            key=f"load.encoder.{key}",
+            help="open_clip's name of the architecture, such as ViT-B-32-quickgelu for OpenAI's weights.",
+        )
+        data = st.selectbox(
+            "Folder of the data sets",
+            folders,
+            key=f"load.data.{key}",
+            help="As torchvision lays them out, class folders, or saved by Hugging Face's datasets.",
+        )
+    beside = next((str(head.parent) for head in found.heads.values()), None)
+    options = [None, *folders]
+    with right:
+        heads = st.selectbox(
+            "Heads",
+            options,
+            key=f"load.heads.{key}",
+            index=options.index(beside) if beside in options else 0,
+            format_func=lambda path: path or "computed by the text tower",
+            help="A folder of head files (a task's frozen classifier), or the base's own text tower.",
+        )
+        limit = st.number_input(
+            "Images a task, at most",
+            50,
+            None,
+            1000,
+            50,
+            key=f"load.limit.{key}",
+            help="Of each split, every class in its share: bounds memory and waiting.",
+        )
+    names = st.data_editor(
+        [{"task": task, "data set": ""} for task in draft.experts],
+        hide_index=True,
+        disabled=["task"],
+        key=f"load.datasets.{key}.{'/'.join(draft.experts)}",
+    )
+    st.caption(
+        "**Data set:** empty where the task is called by its data set (mnist, stanford_cars, …); else its name, a folder "
+        "in the one above, or *none* for a task that is not evaluated."
+    )
+    download = st.toggle(
+        "Download what is missing",
+        key=f"load.download.{key}",
+        help="Off: nothing is fetched. On: data sets and weights that are not on this machine are.",
+    )
+    named = {row["task"]: row["data set"].strip() for row in names if (row["data set"] or "").strip()}
+    return {
+        "encoder": encoder.strip(),
+        "data": data,
+        "heads": heads,
+        "datasets": named,
+        "limit": limit,
+        "val_limit": limit,
+        "download": download,
+    }

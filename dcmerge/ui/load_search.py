@@ -1,0 +1,108 @@
+"""The Load page, first half: which folder, and what was recognised in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dcmerge.checkpoints.paths import shown
+from dcmerge.sets.layouts import FoundSet, Search, peek, search
+from dcmerge.sets.model_sets import roots
+from dcmerge.ui.shell import readable_errors
+from dcmerge.ui.text import plain
+from dcmerge.ui.view import choose, remembered
+
+FOLDER = "folder"
+
+
+def folder_choice() -> Path | None:
+    """A folder below the roots, by name or step by step; None where there is none to choose."""
+    st.header("1. Where do the checkpoints lie?")
+    allowed = roots()
+    folders = {str(path): path for path in allowed.subfolders()}
+    named = ", ".join(f"`{shown(root)}`" for root in allowed.folders)
+    how = "`python -m dcmerge app --root FOLDER` lets the app read another folder"
+    if not folders:
+        st.info(
+            f"The app reads below {named}, where nothing lies. Put your checkpoints there, or start it elsewhere: {how}.",
+            icon=":material/folder_off:",
+        )
+        return None
+    chosen = remembered(
+        st.selectbox,
+        "Folder",
+        key=FOLDER,
+        default=next(iter(folders)),
+        options=list(folders),
+        help=f"The app reads files only below {named}. {how}. Type to search.",
+    )
+    _step_inside(folders[chosen], folders)
+    return folders[chosen]
+
+
+def _step_inside(folder: Path, folders: Mapping[str, Path]) -> None:
+    """Buttons to the folder above and to those inside."""
+    above, inside = folder.parent, [path for path in folders.values() if path.parent == folder]
+    with st.container(horizontal=True):
+        if str(above) in folders:
+            st.button("Up", icon=":material/arrow_upward:", key="load.up", on_click=choose, args=(FOLDER, str(above)))
+        for path in inside[:12]:
+            go = {"on_click": choose, "args": (FOLDER, str(path))}
+            st.button(plain(path.name), icon=":material/folder:", key=f"load.in.{path}", **go)
+    if len(inside) > 12:
+        st.caption(f"and {len(inside) - 12} more folders: type in the field above.")
+
+
+def found_set(folder: Path) -> FoundSet | None:
+    """What was recognised; where several sets lie in the folder, one is chosen."""
+    st.header("2. What lies there")
+    with readable_errors():
+        found = search(folder, roots())
+    if not found.sets:
+        st.info(
+            "No base with experts that go with it was recognised in this folder. A set is a pre-trained model and models "
+            "fine-tuned from it: see the README for the layouts.",
+            icon=":material/search_off:",
+        )
+        _skipped_table(found.skipped)
+        return None
+    titles = _titles(found)
+    place = 0
+    if len(titles) > 1:
+        label = f"{len(titles)} sets lie here"
+        place = st.selectbox(label, range(len(titles)), format_func=titles.__getitem__, key=f"load.which.{folder}")
+    one = found.sets[place]
+    size = sum(peek(path).size for path in one.checkpoints)
+    encoder = f", image encoder {one.encoder}" if one.encoder else ""
+    st.markdown(
+        f"**{plain(one.title)}** in {plain(str(one.folder))}: {len(one.experts)} experts, {size / 1e6:,.1f} MB on disk"
+        f"{plain(encoder)}."
+    )
+    for note in one.notes:
+        st.info(plain(note), icon=":material/info:")
+    if one.convert:
+        st.warning(plain(one.lacks), icon=":material/warning:")
+        return None
+    _skipped_table(one.skipped)
+    return one
+
+
+def _titles(found: Search) -> list[str]:
+    """What tells the sets of a folder apart."""
+    return [
+        f"{one.folder.name}: {one.title}, {len(one.experts)} experts, {one.base.name if one.base else 'no base'}"
+        for one in found.sets
+    ]
+
+
+def _skipped_table(skipped: Sequence[Any]) -> None:
+    if skipped:
+        with st.expander(f"{len(skipped)} files and folders are not used"):
+            st.dataframe(
+                [{"file": str(one.path), "why": one.reason} for one in skipped],
+                hide_index=True,
+                alt="Files that are not used, with the reason",
+            )
