@@ -15,6 +15,7 @@ from dcmerge.spectral.alignment import CoverBasis, cover_basis
 from dcmerge.spectral.linalg import NUMERICS, SVD, singular_values, truncated_svds
 from dcmerge.vectors.cache import content_key
 from dcmerge.vectors.compatibility import Kind, Parameter
+from dcmerge.vectors.naming import Depth, depth_of, stacks_of
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
 #: Matrices with fewer entries than this are computed as fast as a file is read.
@@ -44,6 +45,19 @@ class Layer:
     @property
     def is_matrix(self) -> bool:
         return self.parameter.kind is Kind.MATRIX
+
+    @property
+    def depth(self) -> Depth | None:
+        """The block that it belongs to and the number of blocks, read from the names; None outside the blocks.
+
+        A base tells all blocks, adapters without one those up to the last that any of them adapts.
+        """
+        return depth_of(self.name, self.vectors.memo.get("stacks", lambda: stacks_of(self._names())))
+
+    def _names(self) -> Iterator[str]:
+        """Of every parameter of the set, those of the base that no expert holds included."""
+        yield from self.vectors.parameters
+        yield from self.vectors.base.infos if self.vectors.base else ()
 
     def deltas(self) -> list[Delta]:
         """One delta a task: dense, or LowRank from an adapter."""
