@@ -16,8 +16,9 @@ from dcmerge.cli.options import Commands, Parser, add_command, collected, opened
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.errors import InputError
 from dcmerge.methods import fitting_methods, method, methods
-from dcmerge.studies.comparison import AVERAGE, Comparison, Row, compare
+from dcmerge.studies.comparison import AVERAGE, Comparison, compare
 from dcmerge.studies.exports import as_csv, as_markdown
+from dcmerge.studies.measuring import Row
 
 ALL = "all"
 #: Test and validation images a task with --quick.

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dcmerge.checkpoints.base import content_digest
 from dcmerge.checkpoints.convert import SCHEMES, Converted, convert
-from dcmerge.cli.merge import checked_target
 from dcmerge.cli.options import Commands, Parser, add_command
 from dcmerge.cli.output import paragraph, print_json, seconds, size
+from dcmerge.cli.targets import checked_target
 
 
 def add_to(commands: Commands, common: Parser) -> None:

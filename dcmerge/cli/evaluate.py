@@ -29,8 +29,8 @@ from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interv
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation, TaskAccuracy
 from dcmerge.merging.recipe import check_scale
-from dcmerge.studies.comparison import Row, Seconds, measure, references
 from dcmerge.studies.continual import OPCM, steps_of_opcm
+from dcmerge.studies.measuring import Row, Seconds, measure, references
 
 AUTO = "auto"
 

@@ -7,10 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from dcmerge.cli.merge import SUFFIX, as_text, refuse_inputs, report_of, target_of
+from dcmerge.cli.merge import as_text, report_of
 from dcmerge.cli.options import Commands, Parser, add_command, collected, pair
 from dcmerge.cli.output import Progress, print_json, printable
 from dcmerge.cli.recipe import show
+from dcmerge.cli.targets import SUFFIX, refuse_inputs, target_of
 from dcmerge.errors import InputError
 from dcmerge.merging.recipe import ADAPTER, Recipe
 from dcmerge.merging.running import prepare, read_source

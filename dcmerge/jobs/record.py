@@ -21,7 +21,8 @@ from dcmerge.jobs.locks import held
 from dcmerge.jobs.rows import from_plain, to_plain
 from dcmerge.jobs.specification import KINDS, Compare, Specification
 from dcmerge.runtime import state_files
-from dcmerge.studies.comparison import Comparison, Row
+from dcmerge.studies.comparison import Comparison
+from dcmerge.studies.measuring import Row
 
 #: Where the jobs are; all that share this folder share one queue.
 FOLDER_VARIABLE = "DCMERGE_JOBS"

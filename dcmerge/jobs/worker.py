@@ -21,7 +21,8 @@ from dcmerge.merging.merge import Merged, merge, merge_to_file
 from dcmerge.merging.recipe import USUAL
 from dcmerge.methods import method
 from dcmerge.sets.model_sets import ModelSet, open_set_by_name
-from dcmerge.studies.comparison import Row, compare, fixed_scale, references
+from dcmerge.studies.comparison import compare
+from dcmerge.studies.measuring import Row, fixed_scale, references
 
 #: Seconds between two notes of progress: the first, and the last one of a long job, whose journal shall stay small.
 _OFTEN, _SELDOM = 0.5, 5.0

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 
 from dcmerge.evaluation import SPLIT_NAMES
 from dcmerge.plots.style import INTERVAL, MERGED, PALETTE, SCALE, ZERO_SHOT, titled
-from dcmerge.studies.comparison import Comparison, Row
+from dcmerge.studies.comparison import Comparison
+from dcmerge.studies.measuring import Row
 
 #: Beyond the palette's end lines differ by dash as well.
 _DASHES = ("solid", "dash", "dot", "dashdot")

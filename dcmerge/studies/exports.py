@@ -10,7 +10,8 @@ from typing import Any
 from dcmerge.evaluation import ZERO_SHOT
 from dcmerge.methods import methods
 from dcmerge.methods.declare import value_text
-from dcmerge.studies.comparison import Comparison, Row
+from dcmerge.studies.comparison import Comparison
+from dcmerge.studies.measuring import Row
 
 #: What a spreadsheet takes for the start of a formula, full-width forms included.
 _FORMULA = tuple("=+-@\t\r＝＋－＠")

@@ -142,14 +142,14 @@ def test_compare_in_text(run: Run) -> None:
 
 
 def test_compare_keeps_the_row_of_a_method_that_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dcmerge.studies.comparison as comparison
+    import dcmerge.studies.measuring as measuring
 
     def failing(vectors, slug, **rest):
         if slug == "ties":
             raise InputError("ties needs 64 images a task, got none")
         return merge(vectors, slug, **rest)
 
-    monkeypatch.setattr(comparison, "merge", failing)
+    monkeypatch.setattr(measuring, "merge", failing)
     command = ["compare", "--zoo=demo", "--methods=ties,iso_c", "--limit=6"]
     rows = {row["name"]: row for row in run(*command, "--json").json["rows"]}
     assert rows["ties"]["error"] == "ties needs 64 images a task, got none" and rows["ties"]["accuracy"] is None

@@ -10,7 +10,7 @@ import pytest
 from dcmerge import jobs
 from dcmerge.jobs import locks
 from dcmerge.jobs.queue import RUNNER_LOCK
-from dcmerge.studies.comparison import Row
+from dcmerge.studies.measuring import Row
 from tests.cli.conftest import Run
 
 

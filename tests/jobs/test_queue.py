@@ -14,7 +14,7 @@ from dcmerge import InputError, jobs
 from dcmerge.jobs import locks
 from dcmerge.jobs.queue import discard_parts, queued
 from dcmerge.jobs.runner import _watch
-from dcmerge.studies.comparison import Row
+from dcmerge.studies.measuring import Row
 
 SPEC = {"kind": "compare", "set": "demo", "methods": ["ties"], "limit": 1}
 

@@ -21,7 +21,7 @@ from dcmerge.methods.registry import EXTRAS
 from dcmerge.methods.rmm.agent import Training, sampled_chains
 from dcmerge.methods.rmm.game import FAILED, LONGEST, AveragedReward, BlockGame, Chain, gymnasium_environment
 from dcmerge.methods.rmm.network import MERGED, Blocks, mean_accuracy, merged_candidates
-from dcmerge.studies.comparison import measure
+from dcmerge.studies.measuring import measure
 from tests.builders import relative_error
 
 QUICK = {"episodes": 4, "samples": 2, "epochs": 2, "data_scale": 0.25}

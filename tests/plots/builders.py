@@ -7,9 +7,10 @@ import torch
 from dcmerge.evaluation import Drift, Evaluation, Scale, paired_difference
 from dcmerge.evaluation.accuracy import TaskAccuracy
 from dcmerge.spectral.spectra import key_figures
-from dcmerge.studies.comparison import Comparison, Row, Seconds
+from dcmerge.studies.comparison import Comparison
 from dcmerge.studies.diagnosis import DirSim
 from dcmerge.studies.inspection import LayerSpectra, TaskSpectrum
+from dcmerge.studies.measuring import Row, Seconds
 
 TITLES = {"birds": "Birds", "cars": "Cars"}
 

@@ -8,7 +8,8 @@ import pytest
 
 from dcmerge import Cancelled, InputError
 from dcmerge.evaluation import Bench
-from dcmerge.studies.comparison import Row, compare, fixed_scale, measure
+from dcmerge.studies.comparison import compare
+from dcmerge.studies.measuring import Row, fixed_scale, measure
 from tests.builders import tiny_bench
 
 

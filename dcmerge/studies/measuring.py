@@ -1,0 +1,168 @@
+"""One method measured: merge, choose α on validation, report once on test; and the two references, zero-shot and experts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dcmerge.checkpoints.schemes import NONE
+from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Bench, Difference, Drift, Evaluation, Scale, choose_scale
+from dcmerge.merging.merge import merge
+from dcmerge.merging.recipe import check_scale
+from dcmerge.methods import method
+from dcmerge.runtime.peak import PeakMemory
+from dcmerge.studies.diagnosis import DirSim, diagnose
+
+Progress = Callable[[float, str], None]
+IsCancelled = Callable[[], bool]
+
+TITLES = {ZERO_SHOT: "Zero-shot (the base)", EXPERTS: "Experts, each on its own task"}
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Wall-clock seconds of the three parts of a row. ``scale``: the search for α on validation.
+
+    Methods share factors and bases, so ``merge`` is long for the first one that needs them and short for the others.
+    """
+
+    merge: float = 0.0
+    scale: float = 0.0
+    evaluation: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One method, or a reference ("zero-shot", "experts"). A method that failed has an ``error`` and no figures.
+
+    ``peak_bytes``: how much the process grew at most while merging (see ``PeakMemory``). ``dirsim`` and ``drift`` only where
+    they were asked for. ``curve``: the loss of every step, of methods that train.
+    """
+
+    name: str
+    title: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    scale: Scale | None = None
+    evaluation: Evaluation | None = None
+    seconds: Seconds | None = None
+    difference: Difference | None = None
+    error: str | None = None
+    peak_bytes: int | None = None
+    dirsim: DirSim | None = None
+    drift: Drift | None = None
+    curve: tuple[float, ...] = ()
+    #: How attention's q, k and v were merged, "split" or "fused"; None where there is nothing to choose.
+    qkv: str | None = None
+
+    @property
+    def is_reference(self) -> bool:
+        return self.name in TITLES
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; accuracies are shares, not percent."""
+        measured = self.evaluation
+        worst = measured.worst if measured else None
+        return {
+            "name": self.name,
+            "title": self.title,
+            "reference": self.is_reference,
+            "error": self.error,
+            "parameters": dict(self.parameters),
+            "scale": asdict(self.scale) if self.scale else None,
+            "accuracy": measured.to_dict() if measured else None,
+            "worst": {"task": worst.task, "accuracy": worst.accuracy} if worst else None,
+            "difference_to_average": asdict(self.difference) if self.difference else None,
+            "seconds": asdict(self.seconds) if self.seconds else None,
+            "peak_bytes": self.peak_bytes,
+            "dirsim": asdict(self.dirsim) if self.dirsim else None,
+            "drift": self.drift.to_dict() if self.drift else None,
+            "curve": list(self.curve),
+            "qkv": self.qkv,
+        }
+
+
+def measure(
+    bench: Bench,
+    slug: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    scale: float | None = None,
+    split: str = "test",
+    limit: int | None = None,
+    val_limit: int | None = None,
+    diagnosed: bool = False,
+    progress: Progress | None = None,
+    cancelled: IsCancelled | None = None,
+) -> Row:
+    """Merge with one method, choose α on validation unless ``scale`` is given, and evaluate once on the split.
+
+    ``diagnosed`` adds DirSim and feature drift, outside the row's seconds.
+
+    Raises InputError for a bad method, parameter or scale, Cancelled when ``cancelled()`` turns true.
+    """
+    chosen = method(slug)
+    values = chosen.check(parameters or {})
+    origin = None if scale is None else Scale(check_scale(scale), "given")
+    tell = Share(progress, chosen.title)
+    started = time.perf_counter()
+    with PeakMemory() as peak:
+        merged = merge(bench.vectors, slug, bench=bench, progress=tell.part(0.0, 0.2), cancelled=cancelled, **values)
+    merged_at = time.perf_counter()
+    found = (
+        origin
+        or fixed_scale(slug)
+        or choose_scale(bench, merged.deltas, limit=val_limit, progress=tell.part(0.2, 0.8), cancelled=cancelled)
+    )
+    scaled_at = time.perf_counter()
+    model = merged.model(bench, found.value)
+    evaluation = bench.evaluate(model, slug, split=split, limit=limit, progress=tell.part(0.8, 1.0), cancelled=cancelled)
+    durations = Seconds(merged_at - started, scaled_at - merged_at, time.perf_counter() - scaled_at)
+    why = diagnose(bench, merged.deltas, model, split=split, limit=limit, cancelled=cancelled) if diagnosed else (None, None)
+    return Row(
+        slug,
+        chosen.title,
+        values,
+        found,
+        evaluation,
+        durations,
+        None,
+        None,
+        peak.growth,
+        *why,
+        merged.curve,
+        None if bench.vectors.qkv == NONE else bench.vectors.qkv,
+    )
+
+
+def fixed_scale(slug: str) -> Scale | None:
+    """The scale of a method without a free one. With α chosen, averaging would be task arithmetic under another name."""
+    chosen = method(slug)
+    return Scale(chosen.usual_scale, f"fixed: {chosen.fixed_scale}") if chosen.fixed_scale else None
+
+
+def references(
+    bench: Bench, *, split: str = "test", limit: int | None = None, cancelled: IsCancelled | None = None
+) -> tuple[Row, Row]:
+    """The zero-shot row and the experts' row, which the bench remembers."""
+    experts = bench.experts(split=split, limit=limit, cancelled=cancelled)
+    zero_shot = bench.zero_shot(split=split, limit=limit)
+    return Row(ZERO_SHOT, TITLES[ZERO_SHOT], evaluation=zero_shot), Row(EXPERTS, TITLES[EXPERTS], evaluation=experts)
+
+
+class Share:
+    """Parts of one progress bar, which never goes back."""
+
+    def __init__(self, progress: Progress | None, title: str) -> None:
+        self._progress, self._title, self._reached = progress, title, 0.0
+
+    def part(self, start: float, end: float) -> Progress:
+        """The progress of one part, between ``start`` and ``end`` of the whole."""
+
+        def tell(share: float, text: str) -> None:
+            self._reached = max(self._reached, start + (end - start) * share)
+            if self._progress:
+                self._progress(self._reached, f"{self._title}: {text}" if self._title else text)
+
+        return tell
