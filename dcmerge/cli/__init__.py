@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import torch
 
+from dcmerge import __version__
 from dcmerge.cli import app, cache, compare, convert, evaluate, inspect, jobs, merge, methods, recipe, run, spectra
 from dcmerge.cli.options import Parser, add_threads, common_options
 from dcmerge.cli.output import printable
@@ -20,12 +21,19 @@ from dcmerge.errors import IncompatibleSet, InputError
 
 COMMANDS = (methods, inspect, spectra, convert, merge, run, recipe, evaluate, compare, jobs, cache, app)
 
+EXAMPLES = (
+    "dcmerge app                               # the dashboard, in your browser",
+    "dcmerge compare --zoo demo --quick        # every method on the demo, side by side",
+    "dcmerge merge --from FOLDER --method dc_merge --out merged.safetensors",
+)
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
 def build_parser() -> Parser:
     """The parser of every command; each command's module adds its own with ``add_to(commands, common)``."""
-    parser = Parser(prog="dcmerge", description="See why a model merge keeps or loses knowledge, and tune it.")
+    about = "See why a model merge keeps or loses knowledge, and tune it."
+    parser = Parser(prog="dcmerge", description=about, examples=EXAMPLES)
+    parser.add_argument("--version", action="version", version=f"dcmerge {__version__}")
     add_threads(parser)
     parser.set_defaults(json=False, threads=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")

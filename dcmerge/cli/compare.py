@@ -28,7 +28,7 @@ STDOUT = "-"
 
 def add_to(commands: Commands, common: Parser) -> None:
     about = "compare methods on a set: α on validation, accuracies on test, seconds"
-    parser = add_command(commands, common, "compare", about, run)
+    parser = add_command(commands, common, "compare", about, run, example="--zoo demo --methods ties,tsv_m --quick")
     add_evaluated(parser)
     parser.add_argument(
         "--methods", default=ALL, metavar="A,B,C", help="slugs, or all that can merge this set (default); averaging always runs"

@@ -37,7 +37,7 @@ AUTO = "auto"
 
 def add_to(commands: Commands, common: Parser) -> None:
     about = "measure one merge, or a saved model, on every task of a set"
-    parser = add_command(commands, common, "evaluate", about, run)
+    parser = add_command(commands, common, "evaluate", about, run, example="--zoo demo --method tsv_m")
     add_evaluated(parser)
     what = parser.add_argument_group("what is evaluated: a method or a checkpoint")
     add_method(what)

@@ -42,7 +42,14 @@ CONTENT = {
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    parser = add_command(commands, common, "merge", "merge experts into one model and save it with its recipe", run)
+    parser = add_command(
+        commands,
+        common,
+        "merge",
+        "merge experts into one model and save it with its recipe",
+        run,
+        example="--zoo demo --method dc_merge --set rho=5 --scale 0.8 --out merged.safetensors",
+    )
     add_model_set(parser)
     add_bench(parser)
     group = parser.add_argument_group("merging")

@@ -12,7 +12,7 @@ from dcmerge.methods.declare import Choice, Declared, Number, value_text
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    add_command(commands, common, "methods", "list the merging methods with their parameters and sources", run)
+    add_command(commands, common, "methods", "list the merging methods with their parameters and sources", run, example="--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,10 +24,17 @@ Commands = Any  # argparse's sub-parsers have no public type
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are bad input like any other: one line, exit code 2."""
+    """A parser whose mistakes are bad input like any other: one line, exit code 2. Its help ends with ``examples``."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, examples: Sequence[str] = (), **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})
+        self.examples = tuple(examples)
+
+    def format_help(self) -> str:
+        """argparse would fill the lines of an epilog like those of a paragraph; a command to copy stands on one."""
+        heading = "example" if len(self.examples) == 1 else "examples"
+        lines = [f"\n{heading}:\n", *(f"  {example}\n" for example in self.examples)] if self.examples else []
+        return super().format_help() + "".join(lines)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
@@ -47,9 +54,13 @@ def add_threads(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--threads", type=whole_number(1), metavar="N", help="torch threads (default: torch's own)")
 
 
-def add_command(commands: Commands, common: Parser, name: str, about: str, run: Callable[..., int]) -> Parser:
-    """One command with the common options; ``about`` is its line in the list of commands and heads its help."""
+def add_command(commands: Commands, common: Parser, name: str, about: str, run: Callable[..., int], *, example: str) -> Parser:
+    """One command with the common options; ``about`` is its line in the list of commands and heads its help.
+
+    example: what follows the command's name in the example at the end of its help.
+    """
     parser = commands.add_parser(name, parents=[common], help=about, description=f"{about[0].upper()}{about[1:]}.")
+    parser.examples = (f"{parser.prog} {example}",)
     parser.set_defaults(run=run)
     return parser
 

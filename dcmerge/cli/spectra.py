@@ -43,7 +43,14 @@ class Spectrum:
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    parser = add_command(commands, common, "spectra", "show the singular values of the deltas, raw and smoothed", run)
+    parser = add_command(
+        commands,
+        common,
+        "spectra",
+        "show the singular values of the deltas, raw and smoothed",
+        run,
+        example="--zoo demo --layer '*attn*' --smoothing linear --rho 5",
+    )
     add_model_set(parser)
     group = parser.add_argument_group("spectra")
     group.add_argument("--layer", metavar="GLOB", help="matrices whose name fits, such as '*mlp.c_fc*' (default: all)")
