@@ -1,4 +1,4 @@
-"""The README's tours, run as they stand on small models that the libraries made, and compared with their own forward pass."""
+"""The tours of the pages, run as they stand on small models that the libraries made, and compared with their own forward pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from dcmerge.checkpoints import dense
 from dcmerge.sets.layouts import find_sets
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-ADAPTERS, TASK_VECTORS = "From LoRA adapters to one adapter", "From task vectors to a model that open_clip loads"
+ADAPTERS = ("docs/adapters.md", "From LoRA adapters to one adapter")
+TASK_VECTORS = ("docs/own-models.md", "From task vectors to a model that open_clip loads")
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 #: What the second tour's model is called, with a size that a test can afford.
 NAME, SMALL = (
@@ -34,17 +35,18 @@ NAME, SMALL = (
 )
 
 
-def blocks(title: str) -> list[tuple[str, str]]:
-    """Language and text of every code block below a heading of the README."""
-    section = (REPOSITORY / "README.md").read_text().split(f"### {title}\n")[1].split("\n### ")[0]
-    return re.findall(r"```(\w+)\n(.*?)```", section, re.S)
+def blocks(place: tuple[str, str]) -> list[tuple[str, str]]:
+    """Language and text of every code block below a heading of a page, its first two."""
+    page, title = place
+    section = (REPOSITORY / page).read_text().split(f"## {title}\n")[1].split("\n## ")[0]
+    return re.findall(r"```(\w+)\n(.*?)```", section, re.S)[:2]
 
 
-def walk(title: str, folder: Path, before: str = "", after: str = "") -> str:
+def walk(place: tuple[str, str], folder: Path, before: str = "", after: str = "") -> str:
     """Run a tour in a folder: shell blocks as they stand, Python ones between ``before`` and ``after``; everything printed."""
     told = []
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    for language, text in blocks(title):
+    for language, text in blocks(place):
         code = f"{before}\n{text}\n{after}"
         command = ["bash", "-euc", text] if language == "sh" else [sys.executable, "-c", code]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
