@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, sync_playwright
 
 from tools.chromium import FLAGS, find_chromium
 
@@ -39,6 +39,7 @@ AT_REST = """([idle, unfinished, settle, patience]) => {
   return now - window.__restingSince >= settle;
 }"""
 PATIENCE = 5000  # ms
+BELOW = 36  # px of a picture below the element that it ends with: a card's padding and border
 
 
 @contextlib.contextmanager
@@ -83,8 +84,8 @@ def errors_shown(page: Page) -> list[str]:
     return page.locator("[data-testid=stException]").all_inner_texts()
 
 
-def save_whole_page(page: Page, path: Path, tallest: int = 6000) -> None:
-    """Save a picture of the page from top to bottom as PNG.
+def save_whole_page(page: Page, path: Path, tallest: int = 6000, until: Locator | None = None) -> None:
+    """Save a picture of the page as PNG, from the top to the bottom, or to the end of the element `until`.
 
     Streamlit scrolls inside the page, so the window is made as tall as the content (at most `tallest` pixels).
     """
@@ -97,6 +98,13 @@ def save_whole_page(page: Page, path: Path, tallest: int = 6000) -> None:
         page.set_viewport_size({"width": before["width"], "height": min(int(height), tallest)})
         wait_idle(page)
     path.parent.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=path, animations="disabled")
+    page.screenshot(path=path, animations="disabled", clip=_down_to(page, until) if until else None)
     if before:
         page.set_viewport_size(before)
+
+
+def _down_to(page: Page, last: Locator) -> FloatRect:
+    """The page's upper part, down to a little below an element."""
+    box = last.bounding_box()
+    assert box is not None, "the element that a picture ends with is not shown"
+    return {"x": 0, "y": 0, "width": page.evaluate("innerWidth"), "height": box["y"] + box["height"] + BELOW}

@@ -1,6 +1,7 @@
 """Save a picture of every page, light and dark, at two widths: `python -m tools.screenshots FOLDER [options]`.
 
 The pictures are named <page>-<theme>-<width>.png. Options narrow what is taken; --url takes a running dashboard.
+With --readme the README's two pictures are taken instead, spectra.png and merge.png: `python -m tools.screenshots --readme docs`.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.sync_api import Browser
@@ -17,6 +19,23 @@ from tools.browser import chromium, errors_shown, new_page, open_page, save_whol
 
 THEMES = ("light", "dark")
 WIDTHS = {1280: 800, 1920: 1080}  # px wide: px high
+
+READING = "How to read:"  # how every card's last line begins
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One of the README's pictures: a page, a view of it as in the address bar, and how many cards it shows."""
+
+    page: str
+    query: str
+    cards: int
+
+
+README_PICTURES = (
+    Picture("Spectra", "smoothing=linear&rho=5", 2),
+    Picture("Merge", "method=dc_merge&dc_merge.alpha=1.6&smoothing=linear&rho=5", 1),
+)
 
 
 def page_paths(script: Path) -> dict[str, str]:
@@ -35,13 +54,13 @@ def address(url: str | None, script: Path) -> Iterator[str]:
         yield app.url
 
 
-def take(browser: Browser, url: str, target: Path, theme: str, width: int, settle: float) -> list[str]:
-    """Save one picture; return the uncaught exceptions that it shows."""
+def take(browser: Browser, url: str, target: Path, theme: str, width: int, settle: float, cards: int | None = None) -> list[str]:
+    """Save one picture, of the whole page or of its first cards; return the uncaught exceptions that it shows."""
     page = new_page(browser, color_scheme=theme, viewport={"width": width, "height": WIDTHS.get(width, 900)})
     try:
         open_page(page, url, timeout=180)
-        wait_idle(page, settle=settle)
-        save_whole_page(page, target)
+        wait_idle(page, timeout=180, settle=settle)
+        save_whole_page(page, target, until=page.locator("p", has_text=READING).nth(cards - 1) if cards else None)
         return errors_shown(page)
     finally:
         page.context.close()
@@ -57,7 +76,19 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", action="append", type=int, help="only this width in pixels (1280 and 1920)")
     parser.add_argument("--query", default="", help='view to restore, as in the address bar ("layer=3&rho=5")')
     parser.add_argument("--settle", type=float, default=1.0, help="seconds of rest before a picture is taken")
+    parser.add_argument("--readme", action="store_true", help="take the README's two pictures and nothing else")
     return parser.parse_args(arguments)
+
+
+def take_readme_pictures(browser: Browser, base: str, paths: dict[str, str], options: argparse.Namespace) -> bool:
+    """Save the README's pictures, light and 1280 wide; whether one of them shows an exception."""
+    failed = False
+    for picture in README_PICTURES:
+        url, target = f"{base}/{paths[picture.page]}?{picture.query}", options.folder / f"{picture.page.lower()}.png"
+        errors = take(browser, url, target, "light", 1280, options.settle, picture.cards)
+        print(target, *(f"shows an exception: {error}" for error in errors), flush=True)
+        failed |= bool(errors)
+    return failed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.exit(f"There is no page {', '.join(sorted(unknown))}; there are: {', '.join(paths)}")
     failed = False
     with address(options.url, options.script.resolve()) as base, chromium() as browser:
+        if options.readme:
+            return int(take_readme_pictures(browser, base, paths, options))
         for name in options.page or paths:
             url = f"{base}/{paths[name]}" + (f"?{options.query}" if options.query else "")
             for theme in options.theme or THEMES:
