@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
                 **found.to_dict(),
                 "skipped": skipped,
                 "notes": list(bench.notes),
+                "logit_scale": asdict(bench.logit_scale),
                 "qkv": bench.vectors.qkv,
                 "qkv_stored": bench.vectors.qkv_stored,
             }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -103,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
             "split": args.split,
             "measured_on": row.evaluation.measured_on,
             "notes": list(bench.notes),
+            "logit_scale": asdict(bench.logit_scale),
             "qkv": bench.vectors.qkv,
             "qkv_stored": bench.vectors.qkv_stored,
         }
@@ -205,9 +207,10 @@ def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[
 
 
 def notes_of(bench: Bench) -> tuple[str, ...]:
-    """What a reader of the accuracies must know, how q, k and v were merged included."""
+    """What a reader of the accuracies must know: how q, k and v were merged, and the temperature of whatever was learned."""
     text = qkv_text(bench.vectors.qkv, bench.vectors.qkv_stored)
-    return (*bench.notes, *([f"{text[0].upper()}{text[1:]}."] if text else []))
+    scale = f"Logit scale of entropies and losses: {bench.logit_scale.text}."
+    return (*bench.notes, *([f"{text[0].upper()}{text[1:]}."] if text else []), scale)
 
 
 def about_images(measured: Evaluation, notes: Sequence[str]) -> list[str]:

@@ -3,13 +3,13 @@
 from dcmerge.evaluation.accuracy import SPLIT_NAMES, Difference, Evaluation, TaskAccuracy, paired_difference, wilson_interval
 from dcmerge.evaluation.bench import EXPERTS, ZERO_SHOT, Bench, Scale, choose_scale
 from dcmerge.evaluation.drift import Drift, feature_drift
-from dcmerge.evaluation.encoders import LOGIT_SCALE, Edit, ImageEncoder, Preprocess
+from dcmerge.evaluation.encoders import Edit, ImageEncoder, Preprocess
 from dcmerge.evaluation.models import Assembly, Model, TaskModule
 from dcmerge.evaluation.tasks import Split, Task, stratified_indices
+from dcmerge.evaluation.temperature import LogitScale
 
 __all__ = [
     "EXPERTS",
-    "LOGIT_SCALE",
     "SPLIT_NAMES",
     "ZERO_SHOT",
     "Assembly",
@@ -19,6 +19,7 @@ __all__ = [
     "Edit",
     "Evaluation",
     "ImageEncoder",
+    "LogitScale",
     "Model",
     "Preprocess",
     "Scale",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dcmerge.errors import InputError
+from dcmerge.evaluation.temperature import LogitScale
 
 #: 97.5 % quantile of the normal distribution, for 95 % intervals.
 _Z = 1.959963984540054
@@ -55,7 +56,10 @@ class TaskAccuracy:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Accuracies of one model on every task, with what they were measured on (``split_rules``: in words, by task)."""
+    """Accuracies of one model on every task, with what they were measured on (``split_rules``: in words, by task).
+
+    ``logit_scale``: the temperature of the models, which what was learned from entropies or losses depends on.
+    """
 
     model: str
     split: str
@@ -63,6 +67,7 @@ class Evaluation:
     limit: int | None = None
     seed: int = 0
     split_rules: Mapping[str, str] = field(default_factory=dict)
+    logit_scale: LogitScale | None = None
 
     @property
     def mean(self) -> float:
@@ -121,6 +126,7 @@ class Evaluation:
             "mean_normalised": self.mean_normalised,
             "tasks": tasks,
             "split_rules": dict(self.split_rules),
+            "logit_scale": asdict(self.logit_scale) if self.logit_scale else None,
         }
 
 

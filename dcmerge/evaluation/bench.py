@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from dcmerge.evaluation.accuracy import Evaluation, TaskAccuracy
 from dcmerge.evaluation.encoders import ImageEncoder
 from dcmerge.evaluation.models import Model, TaskModule, Weights
 from dcmerge.evaluation.tasks import Split, Task
+from dcmerge.evaluation.temperature import ASSUMED, LogitScale, scale_in_config, scale_in_file
 from dcmerge.vectors.cache import Memo
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
@@ -46,7 +48,7 @@ class Bench:
 
     The set may name its weights as Hugging Face's CLIP does: they are translated to the encoder's names when they are evaluated.
     ``extra``: weights of the encoder that no file of the set holds (a projection), under the encoder's names. ``notes``: what a
-    reader of the accuracies must know.
+    reader of the accuracies must know. ``other_scale``: the logit scale where files beside the set say it.
     """
 
     encoder: ImageEncoder
@@ -55,6 +57,13 @@ class Bench:
     memo: Memo = field(default_factory=lambda: Memo(256 << 20), repr=False)
     extra: Weights = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
+    other_scale: LogitScale | None = None
+
+    @cached_property
+    def logit_scale(self) -> LogitScale:
+        """The models' own temperature: learned, in the base's file; else of the files beside it, of the configuration, CLIP's."""
+        learned = scale_in_file(self.vectors.base, "the base's file")
+        return learned or self.other_scale or scale_in_config(self.encoder.config) or ASSUMED
 
     @property
     def same_names(self) -> bool:
@@ -154,7 +163,7 @@ class Bench:
         for name, part in parts.items():
             hits = (features[name] @ self.tasks[name].head.T).argmax(dim=1) == part.labels
             rows[name] = TaskAccuracy(name, hits, experts.tasks[name].accuracy if experts else None)
-        return Evaluation(model, split, rows, limit, seed, self.split_rules)
+        return Evaluation(model, split, rows, limit, seed, self.split_rules, self.logit_scale)
 
     def _encoded_at_once(
         self, model: Model, parts: Mapping[str, Split], told: Callable[[float], None] | None, cancelled: Cancelled | None
@@ -205,7 +214,7 @@ class Bench:
             features = self.encoder.encode(self.expert_weights(name), part.images, cancelled=cancelled)
             hits = (features @ task.head.T).argmax(dim=1) == part.labels
             rows[name] = TaskAccuracy(name, hits, hits.double().mean().item())
-        return Evaluation(EXPERTS, split, rows, limit, seed, self.split_rules)
+        return Evaluation(EXPERTS, split, rows, limit, seed, self.split_rules, self.logit_scale)
 
 
 def choose_scale(

@@ -24,9 +24,6 @@ _OPENAI_MEAN, _OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.
 #: The image tower is wanted alone, and open_clip builds a text tower beside it.
 _SMALLEST_TEXT = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
 
-#: CLIP multiplies cosine similarities by this before the softmax: the largest factor that its training allows.
-LOGIT_SCALE = 100.0
-
 Edit = Callable[[Tensor], Tensor]
 
 

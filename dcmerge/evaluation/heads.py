@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dcmerge.checkpoints.paths import checked_path, shown
 from dcmerge.checkpoints.pickles import pickled_tensors
 from dcmerge.checkpoints.state_dicts import read_tensors
 from dcmerge.errors import InputError, PickledObject
+from dcmerge.evaluation.temperature import length_of_rows
 
 _ALL = "heads.safetensors"
 _WEIGHT = "weight"
@@ -21,12 +23,22 @@ _WEIGHT = "weight"
 _BATCH = 64
 
 
-def read_head(folder: str | Path, names: Sequence[str]) -> tuple[Tensor, str]:
-    """The head of a task, (classes, d) with rows of unit length, and the file it came from.
+@dataclass(frozen=True, eq=False)
+class Head:
+    """(classes, d) with rows of unit length, what they were divided by where that is one number, and where they came from."""
+
+    rows: Tensor
+    length: float | None
+    origin: str
+
+
+def read_head(folder: str | Path, names: Sequence[str]) -> Head:
+    """The head of a task.
 
     ``names``: what the task may be called. Looked for are ``head_<name>Val.pt``, ``head_<name>.pt``, ``<name>_head.pt``,
     ``<name>.pt``, the same as .safetensors, and ``heads.safetensors`` with a tensor for each name. A head may be multiplied by
-    CLIP's logit scale: rows get unit length. Raises InputError where there is none, or it is no matrix of finite numbers.
+    CLIP's logit scale: rows get unit length, and ``length`` keeps it. Raises InputError where there is none, or it is no matrix
+    of finite numbers.
     """
     place = checked_path(folder)
     if not place.is_dir():
@@ -36,13 +48,13 @@ def read_head(folder: str | Path, names: Sequence[str]) -> tuple[Tensor, str]:
     for stem in stems:
         for suffix in (".pt", ".safetensors"):
             if path := files.get(f"{stem}{suffix}".lower()):
-                return _unit(_matrix(_tensors(path), path), path), str(path)
+                return _unit(_matrix(_tensors(path), path), path, str(path))
     if path := files.get(_ALL):
         tensors = _tensors(path)
         by_name = {name.lower(): value for name, value in tensors.items()}
         for name in names:
             if name.lower() in by_name:
-                return _unit(by_name[name.lower()], path), f"{path}: {name}"
+                return _unit(by_name[name.lower()], path, f"{path}: {name}")
     raise InputError(
         f"Expected a head of {shown(names[0])} in {shown(place)}, found none of "
         f"{', '.join(f'{shown(stem)}.pt' for stem in stems[:4])}, nor as .safetensors, nor in {_ALL}."
@@ -70,10 +82,10 @@ def _matrix(tensors: Mapping[str, Tensor], path: Path) -> Tensor:
     return weights[0]
 
 
-def _unit(head: Tensor, path: Path) -> Tensor:
+def _unit(head: Tensor, path: Path, origin: str) -> Head:
     if head.dim() != 2 or not head.is_floating_point() or not torch.isfinite(head).all():
         raise InputError(f"Expected a head as a matrix of finite numbers (classes, d), got {list(head.shape)} in {shown(path)}.")
-    return nn.functional.normalize(head.float(), dim=-1)
+    return Head(nn.functional.normalize(head.float(), dim=-1), length_of_rows(head), origin)
 
 
 @torch.no_grad()

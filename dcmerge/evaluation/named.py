@@ -9,7 +9,16 @@ from dcmerge.checkpoints.paths import read_json, shown
 from dcmerge.errors import InputError
 from dcmerge.evaluation.encoders import ImageEncoder
 
-_KNOWN_KEYS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "preprocess"}
+_KNOWN_KEYS = {
+    "embed_dim",
+    "vision_cfg",
+    "text_cfg",
+    "quick_gelu",
+    "custom_text",
+    "preprocess",
+    "logit_scale",
+    "init_logit_scale",
+}
 _QUICK = "-quickgelu"
 #: Images at a time: a tower for large pictures holds more of each.
 _LARGE_IMAGE, _LARGE_BATCH = 128, 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, ImageEncoder, Task
 from dcmerge.evaluation.datasets import NO_IMAGES, SPLIT_RULES, LazySplits, Opened, open_data_set, prompts
 from dcmerge.evaluation.datasets.templates import OWN_WORDING
-from dcmerge.evaluation.heads import read_head, text_heads
+from dcmerge.evaluation.heads import Head, read_head, text_heads
 from dcmerge.evaluation.named import activation_note, named_encoder
+from dcmerge.evaluation.temperature import LogitScale, scale_in, scale_in_file, scale_of_heads
 from dcmerge.vectors.cache import Memo, default_store
 from dcmerge.vectors.task_vectors import TaskVectors
 
@@ -94,19 +95,20 @@ def open_bench(
     opened = _open_data_sets(vectors.tasks, given)
     more = _MoreWeights(vectors, encoder, given)
     extra = more.lacking()
-    heads, origins = _heads(opened, given, encoder, more, progress)
+    heads = _heads(opened, given, encoder, more, progress)
     store = default_store()
     tasks = {}
     for name, one in opened.items():
-        _check_head(name, heads[name], one, encoder)
+        _check_head(name, heads[name].rows, one, encoder)
         limits = {"val": given.val_limit, "test": given.limit}
         parts = {part: own.limited(limits[part]) for part, own in one.splits.items()}
         splits = LazySplits(parts, encoder.preprocess, store, progress)
-        facts = {"source": one.source, "split_rule": one.rule + _held(limits), "head": origins[name]}
-        tasks[name] = Task(name, one.title, one.classes, heads[name], splits, facts=facts)
-    computed = sorted({f"Heads: {text}." for text in origins.values() if OWN_WORDING in text})
+        facts = {"source": one.source, "split_rule": one.rule + _held(limits), "head": heads[name].origin}
+        tasks[name] = Task(name, one.title, one.classes, heads[name].rows, splits, facts=facts)
+    computed = sorted({f"Heads: {text}." for text in {head.origin for head in heads.values()} if OWN_WORDING in text})
     notes = tuple(filter(None, [activation_note(given.encoder), *computed]))
-    bench = Bench(encoder, tasks, vectors, Memo(_MEMO_BYTES), extra, notes)
+    scale = more.logit_scale() or scale_of_heads({name: head.length for name, head in heads.items()})
+    bench = Bench(encoder, tasks, vectors, Memo(_MEMO_BYTES), extra, notes, scale)
     if vectors.base is not None:
         bench.base_weights()
     return bench
@@ -132,15 +134,15 @@ def _open_data_sets(tasks: Iterable[str], given: BenchSpecification) -> dict[str
 
 def _heads(
     opened: Mapping[str, Opened], given: BenchSpecification, encoder: ImageEncoder, more: _MoreWeights, progress: Progress | None
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Each task's head and where it came from."""
+) -> dict[str, Head]:
+    """Each task's head."""
     if given.heads:
         found = {task: read_head(given.heads, [one.name, task, *one.aliases]) for task, one in opened.items()}
-        return {task: head for task, (head, _) in found.items()}, {task: f"file {origin}" for task, (_, origin) in found.items()}
+        return {task: replace(head, origin=f"file {head.origin}") for task, head in found.items()}
     sentences = {task: [prompts(one.kind, name) for name in one.classes] for task, one in opened.items()}
     heads = text_heads(encoder.config, more.all(), sentences, progress)
     told = f"computed by the text tower of {more.origin} from {OWN_WORDING}: head files reproduce the literature's numbers"
-    return heads, dict.fromkeys(heads, told)
+    return {task: Head(rows, None, told) for task, rows in heads.items()}
 
 
 def _check_head(task: str, head: Tensor, one: Opened, encoder: ImageEncoder) -> None:
@@ -177,6 +179,14 @@ class _MoreWeights:
         if not lacking or len(lacking) == len(self._encoder.shapes):
             return {}
         return {name: self.all()[name].float() for name in lacking if name in self.all()}
+
+    def logit_scale(self) -> LogitScale | None:
+        """The one in ``weights``, whose text tower belongs to the base."""
+        if not self._given.weights:
+            return None
+        path = Path(self._given.weights)
+        whose = f"the weights {path.name}"
+        return scale_in_file(open_checkpoint(path), whose) if path.exists() else scale_in(self.all(), whose)
 
     def all(self) -> dict[str, Tensor]:
         """Everything under open_clip's names; read once."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dcmerge.errors import InputError
-from dcmerge.evaluation import LOGIT_SCALE, choose_scale
+from dcmerge.evaluation import choose_scale
 from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.declare import Number
 from dcmerge.vectors.task_vectors import Delta
@@ -73,12 +73,13 @@ def adapt(
 
 
 def entropy(calibration: Calibration, weights: Mapping[str, Tensor], images: Mapping[str, Tensor]) -> Tensor:
-    """Σ_t mean_x H(p_t(·|x)): how undecided the model is on every task's images with that task's own head."""
+    """Σ_t mean_x H(p_t(·|x)): how undecided the model is on every task's images with that task's own head, at its own scale."""
+    bench = calibration.bench
     z = calibration.encoder.forward(weights, torch.cat(list(images.values())))
     z = torch.nn.functional.normalize(z, dim=-1)
     total = z.new_zeros(())
     for task, own in zip(images, z.split([len(batch) for batch in images.values()]), strict=True):
-        logs = (LOGIT_SCALE * own @ calibration.bench.tasks[task].head.T).log_softmax(dim=-1)
+        logs = (bench.logit_scale.value * own @ bench.tasks[task].head.T).log_softmax(dim=-1)
         total = total - (logs.exp() * logs).sum(dim=-1).mean()
     return total
 

@@ -8,7 +8,6 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.evaluation import LOGIT_SCALE
 from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.declare import Flag, Number
 from dcmerge.methods.from_images import EXEMPLARS, SEED, SPLIT
@@ -47,7 +46,7 @@ def diagonal_fisher(calibration: Calibration, task: str, exemplars: int, draws: 
     for done, image in enumerate(images):
         calibration.tell((place + done / len(images)) / len(bench.vectors.tasks), f"Fisher information of {task}")
         z = torch.nn.functional.normalize(calibration.encoder.forward(weights, image[None]), dim=-1)
-        logs = (LOGIT_SCALE * z @ bench.tasks[task].head.T).log_softmax(dim=-1)[0]
+        logs = (bench.logit_scale.value * z @ bench.tasks[task].head.T).log_softmax(dim=-1)[0]
         for share, label in _labels(logs.detach().exp(), draws, draw):
             gradients = torch.autograd.grad(logs[label], [weights[n] for n in names], retain_graph=True, allow_unused=True)
             for name, gradient in zip(names, gradients, strict=True):

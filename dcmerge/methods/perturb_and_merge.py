@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcmerge.errors import InputError
-from dcmerge.evaluation import LOGIT_SCALE, Split
+from dcmerge.evaluation import Split
 from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.opcm import arrival
@@ -131,7 +131,7 @@ def fine_tuned(
 def _losses(calibration: Calibration, rows: KeyValueRows, task: str, theta: Tensor, part: Split) -> Tensor:
     """−log p(y | x) of every image under the task's head, (N,)."""
     z = torch.nn.functional.normalize(calibration.encoder.forward(rows.weights(theta), part.images), dim=-1)
-    logits = LOGIT_SCALE * z @ calibration.bench.tasks[task].head.T
+    logits = calibration.bench.logit_scale.value * z @ calibration.bench.tasks[task].head.T
     return torch.nn.functional.cross_entropy(logits, part.labels, reduction="none")
 
 

@@ -51,6 +51,8 @@ def _row(row: Row) -> dict[str, Any]:
         "feature drift": _rounded(row.drift and row.drift.relative[-1], 4),
         "split": measured and measured.split,
         "images a task": measured and measured.images,
+        "logit scale": measured and measured.logit_scale and round(measured.logit_scale.value, 4),
+        "logit scale from": measured and measured.logit_scale and measured.logit_scale.origin,
         "splits": measured and "; ".join(measured.split_lines),
         "error": row.error,
     }
@@ -96,7 +98,7 @@ def as_markdown(comparison: Comparison) -> str:
     about = (
         f"Top-1 accuracy in percent (95 % interval), mean over tasks; {comparison.measured_on}{_splits(comparison)}. "
         "Normalised: divided by the accuracy of each task's own expert, mean of the ratios. Minus averaging: points, paired "
-        "bootstrap over images."
+        f"bootstrap over images.{_temperature(comparison)}"
     )
     return f"{about}\n\n{body}\n"
 
@@ -104,6 +106,11 @@ def as_markdown(comparison: Comparison) -> str:
 def _splits(comparison: Comparison) -> str:
     told = "; ".join(comparison.row(ZERO_SHOT).evaluation.split_lines)
     return f" ({_cell(told)})" if told else ""
+
+
+def _temperature(comparison: Comparison) -> str:
+    scale = comparison.row(ZERO_SHOT).evaluation.logit_scale
+    return f" Logit scale of entropies and losses: {_cell(scale.text)}." if scale else ""
 
 
 def _cell(text: str | None) -> str:

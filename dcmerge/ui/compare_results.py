@@ -114,6 +114,8 @@ def _table(page: Page, found: Comparison) -> None:
     st.markdown(f"**Every method on the {found.measured_on}**")
     if merged := sorted({row.qkv for row in found.rows if row.qkv}):
         st.caption(f"Attention's q, k and v merged {' and '.join(merged)}.")
+    if scale := found.row(ZERO_SHOT).evaluation.logit_scale:
+        st.caption(f"Logit scale of entropies and losses: {plain(scale.text)}.")
     rows = exports.table(found)
     for row in rows:
         row["worst task"] = page.models.task_titles.get(row["worst task"], row["worst task"])

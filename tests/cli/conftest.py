@@ -88,6 +88,7 @@ CONFIG = {
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16},
     "text_cfg": {"context_length": 4, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1},
     "preprocess": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+    "logit_scale": 20.0,
 }
 SPLITS = {"val": 12, "test": 18}
 ADAPTED = "visual.transformer.resblocks.0.mlp.c_fc.weight"

@@ -33,6 +33,7 @@ def test_evaluate_chooses_alpha_on_validation_and_reports_on_test(run: Run, zoo_
     assert row["scale"]["value"] == scale.value and "validation split" in row["scale"]["origin"]
     assert row["accuracy"]["mean"] == pytest.approx(expected.mean)
     assert (found["split"], found["measured_on"]) == ("test", "test split, 18 images a task")
+    assert found["logit_scale"] == {"value": 20.0, "origin": "from the encoder's configuration"} == row["accuracy"]["logit_scale"]
     for task in TASKS[:2]:
         told = row["accuracy"]["tasks"][task]
         right = round(told["accuracy"] * SPLITS["test"])
@@ -50,6 +51,7 @@ def test_evaluate_in_text(run: Run) -> None:
         "keep 0.1",
         "validation split, 6 images a task",
         "test split, 6 images",
+        "Logit scale of entropies and losses: 20, from the encoder's configuration.",
         "Wilson",
         "zero-shot",
         "own expert",

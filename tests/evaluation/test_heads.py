@@ -21,9 +21,14 @@ HEAD = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize("file", ["head_CarsVal.pt", "head_Cars.pt", "stanford_cars_head.pt", "cars.pt", "CARS.pt"])
 def test_a_scaled_tensor_under_any_of_the_usual_names(file: str, tmp_path: Path) -> None:
     torch.save(100 * HEAD, tmp_path / file)
-    found, origin = read_head(tmp_path, ["Cars", "stanford_cars"])
-    torch.testing.assert_close(found, normalize(HEAD, dim=-1))
-    assert origin == str(tmp_path / file)
+    found = read_head(tmp_path, ["Cars", "stanford_cars"])
+    torch.testing.assert_close(found.rows, normalize(HEAD, dim=-1))
+    assert found.origin == str(tmp_path / file) and found.length is None
+
+
+def test_rows_of_one_length_keep_it(tmp_path: Path) -> None:
+    torch.save(100 * normalize(HEAD, dim=-1), tmp_path / "cars.pt")
+    assert read_head(tmp_path, ["cars"]).length == pytest.approx(100)
 
 
 def test_state_dicts_and_safetensors(tmp_path: Path) -> None:
@@ -31,7 +36,7 @@ def test_state_dicts_and_safetensors(tmp_path: Path) -> None:
     save_file({"weight": HEAD}, tmp_path / "b.safetensors")
     save_file({"C": HEAD, "d": 2 * HEAD}, tmp_path / "heads.safetensors")
     for name in "abcd":
-        torch.testing.assert_close(read_head(tmp_path, [name])[0], normalize(HEAD, dim=-1))
+        torch.testing.assert_close(read_head(tmp_path, [name]).rows, normalize(HEAD, dim=-1))
 
 
 class Head(torch.nn.Linear):
@@ -45,7 +50,7 @@ def test_a_pickled_module_is_read_without_being_run(zipped: bool, tmp_path: Path
         module.weight.copy_(100 * HEAD)
         module.bias.zero_()
     torch.save(module, tmp_path / "head_MNISTVal.pt", _use_new_zipfile_serialization=zipped)
-    torch.testing.assert_close(read_head(tmp_path, ["MNIST"])[0], normalize(HEAD, dim=-1))
+    torch.testing.assert_close(read_head(tmp_path, ["MNIST"]).rows, normalize(HEAD, dim=-1))
 
 
 class Harmful:

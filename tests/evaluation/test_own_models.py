@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,7 @@ def test_heads_from_files_are_the_same_heads(folder: Path, vectors: TaskVectors,
         torch.save(100 * head, tmp_path / f"{task}_head.pt")
     bench = opened(folder, vectors, heads=str(tmp_path))
     assert bench.zero_shot().to_dict() == opened(folder, vectors).zero_shot().to_dict()
+    assert bench.logit_scale.origin == "learned, in the base's file"  # and not the heads' 100
     assert bench.notes == () and str(tmp_path) in str(bench.tasks["tints"].facts["head"])
 
 
@@ -149,7 +151,10 @@ def test_a_hugging_face_set_has_the_accuracies_of_its_open_clip_twin(tmp_path: P
     assert set(benches[0].extra) == {"visual.proj"}
     for ask in (lambda b: b.zero_shot(), lambda b: b.experts(), lambda b: averaged(b)):
         a, b = map(ask, benches)
-        assert a.to_dict() == b.to_dict()
+        scales = a.logit_scale, b.logit_scale
+        assert scales[0].value == scales[1].value
+        assert [scale.origin for scale in scales] == ["learned, in the weights clip", "learned, in the base's file"]
+        assert replace(a, logit_scale=None).to_dict() == replace(b, logit_scale=None).to_dict()
         assert all(torch.equal(row.hits, b.tasks[task].hits) for task, row in a.tasks.items())
     one, other = (feature_drift(bench, bench.expert_weights("tints")) for bench in benches)
     torch.testing.assert_close(torch.tensor(one.merged), torch.tensor(other.merged), atol=1e-6, rtol=1e-3)

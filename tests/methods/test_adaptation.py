@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dcmerge import Cancelled, InputError
-from dcmerge.evaluation import LOGIT_SCALE, Bench, Split, choose_scale
+from dcmerge.evaluation import Bench, Split, choose_scale
 from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods import merged_deltas, methods, planned
 from dcmerge.methods.adaptation import adapt, entropy, needed, starting_scale, stepped
@@ -149,7 +149,7 @@ def test_the_entropy_is_that_of_every_tasks_own_head(bench: Bench) -> None:
     weights, images = bench.expert_weights("task0"), next(Calibration(bench).batches(15))
     total = 0.0
     for task, batch in images.items():
-        logits = LOGIT_SCALE * bench.encoder.encode(weights, batch).double() @ bench.tasks[task].head.double().T
+        logits = bench.logit_scale.value * bench.encoder.encode(weights, batch).double() @ bench.tasks[task].head.double().T
         p = logits.softmax(dim=-1)
         total += -(p * p.log()).sum(dim=-1).mean().item()
     assert entropy(Calibration(bench), weights, images).item() == pytest.approx(total, rel=1e-4)

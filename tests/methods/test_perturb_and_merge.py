@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dcmerge import Cancelled, InputError, merge
 from dcmerge.checkpoints import dense
-from dcmerge.evaluation import LOGIT_SCALE, Bench, Split
+from dcmerge.evaluation import Bench, Split
 from dcmerge.methods import methods
 from dcmerge.methods.perturb_and_merge import Curvature, KeyValueRows, drawn_factors, fine_tuned, perturbations
 from dcmerge.vectors.task_vectors import TaskVectors
@@ -189,7 +189,7 @@ def fisher_by_hand(bench: Bench, task: str, theta: dict[str, Tensor], part: Spli
     total = {name: torch.zeros_like(value) for name, value in own.items()}
     for image, label in zip(part.images, part.labels, strict=True):
         z = torch.nn.functional.normalize(bench.encoder.forward({**weights, **own}, image[None]), dim=-1)
-        logs = (LOGIT_SCALE * z @ bench.tasks[task].head.T).log_softmax(dim=-1)
+        logs = (bench.logit_scale.value * z @ bench.tasks[task].head.T).log_softmax(dim=-1)
         gradients = torch.autograd.grad(logs[0, label], list(own.values()))
         for name, gradient in zip(own, gradients, strict=True):
             total[name] += gradient.square() / len(part)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcmerge import InputError
-from dcmerge.evaluation import LOGIT_SCALE, Bench, Split
+from dcmerge.evaluation import Bench, Split
 from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods import merged_deltas
 from dcmerge.methods.fisher import diagonal_fisher, fisher
@@ -125,7 +125,7 @@ def test_every_entry_lies_between_those_of_the_experts(bench: Bench) -> None:
 
 def log_shares(bench: Bench, weights: dict[str, Tensor], image: Tensor) -> Tensor:
     features = bench.encoder.encode(weights, image[None])[0]
-    return (LOGIT_SCALE * bench.tasks["task0"].head @ features).double().log_softmax(dim=0)
+    return (bench.logit_scale.value * bench.tasks["task0"].head @ features).double().log_softmax(dim=0)
 
 
 @pytest.mark.parametrize("name", ["visual.proj", LINEAR, "visual.ln_post.weight"])

@@ -96,6 +96,8 @@ def _accuracies(found: Evaluation | None) -> Iterator[str]:
         for name, share, (low, high), ratio, images in rows
     ]
     yield from _table(("task", "accuracy", "interval", "divided by its expert's", "images"), cells)
+    if found.logit_scale:
+        yield f"\nLogit scale of entropies and losses: {_plain(found.logit_scale.text)}."
 
 
 def _percent(share: float | None) -> str:

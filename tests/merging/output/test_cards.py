@@ -10,7 +10,7 @@ import yaml
 
 import dcmerge
 from dcmerge import TaskVectors
-from dcmerge.evaluation import Evaluation
+from dcmerge.evaluation import Evaluation, LogitScale
 from dcmerge.evaluation.accuracy import TaskAccuracy
 from tests.builders import full_set, lora_set, random_deltas, random_factors, random_tensors, write
 
@@ -43,13 +43,15 @@ def test_inputs_method_parameters_and_scale(tmp_path: Path) -> None:
 def test_measured_accuracies_stand_with_split_images_and_interval(tmp_path: Path) -> None:
     hits = {"task0": [True] * 30 + [False] * 10, "task1": [True] * 10 + [False] * 30}
     tasks = {name: TaskAccuracy(name, torch.tensor(own), 0.8) for name, own in hits.items()}
+    scale = LogitScale(20.0, "learned, in the base's file")
     merged = dcmerge.merge(full_set(tmp_path, random_deltas(2)), "average")
-    merged.save(tmp_path / "out.safetensors", card=True, evaluation=Evaluation("average", "val", tasks))
+    merged.save(tmp_path / "out.safetensors", card=True, evaluation=Evaluation("average", "val", tasks, logit_scale=scale))
     card = (tmp_path / "out.md").read_text()
     low, high = tasks["task0"].interval
     assert "validation split, 40 images a task" in card and "None was measured" not in card
     assert f"| task0 | 75.0 | {100 * low:.1f} to {100 * high:.1f} | 93.8 | 40 |" in card
     assert "| mean | 50.0 |" in card
+    assert "losses: 20, learned, in the base's file." in card
 
 
 def test_text_from_files_is_no_markup(tmp_path: Path) -> None:
