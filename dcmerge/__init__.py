@@ -10,21 +10,29 @@ from dcmerge.errors import Cancelled, IncompatibleSet, InputError
 from dcmerge.merging.merge import Merged, merge, merge_to, merge_to_file
 from dcmerge.merging.output import Target, Written
 from dcmerge.merging.recipe import Recipe
-from dcmerge.methods import methods
+from dcmerge.methods import load_plugin, merging_method, methods
+from dcmerge.methods.declare import Choice, Flag, Number
+from dcmerge.vectors.layers import Layer
 from dcmerge.vectors.task_vectors import TaskVectors
 
 __all__ = [
     "Cancelled",
+    "Choice",
+    "Flag",
     "IncompatibleSet",
     "InputError",
+    "Layer",
     "Merged",
+    "Number",
     "Recipe",
     "Target",
     "TaskVectors",
     "Written",
+    "load_plugin",
     "merge",
     "merge_to",
     "merge_to_file",
+    "merging_method",
     "methods",
 ]
 __version__ = "0.1.0"

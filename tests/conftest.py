@@ -29,3 +29,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.is_relative_to(Path(__file__).parent / "browser"):
             item.add_marker("browser")
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
+@pytest.fixture
+def own_register(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this test registers is forgotten after it."""
+    from dcmerge.methods import registry
+
+    monkeypatch.setattr(registry, "_METHODS", registry.methods())

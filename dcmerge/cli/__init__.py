@@ -18,6 +18,7 @@ from dcmerge.cli import app, cache, compare, convert, evaluate, inspect, jobs, m
 from dcmerge.cli.options import Parser, add_threads, common_options
 from dcmerge.cli.output import printable
 from dcmerge.errors import IncompatibleSet, InputError
+from dcmerge.methods import load_plugin
 
 COMMANDS = (methods, inspect, spectra, convert, merge, run, recipe, evaluate, compare, jobs, cache, app)
 
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
         if args.threads is not None:
             torch.set_num_threads(args.threads)
+        for path in getattr(args, "plugin", ()):
+            load_plugin(path)
         code = args.run(args)
         sys.stdout.flush()
         return code

@@ -9,9 +9,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from dcmerge.cli.options import Commands, Parser, add_command, whole_number
+from dcmerge.cli.options import Commands, Parser, add_command, add_plugins, whole_number
 from dcmerge.cli.output import print_json
 from dcmerge.errors import InputError
+from dcmerge.methods.plugins import VARIABLE as PLUGINS_VARIABLE
 
 SCRIPT = Path(__file__).resolve().parents[2] / "app.py"
 SERVER = SCRIPT.parent / "tools" / "serve.py"
@@ -32,14 +33,17 @@ def add_to(commands: Commands, common: Parser) -> None:
         metavar="DIR",
         help="a folder the app may read; once for each (default: ./checkpoints)",
     )
+    add_plugins(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     roots = [checked_root(root) for root in args.root]
+    plugins = [checked_path("plugin", os.path.abspath(path)) for path in args.plugin]
     command = server_command(args.host, args.port)
-    environment = {**os.environ, **({ROOTS_VARIABLE: os.pathsep.join(roots)} if roots else {})}
+    paths = {ROOTS_VARIABLE: roots, PLUGINS_VARIABLE: plugins}
+    environment = {**os.environ, **{name: os.pathsep.join(given) for name, given in paths.items() if given}}
     if args.json:
-        print_json({"url": f"http://{args.host}:{args.port}", "roots": roots, "command": command})
+        print_json({"url": f"http://{args.host}:{args.port}", "roots": roots, "plugins": plugins, "command": command})
     if args.host not in LOOPBACK:
         print(f"note: who reaches {args.host} can read what the app may read; there is no password", file=sys.stderr)
     return start(command, environment)
@@ -49,9 +53,13 @@ def checked_root(text: str) -> str:
     """An existing folder as an absolute path; raises InputError for anything else."""
     if not text or "\0" in text or not os.path.isdir(text):
         raise InputError(f"root: expected an existing folder, got {text!r}")
-    path = os.path.abspath(text)
+    return checked_path("root", os.path.abspath(text))
+
+
+def checked_path(option: str, path: str) -> str:
+    """A path that a list of paths can hold."""
     if os.pathsep in path:
-        raise InputError(f"root: expected a path without {os.pathsep!r}, got {path}")
+        raise InputError(f"{option}: expected a path without {os.pathsep!r}, got {path}")
     return path
 
 

@@ -13,7 +13,18 @@ from dcmerge import jobs
 from dcmerge.checkpoints import check_text_target, write_text
 from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.cli.evaluate import about_images, add_evaluated, notes_of, val_limit
-from dcmerge.cli.options import Commands, Parser, add_command, collected, opened_bench, pair, set_title
+from dcmerge.cli.options import (
+    Commands,
+    Parser,
+    add_command,
+    add_plugins,
+    collected,
+    opened_bench,
+    pair,
+    plugin_lines,
+    plugins_of,
+    set_title,
+)
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.errors import InputError
 from dcmerge.methods import fitting_methods, method, methods
@@ -31,6 +42,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     about = "compare methods on a set: α on validation, accuracies on test, seconds"
     parser = add_command(commands, common, "compare", about, run, example="--zoo demo --methods ties,tsv_m --quick")
     add_evaluated(parser)
+    add_plugins(parser)
     parser.add_argument(
         "--methods", default=ALL, metavar="A,B,C", help="slugs, or all that can merge this set (default); averaging always runs"
     )
@@ -93,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
                 "logit_scale": asdict(bench.logit_scale),
                 "qkv": bench.vectors.qkv,
                 "qkv_stored": bench.vectors.qkv_stored,
+                "plugins": plugins_of(row.name for row in found.rows),
             }
         )
     else:
@@ -176,6 +189,7 @@ def as_text(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
     parts = [
         f"{title[0].upper()}{title[1:]}. Top-1 accuracy in percent on the {found.measured_on}.",
         *about_images(measured[0].evaluation, notes),
+        *(paragraph(f"Method {line}.") for line in plugin_lines(row.name for row in found.rows)),
         *(f"α: chosen on the {origin}." for origin in sorted(searched)),
         *(f"α of {name}: {scale.origin}." for name, scale in scales.items() if not scale.curve),
         "",

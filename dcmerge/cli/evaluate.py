@@ -19,10 +19,13 @@ from dcmerge.cli.options import (
     add_command,
     add_method,
     add_model_set,
+    add_plugins,
     method_parameters,
     number,
     opened_bench,
     parameters_text,
+    plugin_lines,
+    plugins_of,
     set_title,
     whole_number,
 )
@@ -42,6 +45,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_evaluated(parser)
     what = parser.add_argument_group("what is evaluated: a method or a checkpoint")
     add_method(what)
+    add_plugins(what)
     what.add_argument("--scale", type=_scale, metavar="A|auto", help="α; auto (the default): chosen on the validation split")
     what.add_argument("--checkpoint", metavar="FILE", help="a whole model with the set's image tower")
     parser.add_argument(
@@ -107,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
             "logit_scale": asdict(bench.logit_scale),
             "qkv": bench.vectors.qkv,
             "qkv_stored": bench.vectors.qkv_stored,
+            "plugins": plugins_of([row.name]),
         }
         print_json({**about, "rows": [r.to_dict() for r in (zero_shot, row, experts)]})
     else:
@@ -193,6 +198,7 @@ def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[
         [
             paragraph(f"{row.title} on {title}{f': {settings}' if settings else ''}"),
             *([paragraph(scale_text(row, measured.split))] if row.scale else ()),
+            *(paragraph(f"Method {line}.") for line in plugin_lines([row.name])),
             f"Top-1 accuracy in percent with its 95 % Wilson interval, {measured.measured_on}.",
             *about_images(measured, notes),
             "Normalised: divided by the accuracy of the task's own expert; its mean is that of the ratios.",

@@ -76,6 +76,7 @@ def details(job: jobs.Job) -> dict[str, Any]:
         "finished_steps": list(job.steps()),
         "steps": job.specification.steps,
         "comparison": found.to_dict() if found else None,
+        "plugins": [{"path": path, "sha256": sha256} for path, sha256 in job.plugins],
         "log": job.log_tail(),
     }
 
@@ -100,6 +101,7 @@ def show_text(job: jobs.Job) -> str:
             paragraph(f"{progress.share:.0%} done{f', {progress.text}' if progress.text else ''}{remaining}", indent=2),
             f"  submitted {created}, kept in {printable(job.folder)}",
             *(paragraph(line, indent=2) for line in _specification_lines(job)),
+            *(paragraph(f"plugin: {path}, sha256 {sha256}", indent=2) for path, sha256 in job.plugins),
             f"  {len(finished)} of {len(job.specification.steps)} steps finished",
             *(paragraph(f"{name}{_outcome(job, name)}", indent=4) for name in finished),
             *(["  the end of its log:", *(paragraph(line, indent=4) for line in job.log_tail(10))] if job.log_tail() else ()),

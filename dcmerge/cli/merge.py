@@ -18,10 +18,12 @@ from dcmerge.cli.options import (
     add_command,
     add_method,
     add_model_set,
+    add_plugins,
     method_parameters,
     number,
     open_models,
     parameters_text,
+    plugin_lines,
     whole_number,
 )
 from dcmerge.cli.output import Progress, paragraph, percent, print_json, qkv_lines, seconds, size
@@ -54,6 +56,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_bench(parser)
     group = parser.add_argument_group("merging")
     add_method(group, required=True)
+    add_plugins(group)
     group.add_argument("--scale", type=number, metavar="A", help="α (default: the method's usual one)")
     group.add_argument("--scale-origin", metavar="TEXT", help="where α comes from, for the recipe (default: given)")
     group.add_argument(
@@ -149,6 +152,7 @@ def report_of(
         "content": written.content,
         "method": recipe.method,
         "parameters": recipe.parameters,
+        "plugin": recipe.plugin,
         "scale": recipe.scale,
         "scale_origin": recipe.scale_origin,
         "tasks": vectors.tasks,
@@ -243,6 +247,7 @@ def as_text(report: dict) -> str:
         [
             paragraph(f"Wrote {report['out']}: {CONTENT[report['content']]}"),
             paragraph(f"{report['method']} of {', '.join(report['tasks'])}{f'; {how}' if how else ''}", indent=2),
+            *(paragraph(f"method {line}", indent=2) for line in plugin_lines([report["method"]])),
             f"  α = {report['scale']:g} ({report['scale_origin']})",
             *qkv_lines(report["qkv"], report["qkv_stored"], indent=2),
             *(paragraph(note, indent=2) for note in report["notes"]),

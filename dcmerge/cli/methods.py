@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dcmerge.cli.options import Commands, Parser, add_command
+from dcmerge.cli.options import Commands, Parser, add_command, add_plugins
 from dcmerge.cli.output import paragraph, print_json
 from dcmerge.methods import NEEDS, Method, methods
 from dcmerge.methods.declare import Choice, Declared, Number, value_text
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    add_command(commands, common, "methods", "list the merging methods with their parameters and sources", run, example="--json")
+    about = "list the merging methods with their parameters and sources"
+    parser = add_command(commands, common, "methods", about, run, example="--json")
+    add_plugins(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,6 +30,7 @@ def as_dict(method: Method) -> dict[str, Any]:
     """Everything a program needs to offer the method."""
     names = ("slug", "title", "idea", "formula", "source", "needs", "returns", "usual_scale")
     plain = {name: getattr(method, name) for name in names}
+    plain["plugin"] = method.origin.to_dict() if method.origin else None
     return {**plain, "parameters": [parameter_dict(declared) for declared in method.parameters.values()]}
 
 
@@ -56,6 +59,7 @@ def as_text(method: Method) -> str:
             indent=2,
         ),
         paragraph(f"source: {method.source}", indent=2),
+        *([paragraph(f"{method.origin.label}, sha256 {method.origin.sha256}", indent=2)] if method.origin else []),
         paragraph(f"formula: {method.formula}", indent=2),
     ]
     return "\n".join([*lines, *(parameter_text(declared) for declared in method.parameters.values())])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
 
-from dcmerge.cli.options import Commands, Parser, add_command
+from dcmerge.cli.options import Commands, Parser, add_command, add_plugins
 from dcmerge.cli.output import print_json, printable
 from dcmerge.errors import InputError
 from dcmerge.merging.mergekit import to_mergekit
@@ -17,6 +16,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     about = "print the recipe in a merged file, or in a recipe's own file"
     parser = add_command(commands, common, "recipe", about, run, example="merged.safetensors")
     parser.add_argument("recipe", metavar="FILE", help="a merged .safetensors file; a recipe; a mergekit configuration")
+    add_plugins(parser)
     parser.add_argument("--mergekit", action="store_true", help="as a mergekit configuration, where mergekit has the method")
 
 
@@ -34,5 +34,5 @@ def show(source: Source, *, as_json: bool) -> int:
     """The recipe on stdout, notes on it on stderr."""
     for note in source.notes:
         print(f"note: {printable(note)}", file=sys.stderr)
-    print_json(asdict(source.recipe)) if as_json else print(source.recipe.to_yaml(), end="")
+    print_json(source.recipe.to_data()) if as_json else print(source.recipe.to_yaml(), end="")
     return 0

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from dcmerge.cli.merge import as_text, report_of
-from dcmerge.cli.options import Commands, Parser, add_command, collected, pair
+from dcmerge.cli.options import Commands, Parser, add_command, add_plugins, collected, pair
 from dcmerge.cli.output import Progress, print_json, printable
 from dcmerge.cli.recipe import show
 from dcmerge.cli.targets import SUFFIX, refuse_inputs, target_of
@@ -25,6 +25,7 @@ def add_to(commands: Commands, common: Parser) -> None:
         "--out", metavar="PATH", help=f"the file to write, *{SUFFIX}, or a folder (default: beside RECIPE, with its name)"
     )
     add_inputs(parser)
+    add_plugins(parser)
     parser.add_argument("--show", action="store_true", help="print the recipe as YAML and merge nothing")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
 

@@ -17,7 +17,7 @@ from dcmerge.errors import InputError
 from dcmerge.jobs import locks
 from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, State, all_jobs, state_folder
 from dcmerge.jobs.record import job as job_of
-from dcmerge.jobs.specification import Specification, specification, to_data
+from dcmerge.jobs.specification import Specification, plugins_for, specification, to_data
 from dcmerge.runtime.processes import environment, module_command
 from dcmerge.runtime.state_files import write_json
 from dcmerge.sets.model_sets import roots
@@ -36,8 +36,14 @@ def submit(spec: Mapping[str, Any] | Specification) -> Job:
     created = time.time()
     stamp = datetime.fromtimestamp(created, UTC).strftime("%Y%m%d-%H%M%S")
     folder = state_folder() / f"{stamp}-{checked.kind}-{secrets.token_hex(2)}"
-    job = Job(folder, checked.label, created, checked, tuple(map(str, roots().folders)))
-    about = {"label": job.label, "created": created, "specification": to_data(checked), "roots": list(job.roots)}
+    job = Job(folder, checked.label, created, checked, tuple(map(str, roots().folders)), plugins_for(checked))
+    about = {
+        "label": job.label,
+        "created": created,
+        "specification": to_data(checked),
+        "roots": list(job.roots),
+        "plugins": [list(plugin) for plugin in job.plugins],
+    }
     try:
         folder.mkdir(parents=True)
         _put_in_queue(job)

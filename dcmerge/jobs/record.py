@@ -65,6 +65,8 @@ class Job:
     created: float
     specification: Specification
     roots: tuple[str, ...] = ()
+    #: Path and SHA-256 of the files that bring its methods, where those are not built in.
+    plugins: tuple[tuple[str, str], ...] = ()
 
     @property
     def id(self) -> str:
@@ -221,6 +223,7 @@ def read_job(folder: Path) -> Job | None:
         return None
     try:
         spec = from_plain(KINDS[data["specification"]["kind"]], data["specification"])
-        return Job(folder, data["label"], data["created"], spec, tuple(data["roots"]))
-    except (InputError, KeyError, TypeError):  # written by another version
+        plugins = tuple((path, sha256) for path, sha256 in data.get("plugins", ()))
+        return Job(folder, data["label"], data["created"], spec, tuple(data["roots"]), plugins)
+    except (InputError, KeyError, TypeError, ValueError):  # written by another version
         return None

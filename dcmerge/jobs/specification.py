@@ -139,6 +139,13 @@ def to_data(spec: Specification) -> dict[str, Any]:
     return {"kind": spec.kind, **asdict(spec)}
 
 
+def plugins_for(spec: Specification) -> tuple[tuple[str, str], ...]:
+    """Path and hash of every file that brings one of the methods: the worker, a process of its own, loads it again."""
+    choices = spec.methods if isinstance(spec, Compare) else (spec.method,)
+    origins = [origin for choice in choices if (origin := method(choice.slug).origin) and origin.path]
+    return tuple(dict.fromkeys((origin.path, origin.sha256) for origin in origins))
+
+
 def checked_target(out: Any) -> Path:
     """The file to write as an absolute path; raises InputError where it exists or could not be written."""
     if not isinstance(out, (str, Path)) or "\0" in str(out) or Path(out).suffix != SUFFIX:

@@ -19,7 +19,7 @@ from dcmerge.jobs.rows import from_plain
 from dcmerge.jobs.specification import Compare, Merge, checked_target
 from dcmerge.merging.merge import Merged, merge, merge_to_file
 from dcmerge.merging.recipe import USUAL
-from dcmerge.methods import method
+from dcmerge.methods import load_plugin, method
 from dcmerge.sets.model_sets import ModelSet, open_set_by_name
 from dcmerge.studies.comparison import compare
 from dcmerge.studies.measuring import Row, fixed_scale, references
@@ -75,6 +75,8 @@ def _stop(signal_number: int, frame: FrameType | None) -> None:
 def _work(job: Job) -> None:
     if job.cancel_marker.exists():
         raise Cancelled
+    for path, sha256 in job.plugins:
+        load_plugin(path, sha256=sha256)
     tell = Told(job.journal)
     if isinstance(job.specification, Compare):
         _compare(job, job.specification, tell)

@@ -12,7 +12,18 @@ import torch
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Assembly, Bench, Evaluation, Model, TaskModule
 from dcmerge.merging.output import Rounding, Target, Written, check_target, rounding_of, write_merged
-from dcmerge.merging.recipe import ADAPTER, ARITHMETIC, DELTA, MODEL, Recipe, check_scale, package_versions, qkv_of, recipe_of
+from dcmerge.merging.recipe import (
+    ADAPTER,
+    ARITHMETIC,
+    DELTA,
+    MODEL,
+    Recipe,
+    check_scale,
+    package_versions,
+    plugin_of,
+    qkv_of,
+    recipe_of,
+)
 from dcmerge.methods import deltas_of, method, planned
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
@@ -173,7 +184,8 @@ def merge_to(
     whatever goes wrong, nothing is left behind.
     """
     values = method(slug).check(parameters)
-    recipe = Recipe({}, slug, values, check_scale(scale), scale_origin, **_further(target.content, target.rank, task, dtype))
+    further = _further(target.content, target.rank, task, dtype)
+    recipe = Recipe({}, slug, values, check_scale(scale), scale_origin, plugin=plugin_of(slug), **further)
     return follow(recipe, vectors, target, bench=bench, progress=progress, cancelled=cancelled)
 
 

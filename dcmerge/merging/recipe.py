@@ -17,7 +17,7 @@ from dcmerge.checkpoints.documents import dumped_document, parsed_document, read
 from dcmerge.checkpoints.paths import shown
 from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.errors import InputError
-from dcmerge.methods import method
+from dcmerge.methods import method, methods
 from dcmerge.methods.declare import Number
 from dcmerge.vectors.task_vectors import TaskVectors
 
@@ -41,7 +41,8 @@ class Recipe:
     to that recipe's folder, and a name alone in the metadata of a merged file. The hash is a checkpoint's ``fingerprint``.
     ``zoo`` names an embedded zoo whose models these are. ``content`` is "model", "delta" or
     "adapter", of which ``adapter_rank`` bounds the rank; ``task`` whose model it is, where a method makes one for each task;
-    ``arithmetic`` the dtype that was merged in, ``dtype`` those that were written.
+    ``arithmetic`` the dtype that was merged in, ``dtype`` those that were written. ``plugin`` is {"name", "sha256"} of what
+    brought a method that is not built in.
     """
 
     inputs: Mapping[str, Mapping[str, str]]
@@ -57,6 +58,7 @@ class Recipe:
     arithmetic: str = "float32"
     tolerance: float = 0.0
     zoo: str | None = None
+    plugin: Mapping[str, str] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -69,6 +71,7 @@ class Recipe:
         checked = {name: _CHECKS[name](name, data[name]) for name in names if data.get(name) is not None}
         if "method" not in checked:
             raise InputError("method: expected a method's slug, got none")
+        checked["plugin"] = checked_plugin(checked["method"], checked.get("plugin"))
         chosen = method(checked["method"])
         if not checked.get("zoo") and not set(checked.get("inputs", ())) - {BASE}:
             raise InputError("inputs: expected at least one expert, or zoo with the name of an embedded one, got neither")
@@ -94,7 +97,12 @@ class Recipe:
 
     def to_json(self) -> str:
         """One line, in the order of the fields and of the tasks."""
-        return json.dumps(asdict(self))
+        return json.dumps(self.to_data())
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data, in the order of the fields; of a built-in method without a plugin."""
+        found = asdict(self)
+        return found if self.plugin else {name: value for name, value in found.items() if name != "plugin"}
 
     def to_yaml(self) -> str:
         """For people, without what is not set, the long list of inputs late; ``from_text`` reads the same again."""
@@ -105,7 +113,7 @@ class Recipe:
 
     def text_for(self, path: str | Path) -> str:
         """What a file of that name holds: JSON where it ends so, else YAML."""
-        return json.dumps(asdict(self), indent=2) + "\n" if Path(path).suffix == ".json" else self.to_yaml()
+        return json.dumps(self.to_data(), indent=2) + "\n" if Path(path).suffix == ".json" else self.to_yaml()
 
     def embedded(self) -> Self:
         """The same with the names of the files alone, as a merged file holds it: equal wherever the inputs lie."""
@@ -152,9 +160,30 @@ def recipe_of(
         qkv_of(vectors),
         tolerance=vectors.tolerance,
         zoo=vectors.zoo,
+        plugin=plugin_of(slug),
         versions=package_versions(),
         **more,
     )
+
+
+def plugin_of(slug: str) -> dict[str, str] | None:
+    """Name and hash of the plugin that a method comes from; None of a built-in one. Raises InputError for an unknown method."""
+    origin = method(slug).origin
+    return origin.to_dict() if origin else None
+
+
+def checked_plugin(slug: str, wanted: Mapping[str, str] | None) -> dict[str, str] | None:
+    """``plugin_of`` as far as the method is known; raises InputError where the recipe wants another plugin than there is.
+
+    Nothing is loaded: a recipe only names the code that it needs.
+    """
+    known = methods().get(slug)
+    origin = known.origin if known else None
+    if wanted and (origin is None or origin.sha256 != wanted["sha256"]):
+        got = f"{shown(origin.name)} with {origin.sha256}" if origin else "the method that is built in" if known else "none"
+        expected = f"the plugin {shown(wanted['name'])} with sha256 {wanted['sha256']} for the method {shown(slug)}"
+        raise InputError(f"plugin: expected {expected}, got {got}")
+    return origin.to_dict() if origin else None
 
 
 def qkv_of(vectors: TaskVectors) -> str:
@@ -224,10 +253,22 @@ def _inputs(name: str, value: Any) -> dict[str, dict[str, str]]:
 
 
 def _input(name: str, value: Any) -> dict[str, str]:
+    return _hashed(name, value, "file")
+
+
+def _plugin(name: str, value: Any) -> dict[str, str]:
+    found = _hashed(name, value, "name")
+    if "sha256" not in found:
+        raise InputError(f"{name}.sha256: expected 64 hexadecimal digits, got none")
+    return found
+
+
+def _hashed(name: str, value: Any, what: str) -> dict[str, str]:
+    """{``what``, "sha256"} of one thing with a hash, which may be missing."""
     entry = _mapping(name, value)
-    if unknown := sorted(set(entry) - {"file", "sha256"}):
-        raise InputError(f"{name}: expected file and sha256, got the unknown key {shown(unknown[0])!r}")
-    found = {"file": _text(f"{name}.file", entry.get("file"))}
+    if unknown := sorted(set(entry) - {what, "sha256"}):
+        raise InputError(f"{name}: expected {what} and sha256, got the unknown key {shown(unknown[0])!r}")
+    found = {what: _text(f"{name}.{what}", entry.get(what))}
     if entry.get("sha256") is None:
         return found
     digest = entry["sha256"]
@@ -269,5 +310,6 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "arithmetic": _one_of(tuple(ARITHMETIC)),
     "tolerance": TOLERANCE.check,
     "zoo": _text,
+    "plugin": _plugin,
     "versions": _versions,
 }

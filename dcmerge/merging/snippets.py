@@ -35,6 +35,12 @@ def python(recipe: Recipe, out: str = OUT) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _plugin(recipe: Recipe) -> str | None:
+    """The file that brings the method; None of one that is built in or whose package is installed."""
+    origin = method(recipe.method).origin
+    return origin.path if origin else None
+
+
 def _options(recipe: Recipe, out: str) -> Iterator[tuple[str, str | None]]:
     if recipe.zoo:
         yield "zoo", recipe.zoo
@@ -48,6 +54,8 @@ def _options(recipe: Recipe, out: str) -> Iterator[tuple[str, str | None]]:
                 yield "expert", f"{name}={one['file']}"
     if recipe.qkv != STORED:
         yield "qkv", recipe.qkv
+    if path := _plugin(recipe):
+        yield "plugin", path
     yield "method", recipe.method
     yield from (("set", f"{name}={_exact(value)}") for name, value in _changed(recipe).items())
     if recipe.tolerance:
@@ -106,8 +114,10 @@ def _merging(recipe: Recipe) -> list[str]:
         given.insert(0, "bench=zoo.bench")
     if recipe.arithmetic != "float32":
         given.append(f"dtype=torch.{recipe.arithmetic}")
-    tolerance = [f"vectors.tolerance = {recipe.tolerance!r}"] if recipe.tolerance else []
-    return [*tolerance, f"merged = dcmerge.merge({', '.join(['vectors', repr(recipe.method), *given])})"]
+    before = [f"vectors.tolerance = {recipe.tolerance!r}"] if recipe.tolerance else []
+    if path := _plugin(recipe):
+        before.append(f"dcmerge.load_plugin({path!r})")
+    return [*before, f"merged = dcmerge.merge({', '.join(['vectors', repr(recipe.method), *given])})"]
 
 
 def _saving(recipe: Recipe, out: str) -> list[str]:

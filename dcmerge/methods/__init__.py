@@ -35,26 +35,22 @@ from dcmerge.methods import (  # noqa: F401  (imported to register)
     rmm,
     perturb_and_merge,
 )
-from dcmerge.methods.registry import (
-    NEEDS,
-    Method,
-    deltas_of,
-    fitting_methods,
-    merged_deltas,
-    merging_method,
-    method,
-    methods,
-    planned,
-)
+from dcmerge.methods.loop import deltas_of, merged_deltas, planned
+from dcmerge.methods.origins import Origin
+from dcmerge.methods.plugins import load_plugin, plugin_notes
+from dcmerge.methods.registry import NEEDS, Method, fitting_methods, merging_method, method, methods
 
 __all__ = [
     "NEEDS",
     "Method",
+    "Origin",
     "deltas_of",
     "fitting_methods",
+    "load_plugin",
     "merged_deltas",
     "merging_method",
     "method",
     "methods",
     "planned",
+    "plugin_notes",
 ]

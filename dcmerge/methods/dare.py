@@ -27,6 +27,8 @@ _SMALL = 1e-7
     source="Yu et al. 2024, arXiv 2311.03099",
     everywhere=True,
     usual_scale=0.3,
+    order_matters=True,
+    may_enlarge=True,
 )
 def dare(
     layer: Layer,

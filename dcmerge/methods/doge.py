@@ -93,6 +93,7 @@ def _scales(D: Tensor, eta: float) -> Tensor:
     everywhere=True,
     prepare=_prepared,
     quick={"adaptation_steps": 25},
+    homogeneous=False,
 )
 def doge(
     layer: Layer,

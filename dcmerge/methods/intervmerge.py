@@ -143,6 +143,7 @@ def _trained(
     modules=modules_of,
     fixed_scale="the α of the merge that is repaired is applied before",
     quick={"iterations": 20},
+    order_matters=True,
 )
 def intervmerge(
     layer: Layer,

@@ -74,6 +74,7 @@ def _accumulate(layers: Sequence[Layer], *, share: float, seed: int | None) -> A
     source="Tang et al. 2025, arXiv 2501.09522",
     everywhere=True,
     prepare=_accumulate,
+    order_matters=True,
 )
 def opcm(
     layer: Layer,

@@ -62,6 +62,7 @@ def _quantile(values: Tensor, q: float) -> Tensor:
     everywhere=True,
     prepare=_survey,
     usual_scale=1.2,
+    homogeneous=False,
 )
 def pcb(
     layer: Layer,

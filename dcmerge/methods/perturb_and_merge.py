@@ -209,6 +209,7 @@ _COUNT = {"low": 1, "high": 1000000, "step": 1, "integer": True}
     prepare=_sequence,
     fixed_scale="the coefficients are in closed form",
     quick={"steps": 5, "exemplars": 32},
+    order_matters=True,
 )
 def perturb_and_merge(
     layer: Layer,

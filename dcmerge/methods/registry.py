@@ -1,29 +1,28 @@
-"""The register of merging methods and the one loop over parameters that they all run in."""
+"""The register of merging methods: what each declares of itself."""
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
-import torch
-
-from dcmerge.errors import Cancelled, InputError
+from dcmerge.errors import InputError
 from dcmerge.evaluation import Assembly, Bench, TaskModule
-from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.declare import Choice, Declared, Flag, Number
-from dcmerge.runtime.threads import ahead_on_all_threads
+from dcmerge.methods.origins import Origin, check_foreign, origin_of
 from dcmerge.vectors.layers import Layer
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
 LayerFunction = Callable[..., Delta]
 Modules = Mapping[str, TaskModule]
-Progress = Callable[[float, str], None]
 
 _METHODS: dict[str, Method] = {}
+#: Where methods are registered that become known later, all at once, while this thread loads a plugin.
+_STAGED: ContextVar[Staged | None] = ContextVar("staged", default=None)
 
 #: What a method can ask for, in words. "task": the task of an image must be known at inference.
 NEEDS = {
@@ -37,8 +36,6 @@ NEEDS = {
 }
 #: Optional extras of the package, with the modules that each brings.
 EXTRAS = {"rl": ("gymnasium", "stable_baselines3")}
-#: Share of the progress that preparing takes where it looks at images.
-_PREPARING = 0.9
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,13 @@ class Method:
     where that is the result. ``everywhere`` methods treat every kind of parameter; the others only matrices, and every other
     parameter becomes the mean of the deltas. ``fixed_scale`` says why α is not searched; ``quick`` holds the parameters of a
     first look; ``extra`` names the optional extra of the package that it needs (see EXTRAS). ``keeps_factors``: of
-    LoRA adapters it never forms a dense product, and its result is factors too.
+    LoRA adapters it never forms a dense product, and its result is factors too. ``origin``: the plugin that brought it, None of
+    what is built in.
+
+    What a method does not promise it declares, and the check of its invariants takes that into account: ``order_matters`` (it
+    draws at random for one task after another, or takes them in turn), not ``homogeneous`` (twice the deltas are not twice the
+    merge), ``may_enlarge`` (the merge may be far longer than the experts' deltas), ``sees_factors`` (adapters are more to it
+    than their products: it looks at B and A, or at how many directions they have).
     """
 
     slug: str
@@ -73,6 +76,11 @@ class Method:
     assemble: Callable[[Sequence[Layer], Any], Assembly] | None = None
     extra: str = ""
     keeps_factors: bool = False
+    order_matters: bool = False
+    homogeneous: bool = True
+    may_enlarge: bool = False
+    sees_factors: bool = False
+    origin: Origin | None = None
 
     @property
     def trains(self) -> bool:
@@ -117,155 +125,110 @@ class Method:
         return self.check({n: self.parameters[n].constraint.parse(n, text) for n, text in assignments.items()})
 
 
+@dataclass(frozen=True)
+class Staged:
+    """What a plugin has registered so far while it is loaded."""
+
+    methods: dict[str, Method]
+    origin: Origin | None
+
+
 def merging_method(slug: str, **about: Any) -> Callable[[LayerFunction], LayerFunction]:
     """Register ``f(layer, *, parameters...) -> tensor`` as a method; the function itself is returned unchanged.
 
-    Every keyword-only argument but ``prepared`` is a parameter and declares itself:
-    ``rho: Annotated[float, Number("ρ", "…", 1, 100, 0.5)] = 5.0``. Raises ValueError for a slug used twice and TypeError for
-    a parameter without declaration or default.
+    ``about`` are the fields of ``Method``; title, idea, formula and source must be there. Every keyword-only argument but
+    ``prepared`` is a parameter and declares itself:
+    ``rho: Annotated[float, Number("ρ", "…", 1, 100, 0.5)] = 5.0``. Raises InputError for a slug used twice, a parameter without
+    declaration or default, and anything that an interface could not show.
     """
 
     def register(function: LayerFunction) -> LayerFunction:
-        if slug in _METHODS:
-            raise ValueError(f"two methods are called {slug!r}")
-        _METHODS[slug] = Method(slug=slug, function=function, parameters=_declared(function), **about)
+        _check_fields(slug, about)
+        made = Method(slug=slug, function=function, parameters=_declared(slug, function), **about)
+        stage = _STAGED.get()
+        made = replace(made, origin=stage.origin if stage else origin_of(function))
+        if made.origin:
+            check_foreign(made, NEEDS, EXTRAS)
+        if (slug in _METHODS and not _gives_way(_METHODS[slug], made)) or (stage and slug in stage.methods):
+            raise InputError(f"two methods are called {slug!r}")
+        (stage.methods if stage else _METHODS)[slug] = made
         return function
 
     return register
 
 
-def _declared(function: LayerFunction) -> dict[str, Declared]:
+def _check_fields(slug: str, about: Mapping[str, Any]) -> None:
+    """Raises InputError for a field of ``Method`` that is missing, and for one that it does not have."""
+    own = {one.name: one for one in fields(Method) if one.name not in ("slug", "function", "parameters", "origin")}
+    required = [name for name, one in own.items() if one.default is MISSING and one.default_factory is MISSING]
+    if missing := [name for name in required if name not in about]:
+        raise InputError(f"{slug}: expected {', '.join(required)}, got no {' and no '.join(missing)}")
+    if unknown := [name for name in about if name not in own]:
+        raise InputError(f"{slug}: expected {', '.join(own)}, got the unknown field {unknown[0]!r}")
+
+
+def _declared(slug: str, function: LayerFunction) -> dict[str, Declared]:
     hints = get_type_hints(function, include_extras=True)
     declared = {}
     for name, argument in inspect.signature(function).parameters.items():
         if argument.kind is not inspect.Parameter.KEYWORD_ONLY or name == "prepared":
             continue
-        constraints = [c for c in getattr(hints[name], "__metadata__", ()) if isinstance(c, (Number, Choice, Flag))]
+        constraints = [c for c in getattr(hints.get(name), "__metadata__", ()) if isinstance(c, (Number, Choice, Flag))]
         if len(constraints) != 1 or argument.default is inspect.Parameter.empty:
-            raise TypeError(f"{function.__name__}: {name} needs one Number, Choice or Flag and a default")
+            raise InputError(f"{slug}: parameter {name} needs one Number, Choice or Flag and a default")
         declared[name] = Declared(name, constraints[0], argument.default)
     return declared
 
 
+def _gives_way(old: Method, new: Method) -> bool:
+    """Whether a method is replaced: its file is loaded again, or it was typed into an interpreter, which is used to that."""
+    if old.origin is None or new.origin is None:
+        return False
+    return old.origin.path == new.origin.path and (old.origin.path is not None or new.function.__module__ == "__main__")
+
+
+@contextmanager
+def staged(origin: Origin | None = None) -> Iterator[dict[str, Method]]:
+    """What this thread registers inside, by slug; nobody else knows it before it is adopted."""
+    stage = Staged({}, origin)
+    token = _STAGED.set(stage)
+    try:
+        yield stage.methods
+    finally:
+        _STAGED.reset(token)
+
+
+def adopt(found: Mapping[str, Method], origin: Origin) -> None:
+    """Make methods known as those of a plugin, all at once; those that its file brought before are forgotten."""
+    global _METHODS
+    kept = {
+        slug: one
+        for slug, one in _METHODS.items()
+        if slug not in found and not (origin.path and one.origin and one.origin.path == origin.path)
+    }
+    # One assignment: a thread that looks meanwhile sees the old register or the new one.
+    _METHODS = kept | {slug: replace(one, origin=origin) for slug, one in found.items()}
+
+
 def methods() -> dict[str, Method]:
-    """Every registered method by slug, in the order of registration."""
+    """Every registered method by slug, in the order of registration; the first call looks for plugins that are installed."""
+    from dcmerge.methods.plugins import load_installed  # which needs this module
+
+    load_installed()
     return dict(_METHODS)
 
 
 def fitting_methods(vectors: TaskVectors, bench: Bench | None = None) -> tuple[dict[str, Method], dict[str, str]]:
     """The methods that can merge this set, and of the others why they cannot; both by slug."""
-    obstacles = {slug: one.obstacle(vectors, bench) for slug, one in _METHODS.items()}
-    fitting = {slug: one for slug, one in _METHODS.items() if not obstacles[slug]}
+    known = methods()
+    obstacles = {slug: one.obstacle(vectors, bench) for slug, one in known.items()}
+    fitting = {slug: one for slug, one in known.items() if not obstacles[slug]}
     return fitting, {slug: reason for slug, reason in obstacles.items() if reason}
 
 
 def method(slug: str) -> Method:
     """The method of that slug; raises InputError for an unknown one."""
-    if slug not in _METHODS:
-        raise InputError(f"method: expected one of {', '.join(_METHODS)}, got {slug!r}")
-    return _METHODS[slug]
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A method ready to merge one set: everything that looks at the whole model is done (or learned).
-
-    ``curve``: the loss of every step, where the method trained something.
-    """
-
-    method: Method
-    layers: tuple[Layer, ...]
-    values: Mapping[str, Any]
-    prepared: Any = None
-    curve: tuple[float, ...] = ()
-
-    def delta(self, layer: Layer) -> Delta:
-        """The merged delta of one parameter."""
-        if not (self.method.everywhere or layer.is_matrix):
-            return layer.mean()
-        known = {"prepared": self.prepared} if self.method.prepare else {}
-        return self.method.function(layer, **self.values, **known)
-
-    def modules(self) -> Modules:
-        """What each task adds at inference; empty where the result is one model."""
-        return self.method.modules(self.layers, self.prepared) if self.method.modules else {}
-
-    def assembly(self) -> Assembly | None:
-        """The network of whole blocks, where that is the result."""
-        return self.method.assemble(self.layers, self.prepared) if self.method.assemble else None
-
-
-def planned(
-    vectors: TaskVectors,
-    slug: str,
-    parameters: Mapping[str, Any] | None = None,
-    *,
-    bench: Bench | None = None,
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Plan:
-    """Check the parameters and the set, then let the method prepare; the same errors as ``merged_deltas``."""
-    chosen = method(slug)
-    values = chosen.check(parameters or {})
-    if obstacle := chosen.obstacle(vectors, bench):
-        raise InputError(f"{slug} {obstacle}")
-    if cancelled and cancelled():
-        raise Cancelled
-    layers = tuple(Layer(vectors, parameter, dtype) for parameter in vectors.parameters.values())
-    if not chosen.prepare:
-        return Plan(chosen, layers, values)
-    calibration = Calibration(bench, _part(progress, 0.0, _PREPARING), cancelled) if bench else None
-    given = {"calibration": calibration} if "calibration" in inspect.signature(chosen.prepare).parameters else {}
-    prepared = chosen.prepare(layers, **given, **values)
-    return Plan(chosen, layers, values, prepared, tuple(calibration.curve) if calibration else ())
-
-
-def merged_deltas(
-    vectors: TaskVectors,
-    slug: str,
-    parameters: Mapping[str, Any] | None = None,
-    *,
-    bench: Bench | None = None,
-    names: tuple[str, ...] | None = None,
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Iterator[tuple[str, Delta]]:
-    """The merged task vector before α, one parameter at a time (``names`` picks some).
-
-    Dense for full fine-tuning; for adapters as factors where the method can (``checkpoints.dense`` makes either dense).
-    ``bench`` brings the images that some methods need.
-
-    Raises InputError for bad parameters, and for a set that the method cannot merge, before anything is computed, and Cancelled
-    between two parameters.
-    """
-    plan = planned(vectors, slug, parameters, bench=bench, progress=progress, cancelled=cancelled, dtype=dtype)
-    yield from deltas_of(plan, names=names, progress=progress, cancelled=cancelled)
-
-
-def deltas_of(
-    plan: Plan,
-    *,
-    names: tuple[str, ...] | None = None,
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
-) -> Iterator[tuple[str, Delta]]:
-    """The only loop over parameters. Raises Cancelled between two of them."""
-    progress = _part(progress, _PREPARING if "images" in plan.method.needs else 0.0, 1.0)
-    wanted = [layer for layer in plan.layers if names is None or layer.name in names]
-    # Factors are small: several weights at once scale, threads within one do not.
-    ahead = bool(wanted) and plan.method.keeps_factors and wanted[0].vectors.kind == "lora"
-    deltas = ahead_on_all_threads(plan.delta, wanted) if ahead else map(plan.delta, wanted)
-    with closing(deltas) if ahead else nullcontext():
-        for done, layer in enumerate(wanted):
-            if cancelled and cancelled():
-                raise Cancelled
-            if progress:
-                progress(done / len(wanted), layer.name)
-            yield layer.name, next(deltas)
-
-
-def _part(progress: Progress | None, start: float, end: float) -> Progress | None:
-    """The progress of one part, between ``start`` and ``end`` of the whole."""
-    return None if progress is None else lambda share, text: progress(start + (end - start) * share, text)
+    known = methods()
+    if slug not in known:
+        raise InputError(f"method: expected one of {', '.join(known)}, got {slug!r}")
+    return known[slug]

@@ -13,7 +13,8 @@ from dcmerge.evaluation import TaskModule
 from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.adaptation import starting_scale
 from dcmerge.methods.declare import Choice, Number
-from dcmerge.methods.registry import merged_deltas, method
+from dcmerge.methods.loop import merged_deltas
+from dcmerge.methods.registry import method
 from dcmerge.vectors.layers import Layer
 
 ORIGINS = ("average", "task_arithmetic", "ties", "tsv_m", "iso_c", "dc_merge", "lot", "adamerging")

@@ -23,6 +23,8 @@ from dcmerge.vectors.task_vectors import Delta
     idea="Each task vector's own rows stand for that layer's inputs: find the matrix that answers them as the experts do.",
     formula=r"\tau=\arg\min_\tau\sum_t\frac{\|(\tau-\tau_t)\,\tau_t^\top\|_F^2}{\|\tau_t\|_F^2}",
     source="Cheng et al. 2025, arXiv 2503.08099",
+    homogeneous=False,
+    may_enlarge=True,
 )
 def wudi(
     layer: Layer,

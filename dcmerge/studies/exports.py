@@ -46,6 +46,7 @@ def _row(row: Row) -> dict[str, Any]:
         "evaluation seconds": _rounded(took and took.evaluation),
         "peak MiB": None if row.peak_bytes is None else round(row.peak_bytes / 2**20, 1),
         "needs": needs_text(row),
+        "plugin": plugin_text(row),
         "q, k, v": row.qkv,
         "dirsim": _rounded(row.dirsim and row.dirsim.mean, 4),
         "feature drift": _rounded(row.drift and row.drift.relative[-1], 4),
@@ -61,6 +62,12 @@ def _row(row: Row) -> dict[str, Any]:
 def needs_text(row: Row) -> str | None:
     """What the method works with; None of a reference."""
     return ", ".join(methods()[row.name].needs) if row.name in methods() else None
+
+
+def plugin_text(row: Row) -> str | None:
+    """Name and hash of the plugin of a method that is not built in."""
+    origin = methods()[row.name].origin if row.name in methods() else None
+    return f"{origin.name} {origin.sha256}" if origin else None
 
 
 def parameters_text(values: Mapping[str, Any]) -> str:

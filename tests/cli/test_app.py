@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from dcmerge.cli import app
+from dcmerge.methods.plugins import VARIABLE as PLUGINS_VARIABLE
 from dcmerge.sets.model_sets import ROOTS_VARIABLE
 from tests.cli.conftest import Run
+from tests.plugins import GOOD, write_plugin
 
 Started = list[tuple[list[str], dict[str, str]]]
 
@@ -49,8 +51,23 @@ def test_roots_are_passed_on_as_absolute_paths(
     monkeypatch.chdir(tmp_path)
     done = run("app", "--root", "a", "--root", tmp_path, "--port", "8600", "--json")
     roots = [str(tmp_path / "a"), str(tmp_path)]
-    assert done.json == {"url": "http://127.0.0.1:8600", "roots": roots, "command": started[0][0]}
+    assert done.json == {"url": "http://127.0.0.1:8600", "roots": roots, "plugins": [], "command": started[0][0]}
     assert started[0][1][ROOTS_VARIABLE] == os.pathsep.join(roots)
+
+
+@pytest.mark.usefixtures("own_register")
+def test_plugins_are_checked_and_passed_on_as_absolute_paths(
+    run: Run, started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_plugin(tmp_path)
+    write_plugin(tmp_path, "1 / 0", "bad.py")
+    monkeypatch.chdir(tmp_path)
+    assert run("app", "--plugin", "mine.py", "--json").json["plugins"] == [str(tmp_path / "mine.py")]
+    assert started[0][1][PLUGINS_VARIABLE] == str(tmp_path / "mine.py")
+    run("app", "--plugin", "bad.py").assert_refused("plugin bad.py: line 1 raised ZeroDivisionError")
+    odd = write_plugin(tmp_path / f"a{os.pathsep}b", GOOD.replace('"mine"', '"odd"'))
+    run("app", "--plugin", odd).assert_refused("plugin", "without")
+    assert len(started) == 1
 
 
 def test_another_address_is_allowed_and_warned_of(run: Run, started: Started) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from dcmerge import jobs
+from dcmerge import jobs, load_plugin
 from dcmerge.merging.merge import merge_to_file
 from dcmerge.sets.model_sets import ROOTS_VARIABLE, open_set_by_name, roots
 from dcmerge.sets.saved_sets import SavedSet, save_set
 from dcmerge.studies.comparison import compare
 from tests.jobs.conftest import wait_for_end, wait_until
 from tests.own_models import TASKS, own_models
+from tests.plugins import GOOD, write_plugin
 
 QUICK = {"limit": 2, "val_limit": 2}
 
@@ -70,6 +71,20 @@ def test_a_cancelled_merge_leaves_no_file_and_can_be_resumed(tmp_path: Path) -> 
     assert job.state is jobs.State.DONE, job.log_tail()
     assert [path.name for path in out.iterdir()] == ["m.safetensors"] and "α" in " ".join(job.log_tail())
     assert list(job.steps()) == ["target", "scale", "file"] and job.steps()["scale"]["curve"]
+
+
+@pytest.mark.usefixtures("own_register")
+def test_a_worker_loads_the_plugin_again_and_refuses_another_content(small_set: str, tmp_path: Path) -> None:
+    plugin = write_plugin(tmp_path)
+    load_plugin(plugin)
+    merge = {"kind": "merge", "set": small_set, "method": "mine", "scale": 1.0}
+    job = wait_for_end(jobs.submit({**merge, "out": str(tmp_path / "out.safetensors")}))
+    assert job.state is jobs.State.DONE, job.log_tail()
+    assert [path for path, _ in job.plugins] == [str(plugin)] and (tmp_path / "out.safetensors").is_file()
+    plugin.write_text(f"{GOOD}\nraise SystemExit('it ran')\n")
+    job = wait_for_end(jobs.submit({**merge, "out": str(tmp_path / "other.safetensors")}))
+    assert job.state is jobs.State.FAILED and "plugin: expected mine.py with sha256" in job.error
+    assert not (tmp_path / "other.safetensors").exists()
 
 
 def test_one_queue_for_all_who_submit(small_set: str, tmp_path: Path) -> None:

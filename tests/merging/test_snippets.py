@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from dcmerge import InputError, Recipe, TaskVectors, merge
+from dcmerge import InputError, Recipe, TaskVectors, load_plugin, merge
 from dcmerge.merging import snippets
 from dcmerge.merging.recipe import GIVEN, USUAL, inputs_of
 from dcmerge.merging.running import prepare, read_source
 from tests.builders import full_set, lora_set, random_deltas, random_factors, random_tensors
+from tests.plugins import write_plugin
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -109,3 +110,13 @@ def _saved(recipe: Recipe, folder: Path) -> Path:
     path = folder / "recipe.json"
     path.write_text(recipe.beside(folder).text_for(path))
     return path
+
+
+@pytest.mark.usefixtures("own_register")
+def test_a_method_from_a_file_is_loaded_by_both_texts(tmp_path: Path) -> None:
+    path = write_plugin(tmp_path / "it's mine")
+    load_plugin(path)
+    recipe = recipe_for(full_set(tmp_path, random_deltas(2)), "mine", parameters={"factor": 0.5})
+    assert f"dcmerge.load_plugin({str(path)!r})" in snippets.python(recipe)
+    command, script, repeated = files_of(recipe, tmp_path)
+    assert command == script == repeated

@@ -140,7 +140,7 @@ def test_registering_returns_the_function_and_refuses_a_slug_twice() -> None:
     def function(layer: Any) -> Any:
         """Nothing."""
 
-    with pytest.raises(ValueError, match="two methods are called 'average'"):
+    with pytest.raises(InputError, match="two methods are called 'average'"):
         merging_method("average", title="t", idea="i", formula="f", source="s")(function)
 
 
@@ -152,6 +152,6 @@ def without_default(layer: Any, *, rho: Annotated[float, NUMBER]) -> Any: ...
 
 @pytest.mark.parametrize("function", [undeclared, without_default])
 def test_a_parameter_declares_itself_or_is_refused(function: Any) -> None:
-    with pytest.raises(TypeError, match="rho needs one Number, Choice or Flag and a default"):
+    with pytest.raises(InputError, match="new: parameter rho needs one Number, Choice or Flag and a default"):
         merging_method("new", title="t", idea="i", formula="f", source="s")(function)
     assert "new" not in methods()

@@ -15,7 +15,7 @@ from dcmerge.evaluation import Bench, TaskModule, choose_scale
 from dcmerge.evaluation.calibration import Calibration, generator_of
 from dcmerge.methods import merged_deltas, planned
 from dcmerge.methods.intervmerge import _all_tasks, _created, _on_class_token, _one_task, noreft, shift
-from dcmerge.methods.registry import Plan
+from dcmerge.methods.loop import Plan
 from dcmerge.methods.repaired import ORIGINS, distance_to_teachers, scaled_merge
 from dcmerge.methods.surgery import first_adapter, operated
 from tests.builders import tiny_bench

@@ -71,6 +71,7 @@ def _body(recipe: Recipe, target: Target, notes: Sequence[str]) -> Iterator[str]
     yield "\n## How\n"
     facts = {
         "method": f"{chosen.title} (`{recipe.method}`; {_plain(chosen.source)})",
+        **({"plugin": f"{_plain(recipe.plugin['name'])} (SHA-256 {recipe.plugin['sha256']})"} if recipe.plugin else {}),
         **{f"`{name}`": _plain(value_text(value)) for name, value in recipe.parameters.items()},
         "α": f"{recipe.scale:g} ({_plain(recipe.scale_origin)})" if recipe.scale is not None else "not chosen",
         "dtype": _plain(recipe.dtype),

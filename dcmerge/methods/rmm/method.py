@@ -111,6 +111,7 @@ _COUNT = {"low": 1, "high": 1000000, "step": 1, "integer": True}
     fixed_scale="whole blocks are chosen",
     quick={"episodes": 12, "samples": 3},
     extra="rl",
+    order_matters=True,
 )
 def rmm(
     layer: Layer,

@@ -12,7 +12,7 @@ from torch import Tensor
 from dcmerge.checkpoints import dense
 from dcmerge.evaluation import Assembly, Bench, ImageEncoder, Split
 from dcmerge.methods.dare import kept_at_random
-from dcmerge.methods.registry import merged_deltas
+from dcmerge.methods.loop import merged_deltas
 from dcmerge.methods.rmm.game import Chain
 from dcmerge.spectral.alignment import elected
 from dcmerge.vectors.layers import Layer

@@ -1,0 +1,133 @@
+"""The one loop over parameters, in which every method runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dcmerge.errors import Cancelled, InputError
+from dcmerge.evaluation import Assembly, Bench
+from dcmerge.evaluation.calibration import Calibration
+from dcmerge.methods.origins import checked_shape, guarded
+from dcmerge.methods.registry import Method, Modules, method
+from dcmerge.runtime.threads import ahead_on_all_threads
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta, TaskVectors
+
+Progress = Callable[[float, str], None]
+#: Share of the progress that preparing takes where it looks at images.
+_PREPARING = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A method ready to merge one set: everything that looks at the whole model is done (or learned).
+
+    ``curve``: the loss of every step, where the method trained something.
+    """
+
+    method: Method
+    layers: tuple[Layer, ...]
+    values: Mapping[str, Any]
+    prepared: Any = None
+    curve: tuple[float, ...] = ()
+
+    def delta(self, layer: Layer) -> Delta:
+        """The merged delta of one parameter."""
+        if not (self.method.everywhere or layer.is_matrix):
+            return layer.mean()
+        known = {"prepared": self.prepared} if self.method.prepare else {}
+        with guarded(self.method, layer.name):
+            return checked_shape(self.method, layer, self.method.function(layer, **self.values, **known))
+
+    def modules(self) -> Modules:
+        """What each task adds at inference; empty where the result is one model."""
+        with guarded(self.method, "its parts of the tasks"):
+            return self.method.modules(self.layers, self.prepared) if self.method.modules else {}
+
+    def assembly(self) -> Assembly | None:
+        """The network of whole blocks, where that is the result."""
+        with guarded(self.method, "its network"):
+            return self.method.assemble(self.layers, self.prepared) if self.method.assemble else None
+
+
+def planned(
+    vectors: TaskVectors,
+    slug: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    bench: Bench | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Plan:
+    """Check the parameters and the set, then let the method prepare; the same errors as ``merged_deltas``."""
+    chosen = method(slug)
+    values = chosen.check(parameters or {})
+    if obstacle := chosen.obstacle(vectors, bench):
+        raise InputError(f"{slug} {obstacle}")
+    if cancelled and cancelled():
+        raise Cancelled
+    layers = tuple(Layer(vectors, parameter, dtype) for parameter in vectors.parameters.values())
+    if not chosen.prepare:
+        return Plan(chosen, layers, values)
+    calibration = Calibration(bench, _part(progress, 0.0, _PREPARING), cancelled) if bench else None
+    given = {"calibration": calibration} if "calibration" in inspect.signature(chosen.prepare).parameters else {}
+    with guarded(chosen, "its preparation"):
+        prepared = chosen.prepare(layers, **given, **values)
+    return Plan(chosen, layers, values, prepared, tuple(calibration.curve) if calibration else ())
+
+
+def merged_deltas(
+    vectors: TaskVectors,
+    slug: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    bench: Bench | None = None,
+    names: tuple[str, ...] | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[tuple[str, Delta]]:
+    """The merged task vector before α, one parameter at a time (``names`` picks some).
+
+    Dense for full fine-tuning; for adapters as factors where the method can (``checkpoints.dense`` makes either dense).
+    ``bench`` brings the images that some methods need.
+
+    Raises InputError for bad parameters, and for a set that the method cannot merge, before anything is computed, and Cancelled
+    between two parameters.
+    """
+    plan = planned(vectors, slug, parameters, bench=bench, progress=progress, cancelled=cancelled, dtype=dtype)
+    yield from deltas_of(plan, names=names, progress=progress, cancelled=cancelled)
+
+
+def deltas_of(
+    plan: Plan,
+    *,
+    names: tuple[str, ...] | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Iterator[tuple[str, Delta]]:
+    """The only loop over parameters. Raises Cancelled between two of them."""
+    progress = _part(progress, _PREPARING if "images" in plan.method.needs else 0.0, 1.0)
+    wanted = [layer for layer in plan.layers if names is None or layer.name in names]
+    # Factors are small: several weights at once scale, threads within one do not.
+    ahead = bool(wanted) and plan.method.keeps_factors and wanted[0].vectors.kind == "lora"
+    deltas = ahead_on_all_threads(plan.delta, wanted) if ahead else map(plan.delta, wanted)
+    with closing(deltas) if ahead else nullcontext():
+        for done, layer in enumerate(wanted):
+            if cancelled and cancelled():
+                raise Cancelled
+            if progress:
+                progress(done / len(wanted), layer.name)
+            yield layer.name, next(deltas)
+
+
+def _part(progress: Progress | None, start: float, end: float) -> Progress | None:
+    """The progress of one part, between ``start`` and ``end`` of the whole."""
+    return None if progress is None else lambda share, text: progress(start + (end - start) * share, text)
