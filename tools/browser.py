@@ -39,7 +39,7 @@ AT_REST = """([idle, unfinished, settle, patience]) => {
   return now - window.__restingSince >= settle;
 }"""
 PATIENCE = 5000  # ms
-BELOW = 36  # px of a picture below the element that it ends with: a card's padding and border
+BELOW = 30  # px of a picture below the element that it ends with: a card's padding and border
 
 
 @contextlib.contextmanager
