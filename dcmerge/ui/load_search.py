@@ -64,7 +64,7 @@ def found_set(folder: Path) -> FoundSet | None:
     if not found.sets:
         st.info(
             "No base with experts that go with it was recognised in this folder. A set is a pre-trained model and models "
-            "fine-tuned from it: see the README for the layouts.",
+            "fine-tuned from it. The page docs/own-models.md shows the layouts.",
             icon=":material/search_off:",
         )
         _skipped_table(found.skipped)
