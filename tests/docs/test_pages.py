@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import shlex
 from pathlib import PurePosixPath
 
 import pytest
 import yaml
 
 import dcmerge
+from dcmerge.cli import build_parser
 from tests.docs.pages import REPOSITORY, anchors, blocks, links, pages, text_of
 from tests.test_architecture import DOORS, ORDER, between_rooms
 
@@ -45,6 +48,35 @@ def test_files_of_the_repository_that_a_page_names_exist(page: str) -> None:
     for name in re.findall(r"`((?:dcmerge|tests|tools|pages|benchmarks)/[\w./-]*)`", text_of(page)):
         written = {block.file for block in blocks(page)}
         assert name in written or (REPOSITORY / name).exists(), f"{page} names {name}, and nothing is there"
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Every option of a parser and of its commands."""
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= {option for command in action.choices.values() for option in options_of(command)}
+    return found
+
+
+#: Options of other programs and of our tools, which pages name too.
+OTHER_OPTIONS = {"--readme"}
+
+
+@pytest.mark.parametrize("page", pages())
+def test_options_and_variables_that_a_page_names_exist(page: str) -> None:
+    code = " ".join(re.findall(r"`[^`\n]+`", text_of(page)))
+    unknown = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", code)) - options_of(build_parser()) - OTHER_OPTIONS
+    assert not unknown, f"{page} names {unknown}, which no command has"
+    variables = set(re.findall(r"DCMERGE_[A-Z_]+", text_of(page)))
+    source = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "dcmerge").rglob("*.py")) if variables else ""
+    assert not (missing := {name for name in variables if f'"{name}"' not in source}), f"{page} names {missing}"
+
+
+@pytest.mark.parametrize("page", pages())
+def test_commands_within_a_sentence_parse(page: str) -> None:
+    for text in re.findall(r"`(?:python -m )?dcmerge ([^`\n]+)`", text_of(page)):
+        build_parser().parse_args(shlex.split(text))
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
