@@ -149,21 +149,49 @@ class Bench:
     ) -> Evaluation:
         """Top-1 of one model on every task, decided by each task's own head.
 
-        All images pass the encoder in one go, or task by task where the model has a part for each. ``normalise`` adds the
-        experts' accuracies on the same images (computed once).
+        ``normalise`` adds the experts' accuracies on the same images (computed once).
+        """
+        told = (lambda share: progress(share, f"{model}: {split} images")) if progress else None
+        features = self.features(weights, split=split, limit=limit, seed=seed, told=told, cancelled=cancelled)
+        experts = self.experts(split=split, limit=limit, seed=seed, cancelled=cancelled) if normalise else None
+        return self.judged(features, model, split=split, limit=limit, seed=seed, experts=experts)
+
+    def judged(
+        self,
+        features: Mapping[str, Tensor],
+        model: str,
+        *,
+        split: str,
+        limit: int | None,
+        seed: int = 0,
+        experts: Evaluation | None = None,
+    ) -> Evaluation:
+        """The accuracies of unit features (N, d) of these images, by task; ``experts`` normalises them."""
+        rows = {}
+        for name, own in features.items():
+            hits = (own @ self.tasks[name].head.T).argmax(dim=1) == self.split(name, split, limit, seed).labels
+            rows[name] = TaskAccuracy(name, hits, experts.tasks[name].accuracy if experts else None)
+        return Evaluation(model, split, rows, limit, seed, self.split_rules, self.logit_scale)
+
+    def features(
+        self,
+        weights: Weights | Model,
+        *,
+        split: str = "test",
+        limit: int | None = None,
+        seed: int = 0,
+        told: Callable[[float], None] | None = None,
+        cancelled: Cancelled | None = None,
+    ) -> dict[str, Tensor]:
+        """Unit features (N, d) of every task's images, by task.
+
+        All images pass the encoder in one go, or task by task where the model has a part for each. ``told`` hears of progress.
         """
         parts = {task: self.split(task, split, limit, seed) for task in self.tasks}
-        told = (lambda share: progress(share, f"{model}: {split} images")) if progress else None
         served = weights if isinstance(weights, Model) else Model(weights)
         small = sum(part.images.nbytes for part in parts.values()) <= _JOINED
         encode = self._encoded_at_once if served.is_one and small else self._encoded_by_task
-        features = encode(served, parts, told, cancelled)
-        experts = self.experts(split=split, limit=limit, seed=seed, cancelled=cancelled) if normalise else None
-        rows = {}
-        for name, part in parts.items():
-            hits = (features[name] @ self.tasks[name].head.T).argmax(dim=1) == part.labels
-            rows[name] = TaskAccuracy(name, hits, experts.tasks[name].accuracy if experts else None)
-        return Evaluation(model, split, rows, limit, seed, self.split_rules, self.logit_scale)
+        return encode(served, parts, told, cancelled)
 
     def _encoded_at_once(
         self, model: Model, parts: Mapping[str, Split], told: Callable[[float], None] | None, cancelled: Cancelled | None
