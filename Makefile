@@ -1,6 +1,7 @@
 # make app    set up on first use, then start the dashboard on http://127.0.0.1:8501
 # make test   set up with the development tools and a browser, then lint and run every test
 # make lint   check format and style; make format mends what can be mended without a person
+# make wheel  build the package, dist/*.whl, and its source, dist/*.tar.gz
 # make bench  measure against a plain implementation (see benchmarks/RESULTS.md); ARGS="layer lora --runs 5"
 # make clean  remove the environment and everything generated
 #
@@ -20,11 +21,11 @@ PY := $(VENV)/bin/python
 APP_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: app test lint format bench screenshots browser install install-dev clean
+.PHONY: app test lint format wheel bench screenshots browser install install-dev clean
 .DEFAULT_GOAL := app
 
 app: $(APP_STAMP)
-	$(PY) tools/serve.py app.py $(ARGS)
+	$(PY) -P dcmerge/ui/serve.py app.py $(ARGS)
 
 test: $(DEV_STAMP) lint browser
 	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
@@ -39,6 +40,9 @@ format: $(DEV_STAMP)
 
 browser: $(DEV_STAMP)
 	$(PY) -m tools.chromium
+
+wheel: $(DEV_STAMP)
+	$(PY) -m hatchling build -d dist
 
 bench: $(DEV_STAMP) browser
 	$(PY) -m benchmarks $(ARGS)

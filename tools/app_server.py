@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,25 +72,35 @@ def end(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-@contextlib.contextmanager
 def running_app(
     script: Path = REPOSITORY / "app.py", *options: str, variables: Mapping[str, str] | None = None
-) -> Iterator[RunningApp]:
-    """Run a Streamlit script until the block is left.
+) -> contextlib.AbstractContextManager[RunningApp]:
+    """Run a Streamlit script with this repository's package until the block is left.
 
-    script: the home page; pages/ beside it are found, and the settings are this repository's.
+    script: the home page; pages/ and settings beside it are found.
     options: passed on to `streamlit run`. variables: added to the environment.
+    """
+    server = REPOSITORY / "dcmerge" / "ui" / "serve.py"
+    command = [sys.executable, "-P", str(server), str(script), *options]
+    return running(lambda port: [*command, "--server.port", str(port)], REPOSITORY, variables)
+
+
+@contextlib.contextmanager
+def running(
+    command: Callable[[int], list[str]], folder: Path, variables: Mapping[str, str] | None = None
+) -> Iterator[RunningApp]:
+    """Run in this folder what `command` makes of a free port, until the block is left.
+
     The home folder is a temporary one, so that no setting of the developer and no earlier cache takes part.
     """
     with tempfile.TemporaryDirectory(prefix="dcmerge-app-") as home:
         port, log = free_port(), Path(home) / "streamlit.log"
         quiet = {"HOME": home, "NO_COLOR": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         environment = {**os.environ, **quiet, **(variables or {})}
-        command = [sys.executable, str(Path(__file__).with_name("serve.py")), str(script), "--server.port", str(port), *options]
         with log.open("wb") as printed:
             process = subprocess.Popen(
-                command,
-                cwd=REPOSITORY,
+                command(port),
+                cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=printed,

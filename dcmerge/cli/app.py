@@ -13,9 +13,13 @@ from dcmerge.cli.options import Commands, Parser, add_command, add_plugins, whol
 from dcmerge.cli.output import print_json
 from dcmerge.errors import InputError
 from dcmerge.methods.plugins import VARIABLE as PLUGINS_VARIABLE
+from dcmerge.runtime.processes import environment
 
-SCRIPT = Path(__file__).resolve().parents[2] / "app.py"
-SERVER = SCRIPT.parent / "tools" / "serve.py"
+PACKAGE = Path(__file__).resolve().parents[1]
+#: Where the dashboard's home page lies, with pages/ and .streamlit/ beside it: in an installed package, in a clone.
+SCRIPTS = (PACKAGE / "ui" / "dashboard" / "app.py", PACKAGE.parent / "app.py")
+#: Started as a file, not as a module: the server answers before the package, and with it torch, is imported.
+SERVER = PACKAGE / "ui" / "serve.py"
 #: Streamlit's pages are scripts of their own: the folders they may read reach them through the environment.
 ROOTS_VARIABLE = "DCMERGE_ROOTS"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -41,12 +45,12 @@ def run(args: argparse.Namespace) -> int:
     plugins = [checked_path("plugin", os.path.abspath(path)) for path in args.plugin]
     command = server_command(args.host, args.port)
     paths = {ROOTS_VARIABLE: roots, PLUGINS_VARIABLE: plugins}
-    environment = {**os.environ, **{name: os.pathsep.join(given) for name, given in paths.items() if given}}
+    variables = {**environment(), **{name: os.pathsep.join(given) for name, given in paths.items() if given}}
     if args.json:
         print_json({"url": f"http://{args.host}:{args.port}", "roots": roots, "plugins": plugins, "command": command})
     if args.host not in LOOPBACK:
         print(f"note: who reaches {args.host} can read what the app may read; there is no password", file=sys.stderr)
-    return start(command, environment)
+    return start(command, variables)
 
 
 def checked_root(text: str) -> str:
@@ -63,14 +67,20 @@ def checked_path(option: str, path: str) -> str:
     return path
 
 
+def script() -> Path:
+    """The dashboard's home page; raises InputError where it is missing."""
+    found = next((place for place in SCRIPTS if place.is_file()), None)
+    if found is None:
+        raise InputError(f"expected the dashboard's script {SCRIPTS[0]}, found none: install the package again")
+    return found
+
+
 def server_command(host: str, port: int) -> list[str]:
     """Streamlit's command; another address than the loopback is added to the names that visitors may use for it."""
-    for file in (SCRIPT, SERVER):
-        if not file.is_file():
-            raise InputError(f"expected the dashboard's script beside the package, found no {file}: run from a clone")
     if find_spec("streamlit") is None:
-        raise InputError("expected the package streamlit, which is not installed: make app installs it")
-    command = [sys.executable, str(SERVER), str(SCRIPT)]
+        raise InputError("expected the package streamlit, which is not installed: pip install streamlit")
+    # Modules in the folder where the command was typed must not come first: -P, as for every process of this package.
+    command = [sys.executable, "-P", str(SERVER), str(script())]
     command += ["--server.address", host, "--server.port", str(port)]
     if host not in LOOPBACK:
         names = ["*"] if host in EVERYWHERE else [*LOOPBACK[:2], host]

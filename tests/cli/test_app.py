@@ -39,8 +39,9 @@ def test_the_dashboard_starts_on_the_loopback(run: Run, started: Started) -> Non
     done = run("app")
     assert (done.code, done.out, done.err) == (0, "", "")
     [(command, environment)] = started
-    assert command[0] == sys.executable and [Path(script).name for script in command[1:3]] == ["serve.py", "app.py"]
-    assert command[3:] == ["--server.address", "127.0.0.1", "--server.port", "8501"]
+    assert command[:2] == [sys.executable, "-P"] and Path(command[2]).name == "serve.py"
+    assert Path(command[3]) == Path(__file__).resolve().parents[2] / "app.py"
+    assert command[4:] == ["--server.address", "127.0.0.1", "--server.port", "8501"]
     assert ROOTS_VARIABLE not in environment
 
 
@@ -86,6 +87,16 @@ def test_bad_options_of_app(run: Run, started: Started, tmp_path: Path, monkeypa
     odd = tmp_path / f"a{os.pathsep}b"
     odd.mkdir()
     run("app", "--root", odd).assert_refused("root", "without")
-    monkeypatch.setattr(app, "SCRIPT", tmp_path / "app.py")
-    run("app").assert_refused("app.py", "clone")
+    monkeypatch.setattr(app, "SCRIPTS", (tmp_path / "app.py",))
+    run("app").assert_refused("app.py", "install")
     assert started == []
+
+
+def test_the_packages_own_script_comes_before_one_beside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file app.py beside an installed package is somebody else's."""
+    own, beside = tmp_path / "own.py", tmp_path / "app.py"
+    beside.touch()
+    monkeypatch.setattr(app, "SCRIPTS", (own, beside))
+    assert app.script() == beside
+    own.touch()
+    assert app.script() == own

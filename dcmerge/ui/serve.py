@@ -1,4 +1,4 @@
-"""``python tools/serve.py app.py [Streamlit's options]``: Streamlit, made ready for the first visitor while it starts.
+"""``python -P dcmerge/ui/serve.py app.py [Streamlit's options]``: Streamlit, made ready for the first visitor while it starts.
 
 ``streamlit run`` reads the pages, and with them torch, only when somebody visits: seconds in which that person waits. Here a
 thread does it while the server starts and the browser opens.
