@@ -20,7 +20,8 @@ from tools.app_server import REPOSITORY, RunningApp, running
 from tools.browser import errors_shown
 from tools.screenshots import page_paths
 
-pytestmark = pytest.mark.slow
+#: Building, installing and starting count into the time of the first test that needs them.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 LARGEST_WHEEL = 100e6  # bytes: what package indexes take; the demo fills most of it
 DASHBOARD = "dcmerge/ui/dashboard"

@@ -304,7 +304,7 @@ def test_without_the_extra_it_says_what_to_install(blocks_bench: Bench, monkeypa
 
 
 def test_developers_have_the_extra() -> None:
-    """setuptools reads no ``-r`` line, so the two files repeat each other."""
+    """A list that pyproject.toml reads may have no ``-r`` line, so the two files repeat each other."""
     root = Path(__file__).resolve().parents[2]
     extra, dev = (
         {line for line in (root / name).read_text().splitlines() if line and not line.startswith("#")}
