@@ -132,6 +132,8 @@ def test_a_wrong_example_is_seen(folder: Path) -> None:
         walk.command("python -m dcmerge app --roots x", "x.md:3")
     with pytest.raises(AssertionError, match="no target"):
         walk.command("make coffee", "x.md:3")
+    with pytest.raises(AssertionError, match="pip knows no"):
+        walk.command("pip install dcmerge[coffee]", "x.md:3")
 
 
 def test_blocks_and_commands_are_read_as_a_reader_reads_them() -> None:

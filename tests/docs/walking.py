@@ -40,6 +40,15 @@ def _make_has_targets(arguments: list[str]) -> None:
     assert wanted and wanted <= targets, f"{wanted - targets} is no target of the Makefile"
 
 
+def _installs_what_there_is(arguments: list[str]) -> None:
+    """``dcmerge[extra]`` with an extra that has a list of requirements, a built package, or one of those lists."""
+    for wanted in arguments[2:]:
+        extra = re.fullmatch(r"(?:dcmerge|\.)(?:\[([a-z]+)\])?", wanted)
+        file = f"requirements-{extra[1]}.txt" if extra and extra[1] else wanted
+        known = extra and not extra[1] or wanted.startswith("dist/") or (REPOSITORY / file).is_file()
+        assert known or wanted == "-r", f"pip knows no {wanted} of ours"
+
+
 def _takes_pictures(arguments: list[str]) -> None:
     screenshots.read_options(arguments[3:])
 
@@ -47,6 +56,7 @@ def _takes_pictures(arguments: list[str]) -> None:
 #: Commands that cannot run in a test: how they begin, why, and what is checked in their place.
 NOT_RUN: tuple[tuple[tuple[str, ...], str, Callable[[list[str]], None]], ...] = (
     (("make",), "sets up an environment from a package registry, or runs this test", _make_has_targets),
+    (("pip", "install"), "fetches from a package registry", _installs_what_there_is),
     (("python", "-m", "dcmerge", "app"), "serves until it is stopped", _parses),
     (("dcmerge", "app"), "serves until it is stopped", _parses),
     (("python", "-m", "tools.screenshots"), "starts a browser; tests/browser does too", _takes_pictures),
