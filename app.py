@@ -2,13 +2,15 @@
 
 import streamlit as st
 
+from dcmerge.studies.glossary import explained, term
 from dcmerge.ui.home import findings_table, parameter_table, task_gallery
 from dcmerge.ui.shell import start_page
 
 page = start_page(
     "DC-Merge: see and tune model merging",
-    "Fine-tuned models that share a base can be merged into one without training. Here you see **why** a merge keeps or loses "
-    "what its experts know, and tune it: choose a model set in the sidebar, then walk through the pages from top to bottom.",
+    "Models that were fine-tuned from the same base can be merged into one without training. Here you see **why** a merge keeps "
+    "or loses what its experts know, and you tune it. Choose a model set in the sidebar, then go through the pages from top to "
+    "bottom.",
     with_layer=False,
 )
 models = page.models
@@ -17,7 +19,7 @@ st.header("Where to go")
 with st.container(horizontal=True):
     st.page_link(
         "pages/1_Spectra.py",
-        label="**Spectra**: how is each task vector's energy spread, and what does smoothing change?",
+        label="**Spectra**: how is the energy of each task vector spread, and what does smoothing change?",
         icon=":material/equalizer:",
     )
     st.page_link(
@@ -26,16 +28,16 @@ with st.container(horizontal=True):
         icon=":material/grid_on:",
     )
     st.page_link(
-        "pages/3_Merge.py", label="**Merge**: merge live, choose α, read the accuracy on every task", icon=":material/merge:"
+        "pages/3_Merge.py", label="**Merge**: merge live, choose α, see the accuracy on every task", icon=":material/merge:"
     )
     st.page_link(
         "pages/4_Compare.py",
-        label="**Compare**: methods side by side in the background, by accuracy, cost and cause",
+        label="**Compare**: many methods on the same images, by accuracy and cost, and why they differ",
         icon=":material/leaderboard:",
     )
     st.page_link(
         "pages/6_Methods.py",
-        label="**Methods**: every method's idea, formula, needs, parameters and numbers",
+        label="**Methods**: what each method does, needs and scores",
         icon=":material/menu_book:",
     )
 
@@ -43,46 +45,47 @@ st.header("What is loaded")
 report = models.vectors.report
 counts = report.counts()
 with st.container(horizontal=True):
-    st.metric("Experts", len(report.tasks), border=True, help="Models fine-tuned from the base, one per task.")
+    st.metric("Experts", len(report.tasks), border=True, help=term("expert"))
     st.metric(
         "Kind",
         "LoRA" if models.vectors.kind == "lora" else "full",
         border=True,
-        help="full: every weight was fine-tuned. LoRA: low-rank adapters B·A beside frozen weights.",
+        help=f"full: every weight was fine-tuned.\n\nLoRA: {term('LoRA adapter')}",
     )
     if models.vectors.qkv != "none":
         st.metric(
             "q, k and v",
             models.vectors.qkv,
             border=True,
-            help="How the files give attention's q, k and v: fused in one matrix (open_clip) or split into three (Hugging "
-            "Face). Merging them split or fused is not the same: the command line's --qkv chooses.",
+            help=f"{term('q, k and v')} You choose on the Load page.",
         )
-    st.metric(
-        "Matrices", counts["matrix"], border=True, help="2-D weights: these have spectra and go through the spectral methods."
-    )
+    st.metric("Matrices", counts["matrix"], border=True, help=term("matrix"))
     st.metric(
         "Other tensors",
         counts["vector"] + counts["convolution"],
         border=True,
-        help="Biases, norms, convolutions: spectral methods average them.",
+        help=term("other tensors"),
     )
     st.metric(
-        "Numbers", f"{sum(p.numel for p in report.parameters) / 1e6:.1f} M", border=True, help="Entries of one task vector."
+        "Numbers",
+        f"{sum(p.numel for p in report.parameters) / 1e6:.1f} M",
+        border=True,
+        help=f"In one task vector. {term('task vector')}",
     )
 
 if report.warnings:
-    st.warning(f"{len(report.warnings)} findings need a look: see the report below.", icon=":material/warning:")
+    count = len(report.warnings)
+    st.warning(f"{count} finding{'s' if count > 1 else ''} to check: see the report below.", icon=":material/warning:")
 else:
     st.success(
-        "Base and experts fit together: same names, same shapes, no NaN or Inf, no two equal experts.",
+        "Base and experts fit together. All names and shapes agree, no value is NaN or Inf, and no two experts are equal.",
         icon=":material/check_circle:",
     )
 
-st.header("Tasks")
+st.header("Tasks", help=explained("size of a task vector", "head"))
 task_gallery(models)
 
-st.header("Report")
+st.header("Report", help="What does not fit in this set, and what is not merged.")
 findings_table(report)
-with st.expander("Every parameter and how it is treated"):
+with st.expander("Every parameter and how it is merged"):
     parameter_table(report)

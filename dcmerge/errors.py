@@ -6,8 +6,14 @@ from __future__ import annotations
 class InputError(ValueError):
     """Bad input: the message is one sentence for the user, saying what was expected and what came.
 
-    The command line prints it and exits with 2; the app shows it in a box. It never carries a traceback.
+    The command line prints it and exits with 2; the app shows it in a box. It never carries a traceback. ``remedy`` is the
+    way out where the two faces offer different ones, and each says it in its own words: "base" (name the base), "download"
+    (allow it), "inputs" (say where a recipe's input is); empty where the message says all.
     """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class IncompatibleSet(InputError):

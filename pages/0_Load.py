@@ -7,9 +7,9 @@ from dcmerge.ui.shell import start_page_without_set
 
 start_page_without_set(
     "Load",
-    "Your own models: point at a folder, see which base and which experts lie in it, name the tasks, attach images, and open "
-    "the set. Task-vector folders, Hugging Face models, LoRA adapters and open_clip files are recognised; nothing is executed, "
-    "copied or downloaded.",
+    "Load your own models. Choose a folder, check which base and which experts were found in it, name the tasks, attach images "
+    "if you have some, and open the set. Task-vector folders, Hugging Face models, LoRA adapters and open_clip files are "
+    "recognised. Nothing is executed or copied, and nothing is downloaded unless you ask for it.",
 )
 
 remembered_sets()

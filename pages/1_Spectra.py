@@ -7,10 +7,9 @@ from dcmerge.ui.spectra import concentration_card, cumulative_card, figures_card
 
 page = start_page(
     "Spectra",
-    "A **task vector** is expert minus base; the singular values of one of its matrices are its **spectrum**. A few large "
-    "values usually hold most of the energy, so weak directions vanish in a merge. **Smoothing** makes the kept values more "
-    "equal "
-    "without changing their sum. Move it in the sidebar and watch.",
+    "A **task vector** is expert minus base. The singular values of one of its matrices are its **spectrum**. A few large values "
+    "usually hold most of the energy, so weak directions vanish in a merge. **Smoothing** makes the kept values more equal and "
+    "leaves their sum as it is. Change it in the sidebar and watch.",
 )
 
 overview, spectrum = st.container(), st.container()

@@ -5,11 +5,9 @@ from dcmerge.ui.shell import start_page
 
 page = start_page(
     "Alignment",
-    "Experts that use the same directions disturb each other when they are added. **Whitening** replaces their singular "
-    "vectors by the "
-    "nearest orthogonal ones, the **cover basis**, in which every task owns a block. DC-Merge merges there, so that the "
-    "merged model "
-    "still points where each expert pointed.",
+    "Experts that use the same directions disturb each other when they are added. **Whitening** replaces their singular vectors "
+    "by the nearest orthogonal ones. These are the **cover basis**, in which every task owns a block. DC-Merge merges there, so "
+    "that the merged model still points where each expert pointed.",
 )
 
 overlap_card(page)

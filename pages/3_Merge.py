@@ -10,9 +10,8 @@ from dcmerge.ui.shell import start_page
 
 page = start_page(
     "Merge",
-    "The merged model is **base + α · merged task vector**. Every change of a control merges again and shows the accuracy "
-    "on a quick "
-    "subset of validation images; the full test split is looked at only when you ask for it.",
+    "The merged model is **base + α · merged task vector**. Every change merges again and shows the accuracy on a few validation "
+    "images. The test images are used only when you ask for it.",
     with_layer=False,
 )
 

@@ -6,8 +6,8 @@ from dcmerge.ui.shell import start_page
 
 page = start_page(
     "Compare",
-    "Every method merges the same experts, gets its own **α on validation** images and is looked at once on **test** images. The "
-    "comparison runs beside the page and goes on when you leave it; rows appear as they are ready.",
+    "Every method merges the same experts, gets its own **α on validation** images and is measured once on **test** images. The "
+    "comparison runs in the background and goes on when you leave the page. Each row appears as soon as it is ready.",
     with_layer=False,
 )
 

@@ -5,9 +5,8 @@ from dcmerge.ui.shell import start_page
 
 page = start_page(
     "Methods",
-    "Every merging method that is built in: its idea, its formula, what it needs, what its controls do, and what papers report "
-    "of it beside our own numbers on the demo. All experts must share a base; what a method asks for besides is the first "
-    "thing to look at.",
+    "Every merging method: its idea, its formula, what it needs, what its controls do, and what papers report of it beside our "
+    "own numbers on the demo. All methods need experts of one base. Look first at what a method needs besides.",
     with_layer=False,
 )
 

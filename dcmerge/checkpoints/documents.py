@@ -65,7 +65,7 @@ def read_document(path: str | Path) -> dict[str, Any]:
             raise InputError(f"Expected a file of at most {SIZE_LIMIT} bytes, {shown(file)} has more.")
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"Expected text in UTF-8, got {shown(file)}, which is none.") from None
+        raise InputError(f"Expected a text file in UTF-8, got {shown(file)}.") from None
     except OSError as error:
         raise InputError(f"Cannot read {shown(file)}: {reason(error)}.") from None
     return parsed_document(text, shown(file))
@@ -118,7 +118,7 @@ def _check_keys(value: Any, where: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise InputError(f"{where}: expected names of text, got {key!r} (quotes make text of it)")
+                raise InputError(f"{where}: expected names of text, got {key!r} (put it in quotes)")
             _check_keys(item, where)
     elif isinstance(value, list):
         for item in value:

@@ -54,7 +54,7 @@ def check_folder(path: Path, *, ours: Callable[[str], bool] | None = None) -> No
     except OSError as error:
         raise InputError(f"Cannot write {shown(path)}: {reason(error)}.") from None
     if strange:
-        what = "exists already" if ours is None else "is no folder that a merge wrote"
+        what = "exists already" if ours is None else "is not a folder that a merge wrote"
         raise InputError(f"Cannot write {shown(path)}: it {what} (it holds {shown(strange[0])}); expected a new or empty folder.")
 
 

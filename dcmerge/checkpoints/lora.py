@@ -102,9 +102,9 @@ class LoraCheckpoint(Checkpoint):
         if settings.doubles_attention_output and any(ATTENTION_OUTPUT in one.factor_a for one in self.adapted.values()):
             self.notes += (f"{shown(path.name)}: PEFT adds the out_proj deltas of this adapter twice, and so do we.",)
         if copies := len(file.infos) - len(factor_keys(file)):
-            self.notes += (f"{shown(path.name)}: {copies} copies of the base's own weights lie in the file and are not read.",)
+            self.notes += (f"{shown(path.name)}: the file also holds {copies} copies of the base's weights, which are not read.",)
         if (path / "non_lora_trainables.bin").exists():
-            self.notes += ("non_lora_trainables.bin lies beside the adapter and is not read.",)
+            self.notes += ("The file non_lora_trainables.bin beside the adapter is not read.",)
 
     @classmethod
     def open(cls, path: Path) -> LoraCheckpoint:
@@ -184,7 +184,7 @@ def _check_factors(file: TensorFile, pair: dict[str, str], name: str, rank: int)
     a, b = file.infos[pair["A"]], file.infos[pair["B"]]
     shapes = f"{a.shape} and {b.shape}"
     if len(a.shape) != 2 or len(b.shape) != 2:
-        raise InputError(f"The adapter {shown(file.path)} adapts {shown(name)}, which is no matrix: factors {shapes}.")
+        raise InputError(f"The adapter {shown(file.path)} adapts {shown(name)}, which is not a matrix: factors {shapes}.")
     if a.shape[0] != rank or b.shape[1] != rank:
         what = f"factors of rank {rank} for {shown(name)}, as {ADAPTER_CONFIG} says"
         raise InputError(f"Expected {what}, got {shapes} in {shown(file.path)}.")

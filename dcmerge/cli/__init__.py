@@ -71,8 +71,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
 
 
+#: What a user of the command line can do about an error, by the error's ``remedy``.
+REMEDIES = {
+    "base": "Name it with --base FILE.",
+    "download": "Allow it with --download.",
+    "inputs": "Name the file with --input NAME=PATH, or a folder to search with --search FOLDER.",
+}
+
+
+def told_with_remedy(error: InputError) -> str:
+    """The message, and what can be done about it."""
+    hint = REMEDIES.get(error.remedy, "")
+    return f"{str(error).rstrip('.')}. {hint}" if hint else str(error)
+
+
 def error_lines(error: InputError) -> list[str]:
     """One line; for an incompatible set the message's first line and every reason. Nothing in it moves the cursor."""
-    text = str(error)
+    text = told_with_remedy(error)
     lines = text.splitlines() if isinstance(error, IncompatibleSet) else [text]
     return [printable(line if place else f"error: {line}") for place, line in enumerate(lines)]

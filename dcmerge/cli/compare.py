@@ -77,10 +77,7 @@ def run(args: argparse.Namespace) -> int:
     parameters = given_parameters(args, slugs)
     check_exports(args)
     if args.background and not args.zoo:
-        raise InputError(
-            "expected --background with --zoo NAME: a job opens sets by name (the Compare page starts jobs of sets "
-            "that the Load page remembers), got files"
-        )
+        raise InputError("expected --background with --zoo NAME, got files: a job opens its set by name")
     if args.quick:
         args.limit = QUICK_IMAGES if args.limit is None else args.limit
         parameters = {slug: {**method(slug).quick, **parameters.get(slug, {})} for slug in (AVERAGE, *slugs)}
@@ -151,9 +148,9 @@ def export(args: argparse.Namespace, found: Comparison) -> bool:
 def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, dict[str, Any]]) -> int:
     """The same comparison as a job; it goes on when this command has ended."""
     if args.folder:
-        raise InputError("expected --background with a zoo alone, got --from")
+        raise InputError("expected --background with --zoo alone, got --from")
     if args.qkv != STORED:
-        raise InputError(f"expected --background without --qkv, which a job does not take, got --qkv {args.qkv}")
+        raise InputError(f"expected --background without --qkv, got --qkv {args.qkv}: a job merges q, k and v as they are stored")
     chosen = [{"slug": slug, "parameters": parameters.get(slug, {})} for slug in dict.fromkeys(slugs)]
     job = jobs.submit(
         {

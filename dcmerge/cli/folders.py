@@ -32,8 +32,8 @@ def chosen(found: Search, what: str, base: str | None) -> FoundSet:
     """The one set of a search, or of several the one that ``#WHAT`` names or whose base ``base`` is."""
     if not found.sets:
         raise InputError(
-            f"expected a base and experts below {shown(found.folder)}, got none that go together; "
-            "dcmerge inspect says what lies there, and --base and --expert name files one by one"
+            f"expected a base and experts in {shown(found.folder)}, got none that go together. dcmerge inspect shows what is "
+            "there; --base and --expert name files one by one"
         )
     named = names(found)
     sets = {name: one for name, one in named.items() if not what or name.endswith(f"#{what}")}
@@ -41,8 +41,8 @@ def chosen(found: Search, what: str, base: str | None) -> FoundSet:
         sets = {name: one for name, one in sets.items() if one.base and _is_same(one.base, base)} or sets
     if len(sets) != 1:
         raise InputError(
-            f"expected one set below {shown(found.folder)}, got {len(sets) or f'none called {shown(what)}'}: name "
-            f"one of {', '.join(map(shown, sets or named))}"
+            f"{shown(found.folder)} holds {len(sets) or f'no set called {shown(what)}, but {len(named)}'} sets. Name one: "
+            f"{', '.join(map(shown, sets or named))}"
         )
     return next(iter(sets.values())).with_base(base)
 
@@ -118,7 +118,8 @@ def _set_lines(one: FoundSet) -> list[str]:
     lines.append(f"  {len(one.experts)} experts would be merged, {size(sum(held.values()))} on disk with the base")
     lines += [paragraph(f"note: {note}", indent=2) for note in one.notes]
     lines += ["  skipped", *_skipped_lines(one.skipped, one.folder, 4)] if one.skipped else []
-    return [*lines, *([paragraph(f"before it can be merged: {one.lacks}", indent=2)] if one.lacks else [])]
+    lines += [paragraph(f"before it can be merged: {one.lacks}", indent=2)] if one.lacks else []
+    return [*lines, *(["  --base FILE names the base"] if one.base is None else [])]
 
 
 def _where(path: Path | None, one: FoundSet) -> str | None:

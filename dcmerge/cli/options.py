@@ -150,7 +150,7 @@ def add_folder(group: argparse._ActionsContainer) -> None:
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
     """``--encoder``, ``--data`` and what else says how models that are no zoo are evaluated; see ``BenchSpecification``."""
-    group = parser.add_argument_group("images and heads, for models that are no zoo")
+    group = parser.add_argument_group("images and heads, for your own models")
     group.add_argument("--encoder", metavar="NAME", help="open_clip's name (ViT-B-32-quickgelu for OpenAI's weights) or a *.json")
     group.add_argument("--data", metavar="FOLDER", help="where the data sets lie, as torchvision has them or as class folders")
     group.add_argument(

@@ -52,7 +52,7 @@ def _builtin(name: str) -> dict[str, Any]:
 
     if name not in open_clip.list_models():
         raise InputError(
-            f"encoder: expected the name of an open_clip model, as ViT-B-32{_QUICK} or ViT-L-14{_QUICK}, or a "
+            f"encoder: expected the name of an open_clip model, such as ViT-B-32{_QUICK} or ViT-L-14{_QUICK}, or a "
             f"*.json with its configuration, got {shown(name)}"
         )
     return dict(open_clip.get_model_config(name))
@@ -74,6 +74,6 @@ def activation_note(name: str) -> str:
     if name.endswith(_QUICK) or f"{name}{_QUICK}" not in open_clip.list_models():
         return ""
     return (
-        f"{name} runs with GELU. OpenAI's weights, and what was fine-tuned from them, were trained with QuickGELU: for those "
-        f"expected the encoder {name}{_QUICK}."
+        f"{name} runs with GELU. OpenAI's weights, and models fine-tuned from them, were trained with QuickGELU: for these "
+        f"choose the encoder {name}{_QUICK}."
     )

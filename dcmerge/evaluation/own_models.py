@@ -141,7 +141,7 @@ def _heads(
         return {task: replace(head, origin=f"file {head.origin}") for task, head in found.items()}
     sentences = {task: [prompts(one.kind, name) for name in one.classes] for task, one in opened.items()}
     heads = text_heads(encoder.config, more.all(), sentences, progress)
-    told = f"computed by the text tower of {more.origin} from {OWN_WORDING}: head files reproduce the literature's numbers"
+    told = f"made by the text tower of {more.origin} from {OWN_WORDING}; only head files give the numbers of the literature"
     return {task: Head(rows, None, told) for task, rows in heads.items()}
 
 
@@ -212,7 +212,7 @@ class _MoreWeights:
             tags = f" or one of open_clip's tags of {name} ({', '.join(known)})" if known else ""
             raise InputError(f"weights: expected a file{tags}, got {shown(tag)}")
         if not self._given.download:
-            raise InputError(f"weights: {tag} of {name} comes from the hub: expected the permission to download (--download)")
+            raise InputError(f"weights: {tag} of {name} must be downloaded, and downloads are not allowed", "download")
         try:
             return dict(open_clip.create_model(name, pretrained=tag).state_dict())
         except Exception as error:  # the hub fails in many ways, none of them listed anywhere

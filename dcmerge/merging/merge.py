@@ -244,8 +244,8 @@ def own_delta(slug: str, modules: Mapping[str, TaskModule], task: str | None) ->
         return lambda name, merged: merged
     if any(module.edits or module.repair for module in modules.values()):
         raise InputError(
-            f"{slug} adds parts to the encoder that no file of weights can hold: expected another method, or "
-            "evaluate and compare, where it runs"
+            f"{slug} adds parts to the encoder, which a file of weights cannot hold: evaluate or compare it, or choose another "
+            "method"
         )
     if task not in modules:
         raise InputError(f"task: {slug} makes a model for each task, expected one of {', '.join(modules)}, got {task!r}")
@@ -265,6 +265,6 @@ def check_depth(slug: str, assembly: Assembly | None, scale: float) -> None:
     check_whole_blocks(slug, scale)
     if len(assembly.blocks) != assembly.depth:
         raise InputError(
-            f"{slug} chose {len(assembly.blocks)} blocks where the base has {assembly.depth}, which no file in the "
-            "base's names can hold: expected another seed, or evaluate and compare, where it runs"
+            f"{slug} chose {len(assembly.blocks)} blocks where the base has {assembly.depth}, which a file with the names of "
+            "the base cannot hold: evaluate or compare it, or try another seed"
         )

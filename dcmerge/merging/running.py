@@ -130,10 +130,9 @@ def _opened(source: Source, given: Mapping[str, str], search: Sequence[str], pro
     by_hash = _by_hash(search, wanted, progress) if search and wanted else {}
     for name, entry in missing.items():
         if entry.get("sha256") not in by_hash:
-            where = "below the folders that were searched" if search else f"in {shown(source.folders[0])}"
+            where = "in the folders that were searched" if search else f"in {shown(source.folders[0])}"
             raise InputError(
-                f"{shown(name)}: there is no {shown(entry['file'])} {where} (nothing is downloaded): name it with "
-                f"--input {shown(name)}=PATH, or a folder to find it in by its hash with --search"
+                f"{shown(name)}: expected the file {shown(entry['file'])} {where}, found none; nothing is downloaded", "inputs"
             )
         opened[name] = by_hash[entry["sha256"]]
     return {name: opened[name] for name in inputs}

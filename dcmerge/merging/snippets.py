@@ -23,7 +23,7 @@ def command(recipe: Recipe, out: str = OUT) -> str:
     Raises InputError for a recipe that the command line has no option for.
     """
     if recipe.arithmetic != "float32":
-        raise InputError(f"arithmetic: the command merges in float32, expected that, got {recipe.arithmetic}")
+        raise InputError(f"arithmetic: expected float32, in which the command merges, got {recipe.arithmetic}")
     lines = ["python -m dcmerge merge", *(_option(name, value) for name, value in _options(recipe, out))]
     return " \\\n  ".join(lines)
 

@@ -16,19 +16,19 @@ from dcmerge.vectors.task_vectors import Delta
 
 STEPS = Number(
     "Iterations",
-    "Steps of Adam, each on one batch of every task. Fewer than the papers take by default, with a "
-    "larger learning rate, so that a laptop is done in minutes.",
+    "Steps of Adam, each on one batch of every task. The default takes fewer than the papers, with a larger learning rate, so "
+    "that a laptop needs only minutes.",
     0,
     100000,
     10,
     integer=True,
     soft_high=2000,
 )
-RATE = Number("Learning rate", "Adam moves a value by about so much a step; the papers take 0.001.", 0, 10, 1e-3, soft_high=0.1)
+RATE = Number("Learning rate", "About how far Adam moves a value in one step; the papers use 0.001.", 0, 10, 1e-3, soft_high=0.1)
 BATCH = Number("Batch", "Images a task in every step.", 1, 4096, 1, integer=True, soft_high=64)
 START = Number(
     "Start",
-    "Coefficients at the beginning; the papers take 0.3.",
+    "The coefficients at the start; the papers use 0.3.",
     0,
     100,
     0.05,

@@ -178,7 +178,7 @@ def adarank(
         float | None,
         Number(
             "Start",
-            "Coefficients at the beginning.",
+            "The coefficients at the start.",
             0,
             100,
             0.05,
@@ -187,7 +187,15 @@ def adarank(
         ),
     ] = None,
     share: Annotated[
-        float | None, Number("Kept at the start", "Share of each task's components.", 0, 1, 0.01, auto="cart: 0.16; else all")
+        float | None,
+        Number(
+            "Kept at the start",
+            "Share of the components of each task that is kept at the start.",
+            0,
+            1,
+            0.01,
+            auto="cart: 0.16; else all",
+        ),
     ] = None,
     iterations: Annotated[int, STEPS] = 60,
     learning_rate: Annotated[float, RATE] = 1e-2,

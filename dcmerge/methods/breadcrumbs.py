@@ -26,7 +26,7 @@ def breadcrumbs(
     layer: Layer,
     *,
     density: Annotated[float, Number("Density", "Share of each parameter's entries that is kept.", 0, 1, 0.01)] = 0.9,
-    gamma: Annotated[float, Number("Outliers", "Share of the entries, the largest ones, that is left out.", 0, 1, 0.01)] = 0.01,
+    gamma: Annotated[float, Number("Outliers", "Share of the largest entries that is left out.", 0, 1, 0.01)] = 0.01,
 ) -> Tensor:
     """Σ_t of each delta's entries of rank γ·d .. (γ + density)·d by magnitude, the largest first. Defaults as in mergekit."""
     return torch.stack([_middle(delta, density, gamma) for delta in layer.dense_deltas()]).sum(dim=0)

@@ -46,17 +46,20 @@ def cat(
     *,
     prepared: Inputs,
     directions: Annotated[
-        int, Number("Directions c", "Cut for each task in a weight matrix; 0 is Task Arithmetic.", **_COUNT)
+        int,
+        Number("Directions c", "How many directions are cut for each task in a weight matrix. 0 is Task Arithmetic.", **_COUNT),
     ] = 4,
     loss: Annotated[
-        float, Number("Loss λ", "How much a task's own lost knowledge weighs against the conflict that is removed.", **_LOSS)
+        float, Number("Loss λ", "How much the knowledge that a task loses counts against the conflict that is removed.", **_LOSS)
     ] = 5.0,
-    channels: Annotated[int, Number("Channels", "Masked for each task in scales and in biases.", **_COUNT)] = 4,
+    channels: Annotated[
+        int, Number("Channels", "How many channels are masked for each task, in scales and in biases.", **_COUNT)
+    ] = 4,
     norm_loss: Annotated[float, Number("Loss λ of norms", "The same weight, for the scales of norms.", **_LOSS)] = 10.0,
     rescale: Annotated[
         bool, Flag("Keep norms", "Bring a trimmed task vector back to its norm after every cut, as published code does.")
     ] = False,
-    step: Annotated[float, Number("Step", "Features are those of base + step · task vector.", 0, 10, 0.1, soft_high=1)] = 0.4,
+    step: Annotated[float, Number("Step", "Features are measured at base + step · task vector.", 0, 10, 0.1, soft_high=1)] = 0.4,
     exemplars: Annotated[int, EXEMPLARS] = 2,
     images: Annotated[str, SPLIT] = "val",
     seed: Annotated[int, SEED] = 0,

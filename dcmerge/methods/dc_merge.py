@@ -136,8 +136,8 @@ def dc_merge(
         str,
         Choice(
             "Smoothing",
-            "How the kept singular values are flattened, their sum unchanged. auto: none for full fine-tuning, average for LoRA, "
-            "as in the authors' code.",
+            "How the kept singular values are made flatter. auto is none for full fine-tuning and average for LoRA, as in the "
+            "authors' code.",
             ("auto", *SMOOTHINGS),
         ),
     ] = "auto",
@@ -145,7 +145,7 @@ def dc_merge(
         float,
         Number(
             "ρ",
-            "Linear smoothing: ratio of the largest to the smallest smoothed value. 1 is average.",
+            "Linear smoothing only: the ratio of the largest to the smallest smoothed value.",
             1,
             1000,
             0.5,
@@ -154,14 +154,10 @@ def dc_merge(
     ] = 5.0,
     keep: Annotated[
         float,
-        Number(
-            "Kept entries", "Share of the entries of each aligned delta that is kept, by magnitude.", 0, 1, 1e-4, soft_high=0.1
-        ),
+        Number("Kept entries", "The share of the entries of each aligned delta that is kept.", 0, 1, 1e-4, soft_high=0.1),
     ] = 1e-3,
-    elect: Annotated[bool, Flag("Elect signs", "TIES in the cover basis. Off: the sum of the kept entries.")] = True,
-    block_mask: Annotated[
-        bool, Flag("Block mask", "Keep only each task's own block: entries that mix two tasks' directions are dropped.")
-    ] = True,
+    elect: Annotated[bool, Flag("Elect signs", "On: TIES in the cover basis. Off: the sum of the kept entries.")] = True,
+    block_mask: Annotated[bool, Flag("Block mask", "Drops the entries that mix the directions of two tasks.")] = True,
 ) -> Delta:
     """D = C_U (Φ(M_1..M_T) ∘ mask) C_Vᵀ; the mean of the deltas where not one component a task fits.
 

@@ -85,7 +85,7 @@ def _scales(D: Tensor, eta: float) -> Tensor:
 @merging_method(
     "doge",
     title="DOGE",
-    idea="Give every task vector one length, and add to all of them a shared correction that makes their sum answer each task's "
+    idea="Give all task vectors one length, and add to all of them a shared correction that makes their sum answer each task's "
     "own rows as that task's vector does, without touching the directions that the tasks share.",
     formula=r"\tau=\sum_t\lambda_t(\tau_t+\Delta)\circ m_t,\quad\lambda_t=\frac{\eta}{\|\tau_t\|},"
     r"\ \Delta=\arg\min\sum_j\big\|\langle\tau_j,\tau_j-\textstyle\sum_t\lambda_t(\tau_t+\Delta)\rangle_{\mathrm{row}}\big\|^2",
@@ -115,7 +115,7 @@ def doge(
     ] = 6.0,
     iterations: Annotated[int, ITERATIONS] = 400,
     learning_rate: Annotated[
-        float, Number("Learning rate", "Adam moves an entry by about so much a step.", 0, 1, 1e-4, soft_high=1e-2)
+        float, Number("Learning rate", "About how far Adam moves an entry in one step.", 0, 1, 1e-4, soft_high=1e-2)
     ] = 1e-4,
     adaptation_steps: Annotated[int, STEPS] = 100,
     adaptation_rate: Annotated[float, RATE] = 5e-3,

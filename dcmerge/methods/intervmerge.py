@@ -155,13 +155,17 @@ def intervmerge(
         str,
         Choice(
             "Intervention",
-            "noreft: a map of rank r of the whole token. mini: a learned shift of some channels, others in every block.",
+            "noreft: a low-rank change of the whole token. mini: a learned shift of a few channels, different ones in every "
+            "block.",
             ("noreft", "mini"),
         ),
     ] = "noreft",
     rank: Annotated[int, Number("Rank", "Of every intervention.", 1, 1024, 1, integer=True, soft_high=16)] = 1,
     channels: Annotated[
-        int, Number("Channels", "That a mini intervention shifts in each block.", 1, 100000, 1, integer=True, soft_high=128)
+        int,
+        Number(
+            "Channels", "How many channels a mini intervention shifts in each block.", 1, 100000, 1, integer=True, soft_high=128
+        ),
     ] = 64,
     iterations: Annotated[int, STEPS] = 120,
     learning_rate: Annotated[float, RATE] = 1e-2,

@@ -29,7 +29,7 @@ def karcher(
     layer: Layer,
     *,
     iterations: Annotated[
-        int, Number("Iterations", "At most so many steps to the mean.", 1, 1000, 1, integer=True, soft_high=50)
+        int, Number("Iterations", "At most this many steps towards the mean.", 1, 1000, 1, integer=True, soft_high=50)
     ] = 10,
 ) -> Tensor:
     """Karcher mean − θ0, each parameter by itself; ends at a step below 1e-5. Experts that are zero here do not count."""

@@ -17,8 +17,8 @@ from dcmerge.vectors.task_vectors import Delta
 @merging_method(
     "lot",
     title="LOT Merging",
-    idea="In every layer, find the one task vector under which the features of all tasks move least away from those of their "
-    "experts, measured on a few unlabeled images that run through the experts.",
+    idea="In every layer, find the task vector that keeps the features of all tasks closest to those of their experts, measured "
+    "on a few unlabeled images.",
     formula=r"\tau^l=\arg\min_T\sum_t\|X_t^l(T-\tau_t^l)\|_F^2=\Big(\sum_t X_t^\top X_t\Big)^{\!+}\sum_t X_t^\top X_t\,\tau_t",
     source="Sun et al. 2025, arXiv 2505.23859",
     needs=("weights", "images"),

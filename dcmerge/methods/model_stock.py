@@ -18,7 +18,7 @@ _POLE = 1e-6
 @merging_method(
     "model_stock",
     title="Model Stock",
-    idea="The mean of the experts, drawn back to the base the more, the less their task vectors agree. Made for experts of one "
+    idea="The mean of the experts, pulled back towards the base where their task vectors disagree. Made for experts of one "
     "task; of different tasks it stays close to the base.",
     formula=r"\tau=t\,\bar\tau,\quad t=\frac{K\cos\theta}{(K-1)\cos\theta+1}\ \text{per parameter}",
     source="Jang et al. 2024, arXiv 2403.19522",

@@ -188,7 +188,7 @@ def _projections(layers: Sequence[Layer]) -> tuple[str, ...]:
         layer.name for layer in layers if layer.name.startswith("visual.") and layer.name.endswith("attn.in_proj_weight")
     )
     if not names:
-        raise InputError("perturb_and_merge trains keys and values, expected parameters visual.….attn.in_proj_weight, got none")
+        raise InputError("perturb_and_merge trains keys and values: expected parameters visual.….attn.in_proj_weight, got none")
     return names
 
 
@@ -216,7 +216,13 @@ def perturb_and_merge(
     *,
     prepared: Mapping[str, Tensor],
     steps: Annotated[
-        int, Number("Steps a task", "Of training. The paper takes 10 epochs of its training data.", soft_high=500, **_COUNT)
+        int,
+        Number(
+            "Steps a task",
+            "Training steps for each task. The paper takes 10 epochs of its training data.",
+            soft_high=500,
+            **_COUNT,
+        ),
     ] = 20,
     batch: Annotated[
         int, Number("Batch", "Labelled validation images a step; the paper takes 256.", soft_high=256, **_COUNT)
@@ -225,14 +231,14 @@ def perturb_and_merge(
         float, Number("Learning rate", "Step size of AdamW on the LoRA factors.", 0, 1, 1e-4, soft_high=1e-2)
     ] = 1e-3,
     rank: Annotated[
-        int, Number("Rank", "Of the LoRA update of every key and every value matrix.", 1, 4096, 1, integer=True, soft_high=64)
+        int, Number("Rank", "The rank of the LoRA update of every key and value matrix.", 1, 4096, 1, integer=True, soft_high=64)
     ] = 10,
     epsilon: Annotated[
         float,
         Number("Perturbation ε", "Losses are taken at 1, 1 + ε and 1 − ε times the update; 0 is plain training.", 0, 1, 0.05),
     ] = 0.5,
     probability: Annotated[
-        float, Number("Probability", "Of each of the two perturbations; the rest of the steps are plain.", 0, 0.5, 0.01)
+        float, Number("Probability", "How often each of the two perturbations is used. The other steps are plain.", 0, 0.5, 0.01)
     ] = 1 / 3,
     exemplars: Annotated[
         int,
@@ -250,7 +256,7 @@ def perturb_and_merge(
         int,
         Number(
             "Seed",
-            "Of the images, the perturbations, the LoRA start and a random order.",
+            "Decides the images, the perturbations, the start of LoRA and a random order.",
             0,
             2**31 - 1,
             1,

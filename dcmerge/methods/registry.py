@@ -94,7 +94,7 @@ class Method:
         if "images" in self.needs and (without := [task for task in vectors.tasks if task not in bench.tasks]):
             return f"needs images of every task, got none of {', '.join(without)}"
         if "images" in self.needs and not bench.same_names:
-            return "looks into the encoder under open_clip's names, got a set that names its weights otherwise: convert it first"
+            return "needs weights with open_clip's names, got other names: convert the set first"
         if "lora" in self.needs and vectors.kind != "lora":
             return "needs LoRA experts, got full fine-tuning"
         if "base" in self.needs and vectors.base is None:

@@ -33,13 +33,14 @@ def wudi(
         str,
         Choice(
             "Solver",
-            "adam: some steps from the sum, as the authors do; stopping early holds back. exact: the minimum, in closed form.",
+            "adam: some steps from the sum, as the authors do, which stops before the minimum. exact: the minimum, in closed "
+            "form.",
             ("adam", "exact"),
         ),
     ] = "adam",
     iterations: Annotated[int, ITERATIONS] = 300,
     learning_rate: Annotated[
-        float, Number("Learning rate", "Adam moves an entry by about so much a step.", 0, 1, 1e-5, soft_high=1e-3)
+        float, Number("Learning rate", "About how far Adam moves an entry in one step.", 0, 1, 1e-5, soft_high=1e-3)
     ] = 1e-5,
 ) -> Delta:
     """Minimises Σ_t tr((τ − D_t) A_t (τ − D_t)ᵀ), A_t = D_tᵀD_t / ‖D_t‖²; its gradient is 2 (τ ΣA_t − ΣD_tA_t).

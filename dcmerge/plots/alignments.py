@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from dcmerge.plots.style import ALIGNED, PALETTE, SCALE, titled
-from dcmerge.studies.inspection import MEASURES, Consistency, LayerAlignment
+from dcmerge.studies.inspection import Consistency, LayerAlignment
 from dcmerge.vectors.naming import place_of
 
 #: Aligned deltas wider than this are drawn as maxima of equal squares.
@@ -153,7 +153,6 @@ def consistency_lines(results: Mapping[str, Consistency], measure: str) -> go.Fi
         )
     figure.update_xaxes(tickangle=-40)
     figure.update_yaxes(rangemode="tozero")
-    figure.update_layout(meta={"measure": MEASURES[measure]})
     return titled(figure, f"{measure} of the merged matrix and each expert, over depth", "matrix, by depth", measure, 470)
 
 

@@ -127,7 +127,7 @@ def _open_saved(name: str, allowed: Roots, progress: Progress | None) -> ModelSe
     """A remembered set; its files must lie below today's roots."""
     saved = saved_sets().get(name.removeprefix(SAVED))
     if saved is None:
-        raise InputError(f"model set: expected a remembered one, got {shown(name)}, which is forgotten")
+        raise InputError(f"model set: expected a remembered set, got {shown(name)}, which was forgotten")
     base = None if saved.base is None else allowed.resolve(saved.base)
     experts = {task: allowed.resolve(path) for task, path in saved.experts.items()}
     vectors = TaskVectors.open(base, experts, qkv=saved.qkv, progress=progress)

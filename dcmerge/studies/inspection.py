@@ -166,11 +166,8 @@ class Consistency:
     measures: Mapping[str, Tensor]
 
 
-MEASURES = {
-    "DirSim": "mean |⟨u, u'⟩⟨v, v'⟩| over all pairs of singular components, energy-free (DC-Merge, Eq. 3)",
-    "Subspace alignment": "share of an expert's change (norm) that lies in the merged matrix's dominant directions (Iso-C)",
-    "Cosine": "⟨D, D_t⟩ / (‖D‖ ‖D_t‖) of the whole matrices, weighted by energy",
-}
+#: Names of the measures, which the glossary explains.
+MEASURES = ("DirSim", "Subspace alignment", "Cosine")
 
 
 def consistency(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dcmerge import plots
+from dcmerge.studies.glossary import explained, term
 from dcmerge.studies.inspection import MEASURES, Consistency, LayerAlignment, consistency, layer_alignment
 from dcmerge.ui.charts import show
 from dcmerge.ui.choice import live_methods
@@ -22,7 +23,8 @@ def _alignment(page: Page) -> LayerAlignment:
     found = _alignment_once(page.models.key, page.layer_name, tuple(page.smoothing.items()), page)
     if found is None:
         st.info(
-            "Not one component per task fits into this matrix: there is no cover basis to show. Choose another one.",
+            "This matrix is too small to give every task a component, so it has no cover basis. Choose another one in the "
+            "sidebar.",
             icon=":material/info:",
         )
         st.stop()
@@ -37,7 +39,7 @@ def _alignment_once(name: str, layer: str, smoothing: tuple[tuple[str, object], 
 def overlap_card(page: Page) -> None:
     """Overlap before and after whitening."""
     with st.container(border=True):
-        st.subheader(plain(place_of(page.layer_name).label))
+        st.subheader(plain(place_of(page.layer_name).label), help=explained("cover basis", "whitening"))
         side = remembered(
             st.segmented_control,
             "Side of the matrix",
@@ -45,21 +47,21 @@ def overlap_card(page: Page) -> None:
             default=next(iter(_SIDES)),
             options=list(_SIDES),
             required=True,
-            help="A matrix maps inputs (right singular vectors V) to outputs (left, U).",
+            help=f"A matrix maps inputs (V) to outputs (U). {term('singular vectors')}",
         )
         alignment = _alignment(page)
         show(
             plots.overlap_maps(alignment, _SIDES[side], list(page.models.task_titles.values())),
-            "left, how much of one expert's leading subspace lies in another's: off-diagonal values are where they would "
-            "disturb each "
-            "other. Right, the whitened blocks against the experts: a diagonal near 1 and small values elsewhere mean that "
-            "everyone kept their own directions.",
+            "on the left, how much of one expert's main directions lies in another's. High values off the diagonal are where "
+            "two experts disturb each other. On the right, each whitened block against each expert. A diagonal near 1 and "
+            "small values elsewhere mean that every expert kept its own directions.",
             key="alignment.overlap",
+            terms=("overlap", "whitening"),
         )
         moved = alignment.whitening_distance[0 if _SIDES[side] == "U" else 1]
         st.caption(
-            f"Whitening moved each direction by {moved:.3f} on average (‖C − [U₁ … U_T]‖ / √(T·r); 0 would be: "
-            "already orthogonal)."
+            f"Whitening moved each direction by {moved:.3f} on average; 0 means that they were orthogonal before.",
+            help=term("whitening distance"),
         )
 
 
@@ -74,16 +76,15 @@ def aligned_card(page: Page) -> None:
             default=next(iter(titles)),
             options=list(titles),
             format_func=lambda name: titles[name],
-            help="Whose delta to show in the cover basis.",
+            help="The task whose delta is shown below, in the cover basis.",
         )
         show(
             plots.aligned_delta_map(_alignment(page), list(titles).index(task), titles[task], list(titles.values())),
-            "the task's change, written in the cover basis: each square of the grid belongs to one pair of tasks' "
-            "directions. A task "
-            "that is aligned with its own block shows a bright diagonal inside it. Ringed entries are the largest, which "
-            "DC-Merge "
-            "keeps; everything else is dropped before the merge.",
+            "this is the task's change, written in the cover basis. Each square of the grid belongs to the directions of two "
+            "tasks. A task that fits its own block shows a bright diagonal inside it. Ringed entries are the largest: DC-Merge "
+            "keeps them and drops all others before the merge.",
             key="alignment.aligned",
+            terms=("aligned delta", "kept entries", "cover basis"),
         )
 
 
@@ -94,8 +95,9 @@ def blocks_card(page: Page) -> None:
     with st.container(border=True):
         show(
             plots.block_energy_map(alignment, list(titles.values())),
-            "each row is a task. The diagonal is what it keeps in its own block; the last column is what the block mask removes.",
+            "each row is a task. The diagonal is what it has in its own block; the last column is what the block mask removes.",
             key="alignment.blocks",
+            terms=("block mask", "aligned delta", "energy (sum of s²)"),
         )
         shares = zip(alignment.own_block_share, alignment.kept_share, alignment.surviving_share, strict=True)
         rows = [
@@ -114,13 +116,15 @@ def blocks_card(page: Page) -> None:
             hide_index=True,
             alt="What each task keeps in the cover basis",
             column_config={
-                "own block": st.column_config.TextColumn(help="share of ‖M_t‖² in the task's own diagonal block"),
-                "energy kept": st.column_config.TextColumn(help="share of ‖M_t‖² in the kept (largest) entries"),
-                "left in the merge": st.column_config.TextColumn(help="share of ‖M_t‖² after keep and block mask"),
-                "rebuilt to within": st.column_config.NumberColumn(
-                    format="%.1e", help="‖C_U M_t C_Vᵀ − D̄_t‖ / ‖D̄_t‖: 0 where the basis spans everything the task kept"
-                ),
+                "own block": st.column_config.TextColumn(help=term("own block")),
+                "kept entries": st.column_config.NumberColumn(help=term("kept entries")),
+                "energy kept": st.column_config.TextColumn(help=term("energy kept")),
+                "left in the merge": st.column_config.TextColumn(help=term("left in the merge")),
+                "rebuilt to within": st.column_config.NumberColumn(format="%.1e", help=term("reconstruction error")),
             },
+        )
+        st.caption(
+            "**How to read:** a task with a small share left in the merge is lost in this matrix, however well the others do."
         )
 
 
@@ -143,7 +147,7 @@ def consistency_card(page: Page) -> None:
                 default=_DEFAULT_METHODS,
                 options=list(known),
                 format_func=lambda slug: known[slug].title,
-                help="Each is merged with its defaults; DC-Merge with the sidebar's smoothing.",
+                help="Each method merges with its default settings, DC-Merge with the smoothing of the sidebar.",
             )
         with right:
             measure = remembered(
@@ -152,7 +156,7 @@ def consistency_card(page: Page) -> None:
                 key="measure",
                 default=next(iter(MEASURES)),
                 options=list(MEASURES),
-                help="; ".join(f"{name}: {text}" for name, text in MEASURES.items()),
+                help=explained(*MEASURES),
             )
         if not chosen:
             st.info("Choose at least one method to compare.", icon=":material/info:")
@@ -165,7 +169,8 @@ def consistency_card(page: Page) -> None:
                 results[known[slug].title] = _consistency(page.models.key, slug, parameters, page)
         show(
             plots.consistency_lines(results, measure),
-            f"{MEASURES[measure]}. Higher means that the merged matrix still points where the experts pointed; the band spans "
-            "the least and the best preserved expert.",
+            "the line is the mean over the experts; the band spans the least and the best preserved one. Higher means that the "
+            "merged matrix still points where the experts pointed.",
             key="alignment.consistency",
+            terms=(measure,),
         )

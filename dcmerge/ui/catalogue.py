@@ -11,10 +11,11 @@ import streamlit as st
 from dcmerge.methods import NEEDS, Method, fitting_methods, methods
 from dcmerge.methods.declare import Declared, value_text
 from dcmerge.methods.reported import FAMILIES, Reported, reported
+from dcmerge.studies.glossary import term
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import hundredfold, percent, plain
 from dcmerge.ui.view import remembered
-from dcmerge.zoo.results import COMMAND, DemoResults, demo_results
+from dcmerge.zoo.results import DemoResults, demo_results
 
 _MODEL = "ViT-B/32"
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
@@ -43,11 +44,11 @@ def overview_card(page: Page, ours: DemoResults | None) -> list[Method]:
                 "Only what can merge this set",
                 key="fits",
                 default=False,
-                help=f"This set: {plain(page.models.title)}.",
+                help=f"Hides the methods that cannot merge the set of the sidebar: {plain(page.models.title)}.",
             )
         shown = [m for m in known.values() if set(m.needs) <= allowed and (m.slug in fitting or not only)]
         if not shown:
-            st.info("No method works with so little: allow more above.", icon=":material/info:")
+            st.info("No method works with so little. Allow more above.", icon=":material/info:")
             return []
         st.dataframe(
             [_overview_row(m, obstacles, ours) for m in shown],
@@ -66,12 +67,12 @@ def _needs_filter(known: Mapping[str, Method]) -> set[str]:
     other = sorted({need for method in known.values() for need in method.needs} - {"weights"})
     have = remembered(
         st.multiselect,
-        "Besides the experts' weights I have",
+        "Besides the weights of the experts I have",
         key="needs",
         default=other,
         options=other,
         format_func=NEEDS.get,
-        help="Methods that need anything else are left out.",
+        help="Hides the methods that need anything else.",
     )
     return {"weights", *have}
 
@@ -96,27 +97,27 @@ def _overview_columns() -> dict[str, Any]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
         "asks besides for": text(
-            help="what it needs besides the experts' weights. "
+            help="What it needs besides the weights of the experts. "
             + "; ".join(f"{name}: {words}" for name, words in NEEDS.items() if name != "weights")
         ),
-        "returns": text(help="one model, or one with a part a task"),
-        "controls": number(help="how many parameters it has besides α; each stands below"),
-        "demo": number(format="%.1f %%", help="our mean top-1 accuracy on the demo; α chosen on validation"),
-        "normalised": number(format="%.1f %%", help="the same on the demo, each task divided by its own expert's accuracy"),
+        "returns": text(help="One model for all tasks, or one with a part for each task."),
+        "controls": number(help="How many settings it has besides α. Each is explained below."),
+        "demo": number(format="%.1f %%", help=f"Measured by us on the demo, with α chosen on validation. {term('accuracy')}"),
+        "normalised": number(format="%.1f %%", help=f"Measured by us on the demo. {term('normalised accuracy')}"),
         "reported": number(
             format="%.1f %%",
-            help=f"reported mean accuracy on {_MODEL}, 8 tasks, TALL-masks checkpoints; other checkpoints stand below",
+            help=f"The mean accuracy that papers report for {_MODEL} on 8 tasks (TALL-masks checkpoints). More are below.",
         ),
-        "this set": text(help="whether the set in the sidebar can be merged with it"),
-        "source": st.column_config.LinkColumn(display_text=r"abs/(.*)", help="the paper on arXiv"),
+        "this set": text(help="Whether it can merge the set in the sidebar."),
+        "source": st.column_config.LinkColumn(display_text=r"abs/(.*)", help="The paper on arXiv."),
     }
 
 
 def _reading(ours: DemoResults | None) -> str:
-    measured = f"*demo* was measured on the {ours.measured_on}" if ours else f"for our numbers on the demo run `{COMMAND}`"
+    measured = f"*demo* was measured on the {ours.measured_on}" if ours else "our numbers on the demo are not made yet"
     return (
-        f"**How to read:** {measured}; *reported* stands for CLIP {_MODEL}, another model on other tasks: compare the order "
-        "of the methods, not the numbers. Click a column's name to sort."
+        f"**How to read:** {measured}; *reported* is CLIP {_MODEL}, another model on other tasks. Compare the order of the "
+        "methods, not the numbers. Click the name of a column to sort."
     )
 
 
@@ -137,7 +138,7 @@ def _facts(place: Any, page: Page, method: Method) -> None:
     place.markdown(f"**Source** {f'[{plain(method.source)}]({link})' if link else plain(method.source)}")
     place.markdown(f"**Slug** `{method.slug}`; usual α = {method.usual_scale:g}")
     if obstacle:
-        place.info(f"Not for this set: it {plain(obstacle)}.", icon=":material/block:")
+        place.info(f"It cannot merge this set: it {plain(obstacle)}.", icon=":material/block:")
     else:
         _invitation(place, page, method)
 
@@ -198,7 +199,7 @@ def _numbers(method: Method, ours: DemoResults | None) -> None:
     _demo_numbers(method, ours)
     rows = [_reported_row(entry) for entry in reported(method.slug)]
     if not rows:
-        st.caption("No reported number on CLIP's 8, 14 or 20 tasks is confirmed by a primary source.")
+        st.caption("We found no number for CLIP's 8, 14 or 20 tasks that a primary source confirms.")
         return
     families = sorted({entry.family for entry in reported(method.slug)}, key=list(FAMILIES).index)
     st.dataframe(
@@ -209,17 +210,19 @@ def _numbers(method: Method, ours: DemoResults | None) -> None:
         alt=f"Reported numbers of {method.title}",
         column_config={
             "accuracy": st.column_config.NumberColumn(format="%.1f %%"),
-            "kind": st.column_config.TextColumn(help="normalised: divided by the accuracies of the experts"),
-            "checkpoints": st.column_config.TextColumn(help="the fine-tuned models that were merged"),
+            "kind": st.column_config.TextColumn(help=term("normalised accuracy")),
+            "checkpoints": st.column_config.TextColumn(help="The fine-tuned models that were merged."),
         },
     )
-    st.caption("**Checkpoints** (compare only rows of one family): " + "; ".join(f"{f}: {FAMILIES[f]}" for f in families) + ".")
+    st.caption(
+        "**Checkpoints** (compare only rows with the same ones): " + "; ".join(f"{f}: {FAMILIES[f]}" for f in families) + "."
+    )
 
 
 def _demo_numbers(method: Method, ours: DemoResults | None) -> None:
     measured = ours.rows.get(method.slug) if ours else None
     if measured is None:
-        st.caption(f"On the demo: not measured. Make the numbers with `{COMMAND}`.")
+        st.caption("On the demo: not measured.")
         return
     scale = f"α = {measured.scale:g} ({plain(measured.scale_origin)})" if measured.scale is not None else "no α"
     st.markdown(

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 import streamlit as st
 
 from dcmerge.evaluation import Evaluation
+from dcmerge.studies.glossary import explained
 from dcmerge.ui.text import plain
 
 _CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 
 
-def show(figure: go.Figure, reading: str, *, key: str, **arguments: Any) -> Any:
+def show(figure: go.Figure, reading: str, *, key: str, terms: Sequence[str] = (), **arguments: Any) -> Any:
     """Draw a figure in the app's theme under its title (which wraps, unlike a figure's own), and below it how to read it.
+
+    The title's tooltip explains ``terms``, names of the glossary.
 
     The figure loses its own title: copying it first would cost as much as making it.
     """
     title = figure.layout.title.text
-    st.markdown(f"**{plain(title)}**")  # it may hold names from files
+    # The title may hold names from files.
+    st.markdown(f"**{plain(title)}**", help=explained(*terms) if terms else None)
     figure.update_layout(title=None, margin_t=max(30, (figure.layout.margin.t or 60) - 30))
     chart = st.plotly_chart(figure, key=key, config=_CONFIG, alt=title, **arguments)
     st.caption(f"**How to read:** {reading}")

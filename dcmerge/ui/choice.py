@@ -12,6 +12,7 @@ from dcmerge.evaluation import Scale
 from dcmerge.merging.recipe import USUAL
 from dcmerge.methods import Method, fitting_methods, method
 from dcmerge.methods.dc_merge import smoothing_in_use
+from dcmerge.studies.glossary import term
 from dcmerge.ui.controls import method_controls
 from dcmerge.ui.shell import Page, readable_errors
 from dcmerge.ui.view import choose, remembered
@@ -55,7 +56,7 @@ def choice_of_method(page: Page) -> Choice:
                 default="dc_merge",
                 options=list(known),
                 format_func=lambda s: known[s].title,
-                help="Every method that can merge this set, with its own controls. "
+                help="Every method that can merge this set while you wait. "
                 + "".join(f"{method(slug).title} {reason}. " for slug, reason in others.items()),
             )
         chosen = known[slug]
@@ -75,7 +76,7 @@ def live_methods(page: Page) -> tuple[dict[str, Method], dict[str, str]]:
     """The methods that can merge this set while one waits, and of the others why they cannot; both by slug."""
     known, others = fitting_methods(page.models.vectors, page.models.bench)
     training = {
-        slug: "learns step by step, which takes minutes: run it on the Compare page" for slug, one in known.items() if one.trains
+        slug: "learns step by step, which takes minutes (the Compare page runs it)" for slug, one in known.items() if one.trains
     }
     return {slug: one for slug, one in known.items() if slug not in training}, others | training
 
@@ -94,8 +95,8 @@ def _alpha_control(chosen: Method) -> float:
         min_value=0.0,
         max_value=highest,
         step=0.05,
-        help="How far to go along the merged task vector: 0 is the base."
-        + (f" Comparisons keep it at {chosen.usual_scale:g}: {chosen.fixed_scale}." if chosen.fixed_scale else ""),
+        help=term("α")
+        + (f"\n\nComparisons keep it at {chosen.usual_scale:g}: {chosen.fixed_scale}." if chosen.fixed_scale else ""),
     )
 
 
@@ -107,4 +108,4 @@ def _variant(page: Page, chosen: Method) -> str:
     strategy = smoothing_in_use(page.smoothing["smoothing"], kind)
     path = "LoRA" if kind == "lora" else "full fine-tuning"
     ratio = f" with ρ = {page.smoothing['rho']:g}" if strategy == "linear" else ""
-    return f"Runs the {path} variant, smoothing: {strategy}{ratio} (sidebar)."
+    return f"This is the variant for {path}. Smoothing: {strategy}{ratio}, set in the sidebar."

@@ -12,6 +12,7 @@ from dcmerge.evaluation import ZERO_SHOT
 from dcmerge.methods import NEEDS, methods
 from dcmerge.studies import exports
 from dcmerge.studies.comparison import Comparison
+from dcmerge.studies.glossary import explained, term
 from dcmerge.ui import comparing
 from dcmerge.ui.charts import show, splits_caption
 from dcmerge.ui.compare_setup import SHOWN
@@ -28,10 +29,10 @@ def results_cards(page: Page) -> None:
         return
     known = comparing.listed(page.models)
     if not known:
-        st.info("No comparison on this set yet: choose methods above and start one.", icon=":material/info:")
+        st.info("There is no comparison on this set yet. Choose methods above and start one.", icon=":material/info:")
         return
     with st.container(border=True):
-        st.subheader("Results")
+        st.subheader("Results", help=explained("accuracy", "normalised accuracy", "zero-shot"))
         chosen = remembered(
             st.selectbox,
             "Comparison",
@@ -67,7 +68,7 @@ def _state(shown: comparing.Shown) -> None:
             icon=":material/play_arrow:",
             on_click=comparing.resume,
             args=(shown.id,),
-            help="Goes on with the methods that have no row yet.",
+            help="Continues with the methods that have no row yet.",
         )
 
 
@@ -91,7 +92,7 @@ def _watched(id: str, rows: int) -> None:
 def _filtered(found: Comparison | None) -> Comparison | None:
     """The rows whose methods need only what the user allows; None while there is no row with figures."""
     if found is None or not any(row.evaluation for row in found.rows):
-        st.info("The first rows come when the base and the experts are evaluated.", icon=":material/hourglass_empty:")
+        st.info("The first rows appear when the base and the experts are measured.", icon=":material/hourglass_empty:")
         return None
     needs = {row.name: set(methods()[row.name].needs) for row in found.rows if row.name in methods()}
     other = sorted(set().union(*needs.values()) - {"weights"})
@@ -104,7 +105,7 @@ def _filtered(found: Comparison | None) -> Comparison | None:
         default=other,
         options=other,
         format_func=NEEDS.get,
-        help="Methods that need anything else are hidden.",
+        help="Hides the methods that need anything else.",
     )
     rows = [row for row in found.rows if needs.get(row.name, set()) <= {"weights", *allowed}]
     return replace(found, rows=tuple(rows))
@@ -113,9 +114,9 @@ def _filtered(found: Comparison | None) -> Comparison | None:
 def _table(page: Page, found: Comparison) -> None:
     st.markdown(f"**Every method on the {found.measured_on}**")
     if merged := sorted({row.qkv for row in found.rows if row.qkv}):
-        st.caption(f"Attention's q, k and v merged {' and '.join(merged)}.")
+        st.caption(f"Attention's q, k and v were merged {' and '.join(merged)}.", help=term("q, k and v"))
     if scale := found.row(ZERO_SHOT).evaluation.logit_scale:
-        st.caption(f"Logit scale of entropies and losses: {plain(scale.text)}.")
+        st.caption(f"Logit scale of entropies and losses: {plain(scale.text)}.", help=term("logit scale"))
     rows = exports.table(found)
     for row in rows:
         row["worst task"] = page.models.task_titles.get(row["worst task"], row["worst task"])
@@ -132,10 +133,10 @@ def _table(page: Page, found: Comparison) -> None:
     )
     failed = [f"{plain(row.title)}: {plain(row.error)}" for row in found.rows if row.error]
     if failed:
-        st.warning("Not measured. " + " ".join(failed), icon=":material/info:")
+        st.warning("These could not be measured. " + " ".join(failed), icon=":material/info:")
     st.caption(
-        "**How to read:** a difference to averaging whose interval holds 0 is none that these images can show. Methods "
-        "share the experts' singular vectors: the first that needs them takes the time. A click on a column's name sorts."
+        "**How to read:** if the interval of a difference to averaging holds 0, these images show no difference. Methods share "
+        "the singular vectors of the experts, so the first that needs them takes longest. Click the name of a column to sort."
     )
     splits_caption(found.row(ZERO_SHOT).evaluation)
 
@@ -147,27 +148,27 @@ def _interval(row: dict[str, Any], name: str) -> str | None:
 
 #: Column -> its title, format (None: text) and help.
 _COLUMNS: dict[str, tuple[str, str | None, str]] = {
-    "method": ("method", None, "Zero-shot is the base, experts are each on their own task."),
-    "accuracy": ("absolute", "%.1f %%", "Top-1, mean over tasks."),
-    "interval": ("95 %", None, "95 % interval of the mean, from the tasks' Wilson intervals."),
-    "normalised": ("normalised", "%.1f %%", "Mean over tasks of the accuracy divided by that of the task's own expert."),
-    "worst accuracy": ("worst", "%.1f %%", "The lowest accuracy of all tasks."),
-    "worst task": ("worst task", None, "The task with the lowest accuracy."),
-    "minus averaging": ("− averaging", "%+.1f", "Points of mean accuracy over weight averaging on the same images."),
-    "difference interval": ("95 % of it", None, "95 % interval of the difference, paired bootstrap over images."),
-    "alpha": ("α", "%g", "How far the model goes along the merged task vector."),
-    "merge seconds": ("merge, s", "%.1f", "Seconds to merge."),
-    "alpha seconds": ("α, s", "%.1f", "Seconds to choose α on validation."),
+    "method": ("method", None, "The first rows are the base (zero-shot) and the experts, each on its own task."),
+    "accuracy": ("absolute", "%.1f %%", term("accuracy")),
+    "interval": ("95 %", None, term("interval")),
+    "normalised": ("normalised", "%.1f %%", term("normalised accuracy")),
+    "worst accuracy": ("worst", "%.1f %%", term("worst task")),
+    "worst task": ("worst task", None, term("worst task")),
+    "minus averaging": ("− averaging", "%+.1f", term("minus averaging")),
+    "difference interval": ("95 % of it", None, term("paired bootstrap")),
+    "alpha": ("α", "%g", term("α")),
+    "merge seconds": ("merge, s", "%.1f", "How long the merge took, in seconds."),
+    "alpha seconds": ("α, s", "%.1f", "How long the choice of α on validation images took, in seconds."),
     "peak MiB": (
         "memory, MiB",
         "%.0f",
-        "How much the process grew at most while merging; memory that earlier methods left to it is not counted.",
+        "How much memory the merge needed at most, beyond what earlier methods had left behind.",
     ),
-    "needs": ("needs", None, "What the method works with."),
-    "dirsim": ("DirSim", "%.3f", "How far the merged task vector still points where the experts pointed, 0 to 1."),
-    "feature drift": ("drift", "%.2f", "Squared difference of the final features to the expert's; 1 is the base's."),
-    "parameters": ("parameters", None, "All parameters of the method."),
-    "alpha from": ("α from", None, "Where α came from."),
+    "needs": ("needs", None, "What the method needs besides the merge itself."),
+    "dirsim": ("DirSim", "%.3f", term("DirSim")),
+    "feature drift": ("drift", "%.2f", f"Of the last features, in units of the base. {term('feature drift')}"),
+    "parameters": ("parameters", None, "The settings of the method."),
+    "alpha from": ("α from", None, "Whether α was chosen on validation images or is fixed."),
 }
 
 
@@ -188,7 +189,7 @@ def _export(found: Comparison) -> None:
             mime="text/csv",
             on_click="ignore",
             icon=":material/download:",
-            help="One line a row, all columns.",
+            help="All rows and columns.",
         )
         st.download_button(
             "Markdown",
@@ -197,7 +198,7 @@ def _export(found: Comparison) -> None:
             mime="text/markdown",
             on_click="ignore",
             icon=":material/download:",
-            help="A table for a report or an issue.",
+            help="A table to paste into a report.",
         )
 
 
@@ -205,10 +206,11 @@ def _figures(page: Page, found: Comparison) -> None:
     with st.container(border=True):
         show(
             plots.normalised_map(found, page.models.task_titles),
-            "each cell is a method's accuracy on a task divided by that of the task's own expert: 100 keeps everything that the "
-            "expert knows. A row that stays dark is a task that merging loses; a column with one dark cell pays for its mean "
+            "each cell is the accuracy of a method on a task, divided by that of the task's own expert. 100 keeps everything "
+            "that the expert knows. A dark row is a task that merging loses; a column with one dark cell pays for its mean "
             "with that task.",
             key="compare.map",
+            terms=("normalised accuracy",),
         )
     measured = [row for row in found.rows if row.evaluation and not row.is_reference]
     if not measured:
@@ -216,28 +218,30 @@ def _figures(page: Page, found: Comparison) -> None:
     with st.container(border=True):
         show(
             plots.accuracy_against_cost(found),
-            "up is better, left is cheaper; points whose whiskers (95 %) overlap widely may be equally good. Methods share the "
-            "experts' singular vectors, so one that needs them is far to the right only if it came first. Dotted lines are the "
-            "base and the experts, the floor and the ceiling of a merge.",
+            "up is better, left is faster. Two methods whose 95 % whiskers overlap widely may be equally good. The dotted "
+            "lines are the base and the experts, the floor and the ceiling of a merge. Methods share the singular vectors of "
+            "the experts, so only the first one that needs them pays for them.",
             key="compare.cost",
+            terms=("accuracy", "interval"),
         )
     if any(row.curve for row in measured):
         with st.container(border=True):
             show(
                 plots.loss_lines(found),
-                "a line that has become flat has learned what it can; one that still falls would go on with more steps. Losses "
-                "are of different kinds (entropy, distance to the experts, cross-entropy, missed reward), so each starts at 1; "
-                "they say nothing about which method is better.",
+                "a flat line has learned what it can; one that still falls would gain from more steps. Each line starts at 1, "
+                "because the methods minimise different things. Their heights do not say which method is better.",
                 key="compare.loss",
+                terms=("loss", "entropy", "logit scale"),
             )
     if not any(row.drift for row in measured):
         return
     with st.container(border=True):
         show(
             plots.dirsim_bars(found),
-            "DirSim compares singular directions without their sizes: higher means that the merged weights still point where "
-            "the experts pointed. Whiskers span the least and the best kept expert.",
+            "higher means that the merged weights still point where the experts pointed. The whiskers span the least and the "
+            "best preserved expert.",
             key="compare.dirsim",
+            terms=("DirSim", "direction"),
         )
     with st.container(border=True):
         unit = remembered(
@@ -247,11 +251,12 @@ def _figures(page: Page, found: Comparison) -> None:
             default=next(iter(_DRIFTS)),
             options=list(_DRIFTS),
             required=True,
-            help="The base's drift is how far the base's features lie from the experts'.",
+            help=f"{term('feature drift')} The drift of the base is how far its own features lie from those of the experts.",
         )
         show(
             plots.drift_lines(found, relative=_DRIFTS[unit]),
-            "each expert sees its own images, and so does the merged model: 0 answers like the expert at that place, 1 no "
-            "better than the base. Places are the stream after each block (all tokens) and the final features.",
+            "each line shows how far a merged model is from the experts after every block, and at the end in the final "
+            "features. 0 is the same as the expert; in units of the base, 1 is no better than the base.",
             key="compare.drift",
+            terms=("feature drift",),
         )

@@ -9,6 +9,7 @@ import streamlit as st
 
 from dcmerge.errors import InputError
 from dcmerge.methods import Method, fitting_methods, method
+from dcmerge.studies.glossary import explained, term
 from dcmerge.ui import comparing
 from dcmerge.ui.controls import method_controls
 from dcmerge.ui.shell import Page, readable_errors
@@ -27,8 +28,7 @@ def setup_card(page: Page) -> None:
     """Choose and start; what runs is shown by the cards below."""
     if page.models.bench is None:
         st.info(
-            "This set has no images to evaluate on, so its methods cannot be compared by accuracy. The Alignment page "
-            "compares their directions.",
+            "This set has no images, so methods cannot be compared by accuracy. The Alignment page compares their directions.",
             icon=":material/info:",
         )
         return
@@ -42,7 +42,7 @@ def setup_card(page: Page) -> None:
             default=[slug for slug in _DEFAULT if slug in known],
             options=list(known),
             format_func=lambda slug: known[slug].title,
-            help="Zero-shot, the experts and weight averaging are always there: the others are measured against them.",
+            help="Zero-shot, the experts and weight averaging are always included. The others are measured against them.",
         )
         _why_not(others)
         limits = _limits()
@@ -61,7 +61,7 @@ def setup_card(page: Page) -> None:
             disabled=not chosen,
             on_click=_start,
             args=(spec,),
-            help="Runs beside the page: you may close it and come back.",
+            help="Runs in the background. You can close the page and come back.",
         )
         if refused := st.session_state.pop(_REFUSED, ""):
             st.error(plain(refused), icon=":material/error:")
@@ -82,22 +82,22 @@ def _limits() -> dict[str, Any]:
         limit = _limit(
             "Test images a task",
             "limit",
-            "On which the accuracies are reported, once. The same share of every "
-            "class, drawn with a fixed seed; more images: narrower intervals.",
+            f"{term('test split')} Every class has the same share, and the images are always the same. More images make the "
+            "intervals narrower.",
         )
     with validation:
         val_limit = _limit(
             "Validation images a task",
             "val_limit",
-            "On which α is chosen for every method. This takes the most time: about twelve values of α are tried.",
+            f"{term('validation split')} This takes the most time: about twelve values of α are tried for every method.",
         )
     with why:
         diagnosed = remembered(
             st.toggle,
-            "Directions and features too",
+            "Directions and features, too",
             key="diagnosed",
             default=True,
-            help="DirSim and feature drift by depth of every method: why it scores as it does. Some seconds a method.",
+            help=f"Shows why a method scores as it does. Takes some seconds a method.\n\n{explained('DirSim', 'feature drift')}",
         )
     return {"limit": limit or None, "val_limit": val_limit or None, "diagnosed": diagnosed}
 
@@ -110,7 +110,7 @@ def _parameters(page: Page, chosen: list[Method]) -> dict[str, dict[str, Any]]:
     """The methods' parameters, as on the Merge page: a value set there is set here too."""
     found = {}
     with st.expander("Parameters"):
-        st.caption("The same controls as on the Merge page. Smoothing and ρ of DC-Merge are in the sidebar.")
+        st.caption("These are the controls of the Merge page. Smoothing and ρ of DC-Merge are in the sidebar.")
         for one in chosen:
             st.markdown(f"**{one.title}**" + ("" if one.parameters else ": no parameters"))
             with readable_errors():

@@ -40,7 +40,7 @@ def submit(spec: Spec) -> str:
 def _shown(job: jobs.Job) -> Shown:
     """``state`` is read first: whatever has ended by then has all its rows."""
     state, progress = job.state, job.progress
-    text = "waiting for other work" if state is jobs.State.QUEUED else progress.text
+    text = "waiting for an earlier job" if state is jobs.State.QUEUED else progress.text
     return Shown(job.id, str(state), progress.share, text, job.error, job.resumable, job.comparison())
 
 

@@ -9,6 +9,7 @@ import streamlit as st
 
 from dcmerge.methods import Method
 from dcmerge.methods.declare import Choice, Declared, Flag, Number
+from dcmerge.studies.glossary import found_term
 from dcmerge.ui.view import remembered
 
 #: Numbers below this step are shown with enough decimals to see one step.
@@ -18,12 +19,18 @@ _FORMATS = ((1e-3, "%.4f"), (0.1, "%.2f"), (1.0, "%.1f"))
 def parameter_control(declared: Declared, *, key: str, disabled: bool = False) -> Any:
     """One widget for one declared parameter, its value kept in the address bar under ``key``."""
     constraint, default = declared.constraint, declared.default
-    common = {"key": key, "default": default, "help": constraint.help, "disabled": disabled}
+    common = {"key": key, "default": default, "help": _help(constraint), "disabled": disabled}
     if isinstance(constraint, Flag):
         return remembered(st.toggle, constraint.title, **common)
     if isinstance(constraint, Choice):
         return remembered(st.selectbox, constraint.title, options=list(constraint.options), **common)
     return _number(constraint, common)
+
+
+def _help(constraint: Number | Choice | Flag) -> str:
+    """What the method says of the parameter, after what the glossary says of the term that it is called by."""
+    found = found_term(constraint.title)
+    return f"{found.explained}\n\n{constraint.help}" if found else constraint.help
 
 
 def _number(constraint: Number, common: dict[str, Any]) -> float | int | None:
@@ -37,7 +44,7 @@ def _number(constraint: Number, common: dict[str, Any]) -> float | int | None:
             constraint.title,
             placeholder="auto",
             **limits,
-            **common | {"help": f"{constraint.help} Auto: {constraint.auto}."},
+            **common | {"help": f"{_help(constraint)} Auto: {constraint.auto}."},
         )
     return remembered(st.slider, constraint.title, format=number_format, **limits, **common)
 

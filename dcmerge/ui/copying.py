@@ -27,9 +27,13 @@ def copies(page: Page, choice: Choice, what: Mapping[str, Any], *, small: bool) 
     with python:
         _code(lambda: snippets.python(_recipe(page, choice, what, hashed=False), out), "python")
     with recipe:
-        hashed = small or st.toggle("With hashes of the inputs", key="save.hashed", help="Reads every input once.")
+        hashed = small or st.toggle(
+            "With hashes of the inputs",
+            key="save.hashed",
+            help="The recipe then names the exact content of every input. Reads every input once.",
+        )
         _code(lambda: _recipe(page, choice, what, hashed=hashed).to_yaml(), "yaml", height=400)
-        st.caption("Saved as `recipe.yaml`, `python -m dcmerge run recipe.yaml` writes the same, byte for byte.")
+        st.caption("Save this as `recipe.yaml`. Then `python -m dcmerge run recipe.yaml` writes the same file, byte for byte.")
 
 
 def _code(make: Callable[[], str], language: str, height: int | str = "content") -> None:

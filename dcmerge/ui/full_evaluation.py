@@ -9,6 +9,7 @@ import streamlit as st
 
 from dcmerge import plots
 from dcmerge.evaluation import Scale, choose_scale
+from dcmerge.studies.glossary import explained
 from dcmerge.ui import work
 from dcmerge.ui.charts import show, splits_caption
 from dcmerge.ui.choice import Choice, found_scales, keep_scale
@@ -25,10 +26,8 @@ def full_evaluation_card(page: Page, choice: Choice) -> None:
     if page.models.bench is None:
         return
     with st.container(border=True):
-        st.subheader("Choose α on validation, report on test")
-        st.markdown(
-            "α is chosen on the whole validation split, by mean normalised accuracy; the test split is then evaluated once."
-        )
+        st.subheader("Choose α on validation, report on test", help=explained("α", "validation split", "test split"))
+        st.markdown("Find the α with the best mean normalised accuracy on validation images. Then measure once on test images.")
         busy = work.running(_WORK)
         with st.container(horizontal=True):
             st.button(
@@ -37,7 +36,7 @@ def full_evaluation_card(page: Page, choice: Choice) -> None:
                 disabled=busy,
                 on_click=_start_scale,
                 args=(page, choice),
-                help="Tries α = 0.1 … 3.0 on validation (further while the best is at the border) and sets the slider.",
+                help="Tries α from 0.1 to 3.0 on the validation images, and more if the best is the last. Then sets the slider.",
             )
             st.button(
                 "Evaluate on test",
@@ -45,7 +44,7 @@ def full_evaluation_card(page: Page, choice: Choice) -> None:
                 disabled=busy,
                 on_click=_start_test,
                 args=(page, choice),
-                help="All test images of every task, with the α above.",
+                help="Measures on all test images of every task, with the α above.",
             )
         # First, because the watch redraws the page as long as it finds finished work.
         _collect(page)
@@ -56,9 +55,10 @@ def full_evaluation_card(page: Page, choice: Choice) -> None:
             lines = {described(slug, dict(parameters), c.value): c for (_, slug, parameters), c in curves.items()}
             show(
                 plots.scale_curve(lines, choice.scale.value),
-                "the top of a line is the α chosen for that method; a flat top means that α hardly matters, a steep side "
-                "that it does. Every fourth value was tried first, then all around the best.",
+                "the top of a line is the best α of that method. A flat top means that α hardly matters, a steep side that it "
+                "does. Every fourth value was tried first, then all values near the best.",
                 key="merge.curve",
+                terms=("α", "normalised accuracy", "validation split"),
             )
 
 
@@ -103,7 +103,7 @@ def _collect(page: Page) -> None:
 
 def _take_scale(page: Page, choice: Choice, scale: Scale) -> str:
     keep_scale(choice, page, scale)
-    return f"α = {scale.value:g} is the best for {choice.method.title} ({scale.origin}); the slider is set."
+    return f"The best for {choice.method.title} is α = {scale.value:g} ({scale.origin}). The slider is set to it."
 
 
 def _take_test(page: Page, choice: Choice, look: Look) -> str:
@@ -122,8 +122,9 @@ def _test_bars(page: Page, choice: Choice) -> None:
     if look:
         show(
             plots.accuracy_bars(look.zero_shot, look.merged, look.experts, page.models.task_titles, label=choice.method.title),
-            "the numbers to report: all test images, with an α that was chosen without them if it came from the search above. "
-            "Whiskers are 95 % Wilson intervals.",
+            "these are the numbers to report, on all test images. If α came from the search above, it was chosen without them. "
+            "The whiskers are 95 % intervals.",
             key="merge.test",
+            terms=("test split", "zero-shot", "expert", "interval"),
         )
         splits_caption(look.merged)

@@ -12,6 +12,7 @@ import streamlit as st
 from dcmerge import plots
 from dcmerge.evaluation import Evaluation, Scale, paired_difference
 from dcmerge.methods import method
+from dcmerge.studies.glossary import term
 from dcmerge.ui.charts import show
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import hundredfold, plain
@@ -71,7 +72,7 @@ def history_card(page: Page) -> None:
         return
     with st.container(border=True):
         st.subheader("Runs of this session")
-        st.markdown("Pick two rows to compare them task by task.")
+        st.markdown("Select two rows to compare them task by task.")
         rows = [
             {
                 "time": run.at.strftime("%H:%M:%S"),
@@ -86,38 +87,50 @@ def history_card(page: Page) -> None:
             }
             for run in known
         ]
-        number = {name: st.column_config.NumberColumn(format="%.1f %%") for name in ("absolute", "normalised", "worst task")}
         picked = st.dataframe(
             rows,
             hide_index=True,
             key="merge.history",
             on_select="rerun",
             selection_mode="multi-row",
-            column_config=number,
+            column_config=_columns(),
             alt="Runs of this session",
             height=min(300, 38 + 35 * len(rows)),
         ).selection.rows
         if len(picked) == 2:
             _compare(page, known[picked[0]], known[picked[1]])
         elif len(picked) > 2:
-            st.info("Two runs can be compared at a time: unpick one.", icon=":material/info:")
+            st.info("Only two runs can be compared at a time. Unselect one.", icon=":material/info:")
+
+
+def _columns() -> dict[str, Any]:
+    number, text = st.column_config.NumberColumn, st.column_config.TextColumn
+    return {
+        "absolute": number(format="%.1f %%", help=term("accuracy")),
+        "normalised": number(format="%.1f %%", help=term("normalised accuracy")),
+        "worst task": number(format="%.1f %%", help=term("worst task")),
+        "α": number(help=term("α")),
+        "α from": text(help="Whether α was set by hand or found on validation images."),
+    }
 
 
 def _compare(page: Page, first: Run, second: Run) -> None:
     if first.evaluation.measured_on != second.evaluation.measured_on:
         st.info(
-            "These two were measured on different images: evaluate both on the same split to compare them.",
+            "These two were measured on different images. Measure both on the same ones to compare them.",
             icon=":material/info:",
         )
         return
     difference = paired_difference(first.evaluation, second.evaluation)
-    verdict = "a real difference" if difference.excludes_zero else "no difference that these images can show"
+    verdict = "This is a real difference" if difference.excludes_zero else "These images show no difference"
     st.markdown(
-        f"**{plain(first.label)}** minus **{plain(second.label)}**: {100 * difference.value:+.1f} points "
-        f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}], {verdict} (paired bootstrap over images, 95 %)."
+        f"**{plain(first.label)}** minus **{plain(second.label)}**: {100 * difference.value:+.1f} points, 95 % interval "
+        f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}. {verdict}.",
+        help=term("paired bootstrap"),
     )
     show(
         plots.comparison_bars([(first.label, first.evaluation), (second.label, second.evaluation)], page.models.task_titles),
-        "the two runs on the same images; whiskers are 95 % Wilson intervals of each.",
+        "each pair of bars is one task, measured on the same images. The whiskers are the 95 % interval of each.",
         key="merge.compare",
+        terms=("accuracy", "interval"),
     )

@@ -7,6 +7,7 @@ import torch
 
 from dcmerge.evaluation import SPLIT_NAMES, Task, stratified_indices
 from dcmerge.sets.model_sets import ModelSet
+from dcmerge.studies.glossary import term
 from dcmerge.vectors.compatibility import Report
 
 THUMBNAILS = 12
@@ -23,17 +24,18 @@ def _strip(_task: Task, key: str) -> object:
 
 
 def task_gallery(models: ModelSet) -> None:
-    """One row a task: its images, classes and sizes; ‖τ‖ of its expert."""
+    """One row for each task: its images, classes and sizes; ‖τ‖ of its expert."""
     report = models.vectors.report
     if models.bench is None:
         st.info(
-            "This set has no images to evaluate on: spectra, alignment and merging work, accuracies need a set with tasks.",
+            "This set has no images. Spectra, alignment and merging work; accuracies need images, which the Load page attaches.",
             icon=":material/info:",
         )
         st.dataframe(
             [{"task": task, "‖τ‖": report.delta_norms[task]} for task in report.tasks],
             hide_index=True,
             alt="Experts and the norms of their task vectors",
+            column_config={"‖τ‖": st.column_config.NumberColumn(format="%.3g", help=term("size of a task vector"))},
         )
         return
     for name, task in models.bench.tasks.items():
@@ -52,7 +54,7 @@ def task_gallery(models: ModelSet) -> None:
 def findings_table(report: Report) -> None:
     """Everything that differs within the set, worst first."""
     if not report.findings:
-        st.markdown("Nothing to report: no parameter is missing, skipped, or of another shape or dtype.")
+        st.markdown("Nothing to report: no parameter is missing or left out, and shapes and dtypes agree.")
         return
     order = {"error": 0, "warning": 1, "note": 2}
     rows = sorted(report.findings, key=lambda finding: order[finding.level])

@@ -47,7 +47,7 @@ def _polled() -> None:
 
 
 def _keep_going() -> None:
-    """After a restart of the machine nobody works the queue off until somebody looks at it."""
+    """After a restart of the machine no queued job runs until somebody looks at the queue."""
     try:
         jobs.ensure_runner()
     except (InputError, OSError) as error:
@@ -64,14 +64,14 @@ def _panel(found: list[jobs.Job]) -> None:
             st.warning(plain(note), icon=":material/info:")
         if not found:
             st.caption(
-                "None yet. Comparisons and merges that run in the background are shown here; they go on when the page is closed."
+                "None yet. Comparisons and merges that run in the background appear here. They go on when you close the page."
             )
         active = [job for job in found if job.state in jobs.ACTIVE]
         ended = [job for job in found if job.state not in jobs.ACTIVE]
         for job in [*active, *ended][: max(_SHOWN, len(active))]:
             _entry(job)
         if len(found) > _SHOWN:
-            st.caption("All of them: `python -m dcmerge jobs`")
+            st.caption("`python -m dcmerge jobs` lists all of them.")
 
 
 def _entry(job: jobs.Job) -> None:
@@ -98,7 +98,7 @@ def _entry(job: jobs.Job) -> None:
                 icon=":material/resume:",
                 on_click=_do,
                 args=(jobs.resume, job.id),
-                help="Goes on with what is not finished; finished steps are kept.",
+                help="Continues with what is not finished. Finished steps are kept.",
             )
 
 

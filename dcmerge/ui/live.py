@@ -8,6 +8,7 @@ import streamlit as st
 
 from dcmerge import plots
 from dcmerge.evaluation import Evaluation, paired_difference
+from dcmerge.studies.glossary import explained, term
 from dcmerge.ui.charts import show
 from dcmerge.ui.choice import Choice
 from dcmerge.ui.history import Run, record
@@ -22,11 +23,13 @@ _LIMITS = [25, 50, 100, 200]
 def live_card(page: Page, choice: Choice) -> None:
     """The quick look: merged again at every change."""
     if page.models.bench is None:
-        st.info("This set has no images to evaluate on. You can merge and save it below.", icon=":material/info:")
+        st.info(
+            "This set has no images, so there is no accuracy to show. You can merge and save it below.", icon=":material/info:"
+        )
         return
     with st.container(border=True):
         left, right = st.columns([4, 1], vertical_alignment="center")
-        left.subheader("Live accuracy")
+        left.subheader("Live accuracy", help=explained("accuracy", "validation split"))
         with right:
             limit = remembered(
                 st.selectbox,
@@ -35,8 +38,8 @@ def live_card(page: Page, choice: Choice) -> None:
                 default=50,
                 options=_LIMITS,
                 format_func=lambda n: f"{n} images a task",
-                help="Validation images, the same share of every class, "
-                "drawn with a fixed seed. More images: narrower intervals, slower.",
+                help="How many validation images are used after every change: always the same ones, with the same share of every "
+                "class. More images make the intervals narrower and take longer.",
             )
         with readable_errors(), st.spinner("Merging and evaluating …"):
             look = quick_look(page.models, choice.method.slug, choice.parameters, choice.scale.value, limit)
@@ -44,9 +47,10 @@ def live_card(page: Page, choice: Choice) -> None:
         _metrics(look.zero_shot, look.merged, look.experts)
         show(
             plots.accuracy_bars(look.zero_shot, look.merged, look.experts, page.models.task_titles, label=choice.method.title),
-            "grey is the base without fine-tuning, dark the task's own expert, blue the merged model. Whiskers are 95 % Wilson "
-            f"intervals: with {limit} images a task, differences inside them mean nothing.",
+            "grey is the base without fine-tuning, dark the task's own expert, blue the merged model. The whiskers are 95 % "
+            f"intervals: with {limit} images a task, a difference inside them means nothing.",
             key="merge.live",
+            terms=("zero-shot", "expert", "interval"),
         )
 
 
@@ -57,7 +61,7 @@ def _metrics(zero_shot: Evaluation, merged: Evaluation, experts: Evaluation) -> 
             "Mean accuracy",
             percent(merged.mean),
             border=True,
-            help=f"Top-1, mean over tasks. {merged.measured_on}.",
+            help=f"Measured on the {merged.measured_on}.\n\n{explained('accuracy', 'paired bootstrap', 'points')}",
             delta=f"{100 * gain.value:+.1f} points over zero-shot [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]",
             delta_color="normal" if gain.excludes_zero else "off",
             delta_arrow="auto" if gain.excludes_zero else "off",
@@ -68,15 +72,21 @@ def _metrics(zero_shot: Evaluation, merged: Evaluation, experts: Evaluation) -> 
             percent(merged.mean_normalised),
             border=True,
             height="stretch",
-            help="Mean over tasks of the accuracy divided by that of the task's own expert.",
+            help=term("normalised accuracy"),
         )
-        st.metric("Zero-shot", percent(zero_shot.mean), border=True, height="stretch", help="The base with the tasks' heads.")
-        st.metric("Experts", percent(experts.mean), border=True, height="stretch", help="Each expert on its own task.")
+        st.metric("Zero-shot", percent(zero_shot.mean), border=True, height="stretch", help=term("zero-shot"))
+        st.metric(
+            "Experts",
+            percent(experts.mean),
+            border=True,
+            height="stretch",
+            help="The mean of all experts, each on its own task. It is the ceiling of a merge.",
+        )
         worst = merged.worst
         st.metric(
             "Worst task",
             percent(worst.accuracy),
             border=True,
             height="stretch",
-            help=f"{worst.task}, the lowest accuracy of all tasks.",
+            help=f"Here it is {worst.task}. {term('worst task')}",
         )

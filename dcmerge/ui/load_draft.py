@@ -16,6 +16,7 @@ from dcmerge.errors import InputError
 from dcmerge.sets.layouts import FoundSet, peek
 from dcmerge.sets.model_sets import roots
 from dcmerge.sets.saved_sets import SavedSet
+from dcmerge.studies.glossary import term
 from dcmerge.ui.shell import readable_errors
 
 _NO_BASE = "none: the adapters alone"
@@ -49,8 +50,7 @@ def draft_of(found: FoundSet) -> Draft:
         key=f"load.base.{key}",
         index=options.index(found.base) if found.base in options else 0,
         format_func=lambda path: _NO_BASE if path is None else str(path),
-        help="The pre-trained model that all experts were fine-tuned from: one of these files, or another "
-        "checkpoint below the roots.",
+        help=f"{term('base')} Choose one of these files, or another checkpoint in the folders that this app may read.",
     )
     experts = found.with_base(base).experts
     rows = [
@@ -71,11 +71,11 @@ def draft_of(found: FoundSet) -> Draft:
         disabled=["checkpoint", "size, MB", "head"],
         column_config={
             "merge": column.CheckboxColumn(help="Untick an expert to leave it out."),
-            "task": column.TextColumn(help="How this expert's task is called on all pages. A data set's name finds its images."),
-            "head": column.CheckboxColumn(help="Whether a head file for this task lies beside it: the task's frozen classifier."),
+            "task": column.TextColumn(help="The name of the task on all pages. The name of a data set finds its images."),
+            "head": column.CheckboxColumn(help=f"Whether a head file for this task was found. {term('head')}"),
         },
     )
-    st.caption("**How to read:** one row an expert; its task can be renamed by a double click. What is unticked is left out.")
+    st.caption("**How to read:** each row is an expert. Double-click its task to rename it, untick it to leave it out.")
     # By its place: what a browser sends back of a column that cannot be edited is not a path to open.
     chosen = [(row["task"], path) for row, path in zip(edited, experts.values(), strict=True) if row["merge"]]
     with readable_errors():
@@ -95,8 +95,7 @@ def _qkv_choice(base: Path | None, experts: Mapping[str, Path], key: str) -> str
         default=STORED,
         required=True,
         key=f"load.qkv.{key}",
-        help="stored: as these files have them. split: q, k and v are three matrices, as Hugging Face has them. fused: one, as "
-        "open_clip has it. These are different merges; files are written as the base has them.",
+        help=f"{term('q, k and v')} stored: as these files have them. A merged file always has them as the base has them.",
     )
 
 
@@ -104,8 +103,8 @@ def _by_task(chosen: Sequence[tuple[Any, Path]]) -> dict[str, Path]:
     tasks = [str(task or "").strip() for task, _ in chosen]
     twice = [task for task, count in Counter(tasks).items() if count > 1]
     if not tasks or "" in tasks or twice:
-        got = "none is ticked" if not tasks else "one has no name" if "" in tasks else f"{', '.join(twice)} twice"
-        raise InputError(f"expected at least one expert, each with a task name of its own, got: {got}")
+        got = "none" if not tasks else "one without a name" if "" in tasks else f"{', '.join(twice)} twice"
+        raise InputError(f"expected at least one expert, each with its own task name, got {got}")
     return {task: path for task, (_, path) in zip(tasks, chosen, strict=True)}
 
 
@@ -113,8 +112,7 @@ def attachments(draft: Draft, found: FoundSet) -> Draft:
     """Images, heads and encoder, where accuracies are wanted."""
     with st.expander("Images and heads, for accuracies (optional)", icon=":material/image:"):
         st.markdown(
-            "Spectra, alignment and merging work without them; accuracies, the search for α and methods that look at "
-            "images need them."
+            "Spectra, alignment and merging work without images. Accuracies, the search for α and some methods need them."
         )
         wanted = st.toggle("Evaluate on images", key=f"load.images.{found.folder}")
         return replace(draft, bench=_bench(draft, found)) if wanted else draft
@@ -129,13 +127,13 @@ def _bench(draft: Draft, found: FoundSet) -> dict[str, Any]:
             "Image encoder",
             found.encoder or "",
             key=f"load.encoder.{key}",
-            help="open_clip's name of the architecture, such as ViT-B-32-quickgelu for OpenAI's weights.",
+            help="The name that open_clip has for the architecture, for example ViT-B-32-quickgelu for OpenAI's weights.",
         )
         data = st.selectbox(
             "Folder of the data sets",
             folders,
             key=f"load.data.{key}",
-            help="As torchvision lays them out, class folders, or saved by Hugging Face's datasets.",
+            help="Data sets as torchvision stores them, one folder for each class, or saved by Hugging Face's datasets.",
         )
     beside = next((str(head.parent) for head in found.heads.values()), None)
     options = [None, *folders]
@@ -145,17 +143,17 @@ def _bench(draft: Draft, found: FoundSet) -> dict[str, Any]:
             options,
             key=f"load.heads.{key}",
             index=options.index(beside) if beside in options else 0,
-            format_func=lambda path: path or "computed by the text tower",
-            help="A folder of head files (a task's frozen classifier), or the base's own text tower.",
+            format_func=lambda path: path or "made by the text tower of the base",
+            help=f"{term('head')} Take them from a folder of head files, or let the text tower of the base make them.",
         )
         limit = st.number_input(
-            "Images a task, at most",
+            "At most this many images a task",
             50,
             None,
             1000,
             50,
             key=f"load.limit.{key}",
-            help="Of each split, every class in its share: bounds memory and waiting.",
+            help="For validation and for test each, with the same share of every class. Fewer images take less memory and time.",
         )
     names = st.data_editor(
         [{"task": task, "data set": ""} for task in draft.experts],
@@ -164,13 +162,13 @@ def _bench(draft: Draft, found: FoundSet) -> dict[str, Any]:
         key=f"load.datasets.{key}.{'/'.join(draft.experts)}",
     )
     st.caption(
-        "**Data set:** empty where the task is called by its data set (mnist, stanford_cars, …); else its name, a folder "
-        "in the one above, or *none* for a task that is not evaluated."
+        "**Data set:** leave it empty if the task has the name of its data set (mnist, stanford_cars, …). Otherwise type the "
+        "name, a folder inside the one above, or *none* for a task without images."
     )
     download = st.toggle(
         "Download what is missing",
         key=f"load.download.{key}",
-        help="Off: nothing is fetched. On: data sets and weights that are not on this machine are.",
+        help="On: fetches data sets and weights that are not on this machine. Off: fetches nothing.",
     )
     named = {row["task"]: row["data set"].strip() for row in names if (row["data set"] or "").strip()}
     return {

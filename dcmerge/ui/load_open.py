@@ -39,7 +39,7 @@ def remembered_sets() -> None:
                 icon=":material/delete:",
                 on_click=forget_set,
                 args=(one.name,),
-                help="Takes it off this list. The checkpoints stay as they are.",
+                help="Removes it from this list. The checkpoints stay as they are.",
             )
 
 
@@ -50,7 +50,7 @@ def examined(draft: Draft) -> None:
         base, experts = open_set(draft.base, draft.experts, draft.qkv)
         report = examine(base, experts, values=False)
     if report.errors:
-        st.error("These checkpoints cannot be merged: see the report.", icon=":material/error:")
+        st.error("These checkpoints cannot be merged. The report says why.", icon=":material/error:")
     else:
         counts = report.counts()
         numbers = sum(p.numel for p in report.parameters if p.mergeable) / 1e6
@@ -71,8 +71,8 @@ def _costs(costs: Mapping[str, Cost]) -> None:
         for title, cost in costs.items()
     )
     st.caption(
-        f"Merging into a file takes, predicted from shapes and this machine's speed: {told}. Values (NaN, equal experts) "
-        "are checked when the set is opened, which reads every file once."
+        f"Merging into a file will take, as far as shapes and the speed of this machine tell: {told}. Opening the set reads "
+        "every file once and checks the values (NaN, equal experts)."
     )
 
 
@@ -85,7 +85,7 @@ def open_and_remember(draft: Draft) -> None:
             draft.name,
             key=f"load.name.{draft.name}",
             max_chars=80,
-            help="How it is called in the sidebar. A set of the same name is replaced.",
+            help="The name in the sidebar. A set of the same name is replaced.",
         )
         pressed = st.button("Open and show spectra", type="primary", icon=":material/equalizer:")
     if pressed:

@@ -11,6 +11,7 @@ import streamlit as st
 from dcmerge.checkpoints.paths import shown
 from dcmerge.sets.layouts import FoundSet, Search, peek, search
 from dcmerge.sets.model_sets import roots
+from dcmerge.studies.glossary import explained
 from dcmerge.ui.shell import readable_errors
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import choose, remembered
@@ -20,14 +21,14 @@ FOLDER = "folder"
 
 def folder_choice() -> Path | None:
     """A folder below the roots, by name or step by step; None where there is none to choose."""
-    st.header("1. Where do the checkpoints lie?")
+    st.header("1. Where are the checkpoints?")
     allowed = roots()
     folders = {str(path): path for path in allowed.subfolders()}
     named = ", ".join(f"`{shown(root)}`" for root in allowed.folders)
-    how = "`python -m dcmerge app --root FOLDER` lets the app read another folder"
+    how = "The command that starts the app can name other folders: docs/own-models.md shows it"
     if not folders:
         st.info(
-            f"The app reads below {named}, where nothing lies. Put your checkpoints there, or start it elsewhere: {how}.",
+            f"The app reads files in {named}, and there is nothing in it. Put your checkpoints there. {how}.",
             icon=":material/folder_off:",
         )
         return None
@@ -37,7 +38,7 @@ def folder_choice() -> Path | None:
         key=FOLDER,
         default=next(iter(folders)),
         options=list(folders),
-        help=f"The app reads files only below {named}. {how}. Type to search.",
+        help=f"Type to search. The app reads files only in {named}. {how}.",
     )
     _step_inside(folders[chosen], folders)
     return folders[chosen]
@@ -53,18 +54,18 @@ def _step_inside(folder: Path, folders: Mapping[str, Path]) -> None:
             go = {"on_click": choose, "args": (FOLDER, str(path))}
             st.button(plain(path.name), icon=":material/folder:", key=f"load.in.{path}", **go)
     if len(inside) > 12:
-        st.caption(f"and {len(inside) - 12} more folders: type in the field above.")
+        st.caption(f"There are {len(inside) - 12} more folders. Type in the field above to find one.")
 
 
 def found_set(folder: Path) -> FoundSet | None:
     """What was recognised; where several sets lie in the folder, one is chosen."""
-    st.header("2. What lies there")
+    st.header("2. What was found", help=explained("base", "expert", "LoRA adapter"))
     with readable_errors():
         found = search(folder, roots())
     if not found.sets:
         st.info(
-            "No base with experts that go with it was recognised in this folder. A set is a pre-trained model and models "
-            "fine-tuned from it. The page docs/own-models.md shows the layouts.",
+            "No base with its experts was found in this folder. A set is a pre-trained model and models that were fine-tuned "
+            "from it. The page docs/own-models.md shows the layouts that are recognised.",
             icon=":material/search_off:",
         )
         _skipped_table(found.skipped)
@@ -72,7 +73,7 @@ def found_set(folder: Path) -> FoundSet | None:
     titles = _titles(found)
     place = 0
     if len(titles) > 1:
-        label = f"{len(titles)} sets lie here"
+        label = f"This folder holds {len(titles)} sets. Choose one"
         place = st.selectbox(label, range(len(titles)), format_func=titles.__getitem__, key=f"load.which.{folder}")
     one = found.sets[place]
     size = sum(peek(path).size for path in one.checkpoints)
@@ -100,7 +101,7 @@ def _titles(found: Search) -> list[str]:
 
 def _skipped_table(skipped: Sequence[Any]) -> None:
     if skipped:
-        with st.expander(f"{len(skipped)} files and folders are not used"):
+        with st.expander(f"{len(skipped)} files or folders are not used"):
             st.dataframe(
                 [{"file": str(one.path), "why": one.reason} for one in skipped],
                 hide_index=True,

@@ -12,6 +12,7 @@ from dcmerge.errors import InputError
 from dcmerge.merging.merge import Merged
 from dcmerge.merging.output import DTYPES
 from dcmerge.merging.recipe import ADAPTER, DELTA, MODEL
+from dcmerge.studies.glossary import explained, term
 from dcmerge.ui.choice import Choice
 from dcmerge.ui.copying import copies
 from dcmerge.ui.merging import merged_once
@@ -27,11 +28,11 @@ _AT_ONCE = 100 << 20
 def save_card(page: Page, choice: Choice) -> None:
     """Download the merged model, or copy what makes it again."""
     with st.container(border=True):
-        st.subheader("Take it with you")
+        st.subheader("Save the merged model", help=explained("recipe", "merged task vector"))
         size = sum(info.nbytes for info in page.models.vectors.base.infos.values()) if page.models.vectors.base else 0
         st.markdown(
-            "The merged model in the base's own names and dtypes, with its recipe (inputs and their hashes, method, "
-            "parameters, α and where it came from) in the file's metadata."
+            "The file has the names and dtypes of the base. It holds its own recipe: the inputs with their hashes, the method, "
+            "its parameters, and α with where it came from."
         )
         task = _task(page, choice)
         if page.models.vectors.kind == "lora" and _wants_adapter():
@@ -47,10 +48,10 @@ def save_card(page: Page, choice: Choice) -> None:
                 icon=":material/download:",
                 mime="application/octet-stream",
                 on_click="ignore",
-                help=f"safetensors, about {size / 1e6:.0f} MB",
+                help=f"A safetensors file of about {size / 1e6:.0f} MB.",
             )
         else:
-            st.info("Too large for a browser download: run the command below.", icon=":material/info:")
+            st.info("This is too large to download in a browser. Run the command below.", icon=":material/info:")
         content = MODEL if page.models.vectors.base else DELTA
         copies(page, choice, {"content": content, "task": task, "dtype": dtype}, small=size <= _DOWNLOAD_LIMIT)
 
@@ -65,7 +66,7 @@ def _task(page: Page, choice: Choice) -> str | None:
         list(titles),
         key="save.task",
         format_func=titles.get,
-        help="This method makes a model for each task; a file holds one of them.",
+        help="This method makes one model for each task. A file holds one of them.",
     )
 
 
@@ -75,11 +76,11 @@ def _dtype(page: Page, choice: Choice, task: str | None, size: int) -> str | Non
     if base is None:
         return None
     chosen = st.selectbox(
-        "Written in",
+        "Number format",
         [None, *DTYPES],
         key="save.dtype",
         format_func=lambda name: name or "the base's dtypes",
-        help="bfloat16 and float16 take half the space and round: what that costs is said here.",
+        help="bfloat16 and float16 take half the space, and they round. What that costs is shown here.",
     )
     written = [DTYPES[chosen]] if chosen else [info.dtype for info in base.infos.values()]
     if not any(dtype.is_floating_point and dtype.itemsize < 4 for dtype in written):
@@ -90,7 +91,7 @@ def _dtype(page: Page, choice: Choice, task: str | None, size: int) -> str | Non
         "What does rounding cost?",
         key="save.rounding",
         icon=":material/straighten:",
-        help="Merges, and compares with the weights as they are stored.",
+        help="Merges, and compares the result with what the file would hold.",
     ):
         _tell_rounding(page, choice, task, chosen)
     return chosen
@@ -117,11 +118,11 @@ def _rounding(key: str, _merged: Merged, _scale: float, _dtype: str | None, _tas
 
 def _wants_adapter() -> bool:
     what = st.radio(
-        "As",
+        "Save as",
         ["Full model", "PEFT adapter"],
         key="save.as",
         horizontal=True,
-        help="A PEFT adapter holds α · merged task vector as LoRA factors, and loads where the experts' adapters do.",
+        help="A PEFT adapter holds α · merged task vector as LoRA factors. It loads wherever the adapters of the experts load.",
     )
     return what == "PEFT adapter"
 
@@ -135,8 +136,8 @@ def _adapter(page: Page, choice: Choice, task: str | None) -> None:
         step=1,
         key="save.rank",
         placeholder="exact",
-        help="At most so many directions of every weight. Empty: the exact rank, up to the sum of the "
-        "experts' ranks. The card in the archive states what a smaller rank discards.",
+        help=f"{term('rank')}\n\nEmpty: the exact rank, at most the sum of the experts' ranks. The card in the archive says "
+        "what a smaller rank loses.",
     )
     layers = [layer_of(page.models.vectors, name) for name in page.models.vectors.parameters]
     size = sum(4 * min(layer.joint_rank(), rank or layer.joint_rank()) * sum(layer.shape) for layer in layers)
@@ -149,10 +150,10 @@ def _adapter(page: Page, choice: Choice, task: str | None) -> None:
             icon=":material/download:",
             mime="application/zip",
             on_click="ignore",
-            help=f"a PEFT folder as a zip archive, at most about {max(1, size // 10**6)} MB",
+            help=f"A PEFT folder as a zip archive of at most about {max(1, size // 10**6)} MB.",
         )
     else:
-        st.info("Too large for a browser download: run the command below.", icon=":material/info:")
+        st.info("This is too large to download in a browser. Run the command below.", icon=":material/info:")
     copies(page, choice, {"content": ADAPTER, "adapter_rank": rank, "task": task}, small=size <= _DOWNLOAD_LIMIT)
 
 

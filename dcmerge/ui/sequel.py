@@ -7,6 +7,7 @@ import streamlit as st
 from dcmerge import plots
 from dcmerge.methods.opcm import arrival
 from dcmerge.studies.continual import OPCM, Sequel, steps_of_opcm
+from dcmerge.studies.glossary import term
 from dcmerge.ui import work
 from dcmerge.ui.charts import show
 from dcmerge.ui.choice import Choice
@@ -23,17 +24,18 @@ def sequel_card(page: Page, choice: Choice) -> None:
     if page.models.bench is None or choice.method.slug != OPCM:
         return
     with st.container(border=True):
-        st.subheader("One expert after another")
+        st.subheader("One expert after another", help=term("backward transfer"))
         order = arrival(page.models.vectors.tasks, choice.parameters["seed"])
         titles = page.models.task_titles
-        st.markdown(f"They come in this order: {plain(' → '.join(titles[task] for task in order))}. *Order* above draws another.")
+        arrivals = plain(" → ".join(titles[task] for task in order))
+        st.markdown(f"The experts come in this order: {arrivals}. Change *Order* above to draw another one.")
         st.button(
             "Accuracy after each expert",
             icon=":material/timeline:",
             disabled=work.running(_WORK),
             on_click=_start,
             args=(page, choice),
-            help=f"The merged model after every step on {_IMAGES} validation images of every task.",
+            help=f"Measures the merged model after every step, on {_IMAGES} validation images of every task.",
         )
         if (done := work.finished(_WORK)) and done.error:
             st.warning(plain(done.error), icon=":material/info:")
@@ -59,8 +61,8 @@ def _start(page: Page, choice: Choice) -> None:
 def _figure(found: Sequel, titles: dict[str, str]) -> None:
     show(
         plots.sequel_lines(found, titles),
-        "a task's line is dotted until its own expert has come. A line that falls afterwards is forgotten; over all tasks but "
-        f"the last, accuracy changed by {100 * found.backward_transfer:+.1f} points on average from then to the end (backward "
-        "transfer).",
+        "the line of a task is dotted until its own expert has come. If it falls afterwards, the model forgets that task. Here "
+        f"the backward transfer is {100 * found.backward_transfer:+.1f} points.",
         key="sequel.lines",
+        terms=("backward transfer", "accuracy"),
     )

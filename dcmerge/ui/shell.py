@@ -96,8 +96,8 @@ def _frame(title: str, about: str) -> tuple[DeltaGenerator, str]:
             default=first_set(),
             options=list(sets),
             format_func=lambda n: sets[n],
-            help="A base and its experts: the embedded demos, the sets put together on the Load page, and every set that is "
-            "found below the allowed roots.",
+            help="A base and its experts: the embedded demos, the sets that you opened on the Load page, and every set in the "
+            "folders that this app may read.",
         )
     return controls, name
 
@@ -108,6 +108,10 @@ def _navigation() -> None:
         for path, label, icon in PAGES:
             st.page_link(path, label=label, icon=icon)
         st.divider()
+
+
+#: What a user of the pages can do about an error, by the error's ``remedy``.
+_REMEDIES = {"base": "Choose the base on the Load page.", "download": "Turn on the download on the Load page."}
 
 
 @contextmanager
@@ -124,7 +128,7 @@ def readable_errors() -> Iterator[None]:
         )
         st.stop()
     except InputError as error:
-        st.error(plain(str(error)), icon=":material/error:")
+        st.error(plain(f"{error} {_REMEDIES.get(error.remedy, '')}".strip()), icon=":material/error:")
         st.stop()
     except Cancelled:
         st.info("Cancelled. Nothing was changed.", icon=":material/cancel:")
@@ -160,7 +164,7 @@ def _open(name: str, stamp: str) -> ModelSet:
 def _layer_control(models: ModelSet) -> str:
     names = matrices(models.vectors)
     if not names:
-        raise InputError("expected at least one matrix among the parameters, got none: there are no spectra to show")
+        raise InputError("expected at least one matrix among the parameters, got none, so there are no spectra to show")
     default = names[len(names) // 2]
     return remembered(
         st.selectbox,
@@ -169,7 +173,7 @@ def _layer_control(models: ModelSet) -> str:
         default=default,
         options=names,
         format_func=lambda n: place_of(n).label,
-        help="The weight matrix that Spectra and Alignment show. On the Spectra page you can also pick it from the overview.",
+        help="The weight matrix that Spectra and Alignment show. On the Spectra page you can also click it in the overview.",
     )
 
 

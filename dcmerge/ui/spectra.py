@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dcmerge import plots
+from dcmerge.studies.glossary import explained, term
 from dcmerge.studies.inspection import Concentration, LayerSpectra, concentration, layer_spectra
 from dcmerge.ui.charts import show
 from dcmerge.ui.shell import LAYER, Page
@@ -42,36 +43,38 @@ def overview_card(page: Page) -> None:
     with st.container(border=True):
         figure = plots.layer_overview(_concentration(page.models.key, page), page.layer_name)
         reading = (
-            "each square is a matrix; the lighter, the more of its energy sits in the top 5 % of its singular values (mean over "
-            "tasks). **Click a square** to inspect that matrix below; the ringed one is shown now."
+            "each square is a matrix. The lighter it is, the more of its energy sits in the top 5 % of its singular values "
+            "(mean over tasks). **Click a square** to see that matrix below; the ringed one is shown now."
         )
-        show(figure, reading, key=_PICKER, on_select=_take_pick, selection_mode="points")
+        terms = ("energy in the top 5 %", "energy (sum of s²)")
+        show(figure, reading, key=_PICKER, terms=terms, on_select=_take_pick, selection_mode="points")
 
 
 def spectrum_card(page: Page) -> None:
     """Raw, smoothed and aligned spectra of every task."""
     spectra = _spectra(page)
     with st.container(border=True):
-        st.subheader(plain(place_of(page.layer_name).label))
+        st.subheader(plain(place_of(page.layer_name).label), help=explained("spectrum", "singular value", "delta"))
         if spectra.rank == 0:
-            st.info("Not one component per task fits into this matrix: spectral methods average it.", icon=":material/info:")
+            st.info(
+                "This matrix is too small to give every task a component. Spectral methods average it.", icon=":material/info:"
+            )
         parts = remembered(
             st.segmented_control,
             "Components",
             key="components",
             default=_PARTS[0],
             options=list(_PARTS),
-            help="Smoothing changes the kept components, the leading share of each task; the others are dropped "
-            "by methods that work on singular vectors.",
+            help=f"{term('kept components')} Smoothing changes only these.",
             required=True,
         )
         show(
             plots.spectrum_facets(spectra, page.models.task_titles, whole=parts == _PARTS[1]),
-            "grey is the task vector as trained; the dotted line is where each task's share of the rank ends. Blue is what "
-            "smoothing makes of the kept values, orange what is left of them in the cover basis after small entries were "
-            "dropped. "
-            "Where blue is flatter than grey, weak directions gain weight; where orange falls below blue, they are lost again.",
+            "grey is the task vector as trained, and the vertical dotted line is where the kept components end. Blue is what "
+            "smoothing makes of them. Orange is what is left in the cover basis after small entries and the block mask. Where "
+            "blue is flatter than grey, weak directions gain weight; where orange falls below blue, they are lost again.",
             key="spectra.facets",
+            terms=("smoothing", "kept components", "aligned delta"),
         )
 
 
@@ -84,16 +87,15 @@ def cumulative_card(page: Page) -> None:
             key="energy",
             default=next(iter(_POWERS)),
             options=list(_POWERS),
-            help="DC-Merge's paper keeps the sum of the singular values when it smooths; the usual energy is "
-            "the sum "
-            "of their squares.",
+            help=explained("energy (sum of s²)", "energy (sum of s)"),
             required=True,
         )
         show(
             plots.cumulative_lines(_spectra(page), page.models.task_titles, _POWERS[unit]),
-            "the faster a line rises, the fewer directions carry the task. Dotted: as trained; solid: smoothed. A straight "
-            "diagonal means that all kept directions weigh the same.",
+            "the faster a line rises, the fewer directions carry the task. Dotted lines are as trained, solid ones smoothed. A "
+            "straight diagonal means that all kept directions weigh the same.",
             key="spectra.cumulative",
+            terms=("energy", "component"),
         )
 
 
@@ -114,21 +116,28 @@ def figures_card(page: Page) -> None:
     ]
     number = st.column_config.NumberColumn
     with st.container(border=True):
-        st.markdown(f"**Key figures**, {spectra.tasks[0].figures.components} components, {spectra.rank} kept per task")
+        st.markdown(
+            f"**Key figures of every spectrum** ({spectra.tasks[0].figures.components} components, {spectra.rank} kept for each "
+            "task)",
+            help=explained("component", "kept components"),
+        )
         st.dataframe(
             rows,
             hide_index=True,
             alt="Key figures of each task's spectrum",
             column_config={
-                "effective rank": number(format="%.1f", help="exp of the entropy of s / Σs: how many directions count"),
-                "stable rank": number(format="%.1f", help="Σs² / s₁²: 1 where one direction dominates"),
-                "top 5 % hold": st.column_config.TextColumn(help="share of Σs² in the largest 5 % of the components"),
-                "largest": number(format="%.3f", help="largest singular value s₁"),
-                "smoothed effective rank": number(format="%.1f", help="effective rank of the kept values after smoothing"),
+                "effective rank": number(format="%.1f", help=term("effective rank")),
+                "stable rank": number(format="%.1f", help=term("stable rank")),
+                "top 5 % hold": st.column_config.TextColumn(help=term("energy in the top 5 %")),
+                "largest": number(format="%.3f", help=f"The largest singular value, s₁. {term('singular value')}"),
+                "smoothed effective rank": number(
+                    format="%.1f", help=f"Of the kept values after smoothing. {term('effective rank')}"
+                ),
             },
         )
         st.caption(
-            "**How to read:** the further the effective rank lies below the number of components, the more smoothing can change."
+            "**How to read:** the further the effective rank lies below the number of components, the more smoothing can "
+            "change it."
         )
 
 
@@ -137,8 +146,8 @@ def concentration_card(page: Page) -> None:
     with st.container(border=True):
         show(
             plots.concentration_map(_concentration(page.models.key, page), page.models.task_titles),
-            "a light cell is a matrix whose change is carried by few directions. Rows that are lighter throughout belong to "
-            "tasks that "
-            "are easily drowned out, or that drown out others.",
+            "a light cell is a matrix whose change is carried by few directions. A row that is light throughout belongs to a "
+            "task whose weak directions are easily lost in the sum, or whose strong ones cover those of other tasks.",
             key="spectra.concentration",
+            terms=("energy in the top 5 %", "energy (sum of s²)"),
         )

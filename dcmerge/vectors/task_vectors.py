@@ -131,7 +131,7 @@ class TaskVectors:
     def base_tensor(self, name: str) -> Tensor:
         """The base's own tensor in the file's dtype; raises InputError where the set has no base."""
         if self.base is None:
-            raise InputError("this needs the base model, expected a base checkpoint, got adapters alone")
+            raise InputError("expected a base model for this, got adapters alone")
         return self.base.read(name)
 
     def select(self, tasks: Sequence[str]) -> TaskVectors:
@@ -175,7 +175,7 @@ def open_set(
     opened_base, opened = _open_as_stored(base, experts)
     everything = [*([opened_base] if opened_base else []), *opened.values()]
     if qkv != STORED and qkv in QKV and stored_qkv(name for one in everything for name in one.infos) == NONE:
-        raise InputError(f"qkv: expected a model with attention's q, k and v to be {qkv}, got none in these files")
+        raise InputError(f"qkv: expected attention's q, k and v, to be merged {qkv}, got files without them")
     grouped = {task: regrouped(expert, qkv) for task, expert in opened.items()}
     return opened_base and regrouped(opened_base, qkv), grouped
 

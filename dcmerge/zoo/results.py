@@ -11,8 +11,7 @@ from typing import Any
 from dcmerge.zoo import DATA
 
 FILE = "comparison.json"
-#: How the file is made.
-COMMAND = f"python -m dcmerge compare --zoo demo --methods all --json > dcmerge/zoo/data/{FILE}"
+# The file is made by: python -m dcmerge compare --zoo demo --methods all --json > dcmerge/zoo/data/comparison.json
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def test_unsupported_adapters_are_refused_by_name(tmp_path, settings, message):
 
 def test_a_convolution_is_refused_by_name(tmp_path):
     save_adapter(tmp_path, nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 3)}), target_modules=["conv1"])
-    with pytest.raises(InputError, match="adapts conv1, which is no matrix"):
+    with pytest.raises(InputError, match="adapts conv1, which is not a matrix"):
         open_checkpoint(tmp_path)
 
 

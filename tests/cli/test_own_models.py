@@ -93,7 +93,7 @@ def test_heads_from_a_folder(run: Run, own: tuple[Path, list[str]], tmp_path: Pa
         (["evaluate", "--method=ties", "OWN", "--dataset=tints"], ["TASK=NAME", "tints"]),
         (["evaluate", "--method=ties", "OWN", "--dataset=other=mnist"], ["other", "tints"]),
         (["evaluate", "--method=ties", "OWN", "--dataset=tints=mnist"], ["MNIST", "download"]),
-        (["evaluate", "--method=ties", "OWN", "--dataset=tints=cars", "--download"], ["Cars", "nobody offers"]),
+        (["evaluate", "--method=ties", "OWN", "--dataset=tints=cars", "--download"], ["Cars", "cannot be downloaded"]),
         (["evaluate", "--method=ties", "OWN", "--split-rule=x"], ["--split-rule", "lora"]),
         (["evaluate", "--method=ties", "OWN", "--weights=openai"], ["weights", "openai"]),
         (["merge", "--method=regmean", "MODELS", "--out=/tmp/never.safetensors"], ["regmean", "images"]),

@@ -58,7 +58,7 @@ def test_other_forms_of_the_recipe(run: Run, models: list[str], tmp_path: Path, 
 
 def test_a_merged_file_repeats_itself_once_its_inputs_are_named(run: Run, saved: Path, tmp_path: Path) -> None:
     again = saved.parent / "again.safetensors"
-    run("run", saved, "--out", again).assert_refused("base: there is no base.safetensors", "--input base=PATH", "--search")
+    run("run", saved, "--out", again).assert_refused("base: expected the file base.safetensors", "--input NAME=PATH", "--search")
     assert run("run", saved, "--out", again, "--search", tmp_path).code == 0
     assert again.read_bytes() == saved.read_bytes()
     named = [f"--input={name}={tmp_path / name}.safetensors" for name in ("base", *TASKS)]

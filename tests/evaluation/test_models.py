@@ -128,5 +128,5 @@ def test_a_model_may_bring_an_encoder_of_its_own(bench: Bench, modules: dict[str
 
 @pytest.mark.parametrize("module", [TaskModule(edits={BLOCK: torch.zeros_like}), TaskModule(repair=torch.zeros_like)])
 def test_parts_that_are_no_weights_are_not_saved(module: TaskModule) -> None:
-    with pytest.raises(InputError, match="surgery adds parts to the encoder that no file of weights can hold"):
+    with pytest.raises(InputError, match="surgery adds parts to the encoder, which a file of weights cannot hold"):
         own_delta("surgery", {"task0": module}, "task0")

@@ -227,10 +227,10 @@ def saved_heads(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"data": None}, "expected a data root for the task tints"),
+        ({"data": None}, "expected a folder with the data sets, or one for the task tints"),
         ({"data": "/no/such/folder"}, "no file or folder /no/such/folder"),
         ({"datasets": {"other": "mnist"}}, "expected tasks of this set"),
-        ({"datasets": {"tints": "mnist"}}, "MNIST/raw .* a download was not asked for"),
+        ({"datasets": {"tints": "mnist"}}, "MNIST/raw .* downloads are not allowed"),
         ({"datasets": {"tints": "no-such"}}, "no file or folder no-such"),
         ({"datasets": {"tints": "none", "corners": "none"}}, "at least one task"),
         ({"datasets": {"tints": 3}}, "name or folder for each task"),
@@ -252,7 +252,7 @@ def test_bad_specifications(values: dict, words: str, folder: Path, vectors: Tas
 
 
 def test_a_tag_of_open_clip_is_not_fetched_unasked(folder: Path, vectors: TaskVectors) -> None:
-    with pytest.raises(InputError, match="permission to download"):
+    with pytest.raises(InputError, match="must be downloaded, and downloads are not allowed"):
         opened(folder, vectors, encoder="ViT-B-32-quickgelu", weights="openai")
 
 

@@ -137,7 +137,7 @@ def _edited(old: str, new: str) -> Callable[[Path], None]:
     ("spoil", "words"),
     [
         (_other_content, "task1: expected the content with sha256 [0-9a-f]{64}, got .*in/task1.safetensors with [0-9a-f]{64}"),
-        (_missing, "base: there is no in/base.safetensors in .*--input base="),
+        (_missing, "base: expected the file in/base.safetensors in .*found none"),
         (_damaged, "in/base.safetensors"),
         (_edited("qkv: stored", "qkv: fused"), "qkv: expected a model with attention's q, k and v to be fused, got none"),
         (_edited("dtype: float32", "dtype: float17"), "dtype: expected float32, in which this merge is written, got float17"),

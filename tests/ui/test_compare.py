@@ -43,14 +43,14 @@ def table(app: AppTest) -> Any:
 
 def test_a_set_without_tasks_says_what_it_lacks(folder: Path, open_page: Open) -> None:
     app = open_page(COMPARE, set=f"folder:{folder.name}")
-    assert not app.exception and not app.button and any("no images to evaluate on" in text for text in texts(app))
+    assert not app.exception and not app.button and any("has no images" in text for text in texts(app))
 
 
 def test_what_is_started(open_page: Open, known: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[comparing.Spec] = []
     monkeypatch.setattr(comparing, "submit", lambda spec: started.append(spec) or "a")
     app = open_page(COMPARE, compared="ties,dc_merge", limit="20", smoothing="linear")
-    assert any("No comparison on this set yet" in text for text in texts(app))
+    assert any("no comparison on this set yet" in text for text in texts(app))
     assert any("KnOTS" in text and "needs LoRA experts" in text for text in texts(app))
     app.slider(key="ties.density").set_value(0.5).run()
     next(button for button in app.button if button.label == "Start comparison").click().run()
@@ -107,7 +107,7 @@ def test_rows_appear_while_it_runs(open_page: Open, known: Callable[..., None]) 
 def test_before_the_first_row_there_is_a_hint(open_page: Open, known: Callable[..., None], found: Comparison | None) -> None:
     known(shown("running", found))
     app = open_page(COMPARE)
-    assert not app.exception and any("first rows come" in text for text in texts(app)) and not app.dataframe
+    assert not app.exception and any("first rows appear" in text for text in texts(app)) and not app.dataframe
 
 
 def test_only_the_base_so_far(open_page: Open, known: Callable[..., None]) -> None:

@@ -64,7 +64,7 @@ def test_the_home_page_tells_what_is_loaded(folder: Path, open_page: Open) -> No
     app = open_page("app.py", set=f"folder:{folder.name}")
     told = {metric.label: metric.value for metric in app.metric}
     assert told["Experts"] == "3" and told["Kind"] == "full" and told["Matrices"] == "7"
-    assert any("no images to evaluate on" in text for text in texts(app))
+    assert any("has no images" in text for text in texts(app))
     assert any("fit together" in text for text in texts(app))
 
 
@@ -170,7 +170,7 @@ def test_a_matrix_too_small_for_all_tasks_is_explained(folder: Path, open_page: 
     for path in (SPECTRA, ALIGNMENT):
         app = open_page(path, set=f"folder:{folder.name}", layer="thin.weight")
         assert not app.exception and not app.error
-        assert any("Not one component per task fits" in text for text in texts(app))
+        assert any("too small to give every task a component" in text for text in texts(app))
 
 
 def test_names_from_files_are_text_not_markdown(folder: Path, open_page: Open) -> None:

@@ -46,7 +46,7 @@ def open_data_set(
     if named and not known:
         return _opened(task, _any_folder(checked_path(named)), None, rule)
     if root is None:
-        raise InputError(f"expected a data root for the task {shown(task)}, or a folder of its own, got neither")
+        raise InputError(f"expected a folder with the data sets, or one for the task {shown(task)}, got neither")
     base = checked_path(root)
     if not base.is_dir():
         raise InputError(f"Expected a folder of data sets, got the file {shown(base)}.")
@@ -55,8 +55,8 @@ def open_data_set(
     if (base / task).is_dir() and Path(task).name == task:
         return _opened(task, _any_folder(base / task), None, rule)
     raise InputError(
-        f"no data set for the task {shown(task)}: expected a folder of that name in {shown(base)}, or a task called "
-        f"like one of {', '.join(DATA_SETS)}, or TASK=NAME or TASK=FOLDER for it"
+        f"no data set for the task {shown(task)}: expected a folder of that name in {shown(base)}, a task with the name of "
+        f"a known data set ({', '.join(DATA_SETS)}), or a data set named for the task"
     )
 
 
@@ -70,8 +70,11 @@ def _known(known: KnownDataSet, root: Path, download: bool) -> Collection:
     if found:
         return found
     where = f"{marker(known.name)} (as torchvision has it) or " if marker(known.name) else ""
-    told = "nobody offers it for download" if download else "a download was not asked for"
-    raise InputError(f"{known.name}: expected {where}a folder {known.name.lower()} in {shown(root)}, found neither, and {told}")
+    told = "it cannot be downloaded" if download else "downloads are not allowed"
+    raise InputError(
+        f"{known.name}: expected {where}a folder {known.name.lower()} in {shown(root)}, found neither, and {told}",
+        "" if download else "download",
+    )
 
 
 def _any_folder(folder: Path) -> Collection:

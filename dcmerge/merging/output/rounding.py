@@ -67,7 +67,7 @@ class Rounding:
             f"the norm of α · merged; {100 * self.unchanged_share:.3g} % of its nonzero entries leave the stored weight as "
             "in the base"
         )
-        warning = f"; above {100 * LARGE:g} % much of the merge is lost: --dtype float32 keeps it"
+        warning = f"; above {100 * LARGE:g} % much of the merge is lost, and float32 keeps it"
         return f"warning: {told}{warning}" if self.is_large else told
 
 

@@ -121,8 +121,8 @@ def rmm(
         str,
         Choice(
             "Merged candidates",
-            "Beside the experts. ties: TIES. dare: DARE. dare_ties: DARE-TIES, TIES and DARE. The "
-            "first gives everything that is not a block.",
+            "Which merged models lend blocks, besides the experts. ties: TIES. dare: DARE. dare_ties: DARE-TIES, TIES and DARE. "
+            "The first one gives everything that is not a block.",
             ("ties", "dare", "dare_ties"),
         ),
     ] = "ties",
@@ -130,7 +130,7 @@ def rmm(
         float,
         Number(
             "Weight",
-            "α of the merged candidates. DARE adds the experts, so that many of them need less than the authors' 1.",
+            "α of the merged candidates. DARE adds up the experts, so many experts need less than the authors' 1.",
             0,
             10,
             0.05,
@@ -144,7 +144,7 @@ def rmm(
         float, Number("Data scale ρ", "Share of the labelled validation images that an episode looks at.", 0.001, 1, 0.01)
     ] = 0.1,
     dar_scale: Annotated[
-        float, Number("Averaging", "Most weight of the rewards before in the dynamic average reward.", 0, 1, 0.05)
+        float, Number("Averaging", "The largest weight of earlier rewards in the average reward.", 0, 1, 0.05)
     ] = 0.8,
     epochs: Annotated[int, Number("Epochs", "Passes over the actions of an update.", soft_high=100, **_COUNT)] = 40,
     learning_rate: Annotated[
@@ -157,7 +157,8 @@ def rmm(
         ),
     ] = 10,
     seed: Annotated[
-        int, Number("Seed", "Of the policy, the images of each episode and DARE.", 0, 2**31 - 1, 1, integer=True, soft_high=100)
+        int,
+        Number("Seed", "Decides the policy, the images of each episode and DARE.", 0, 2**31 - 1, 1, integer=True, soft_high=100),
     ] = 0,
 ) -> Tensor:
     """What the network has here minus the base; the network itself, which may be deeper, is the assembly.

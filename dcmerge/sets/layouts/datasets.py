@@ -62,13 +62,13 @@ class ModelFolder:
         """The one base, or a note where there is none, or files that differ."""
         candidates = [*self.outer, *self.inner]
         if not candidates:
-            return None, (f"no {' or '.join(BASES)} lies in {shown(self.path.name)} or in its data sets' folders",)
+            return None, (f"no {' or '.join(BASES)} was found in {shown(self.path.name)} or in the folders of its data sets",)
         if not same_content(unit.path for unit in candidates):
             names = ", ".join(shown(unit.path.relative_to(self.path)) for unit in candidates[:4])
             return None, (
-                f"{len(candidates)} files could be the base and do not hold the same weights ({names}, ...)"
+                f"{len(candidates)} files could be the base, but they hold different weights ({names}, ...)"
                 if len(candidates) > 4
-                else f"these could be the base and do not hold the same weights: {names}",
+                else f"these could be the base, but they hold different weights: {names}",
             )
         base, *twins = candidates
         told = shown(base.path.relative_to(self.path))

@@ -64,11 +64,11 @@ class FoundSet:
             first = self.convert[0]
             rest = f" and {len(self.convert) - 1} more files alike" if len(self.convert) > 1 else ""
             return (
-                f"{shown(first)}{rest} holds a pickled module, which is never executed: convert it first with python -m "
-                f"dcmerge convert {shown(first)} {shown(first.with_suffix('.safetensors'))}"
+                f"{shown(first)}{rest} holds a pickled module, which could run code when opened: convert it first with "
+                f"python -m dcmerge convert {shown(first)} {shown(first.with_suffix('.safetensors'))}"
             )
         if self.base is None and not self.is_lora:
-            return f"none of the files in {shown(self.folder)} can be told to be the base: name it with --base"
+            return f"none of the files in {shown(self.folder)} can be recognised as the base"
         return ""
 
     def with_base(self, base: str | Path | None) -> FoundSet:
@@ -84,7 +84,7 @@ class FoundSet:
     def checked(self) -> FoundSet:
         """Itself; raises InputError where something must be done before it can be opened."""
         if self.lacks:
-            raise InputError(f"{self.lacks[0].upper()}{self.lacks[1:]}.")
+            raise InputError(f"{self.lacks[0].upper()}{self.lacks[1:]}.", "" if self.convert else "base")
         if not self.experts:
             raise InputError(f"expected a base and at least one expert in {shown(self.folder)}, got 0 experts")
         return self

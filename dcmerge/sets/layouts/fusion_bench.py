@@ -67,4 +67,4 @@ def _base(view: View, container: Path, model: str) -> tuple[Unit | None, tuple[s
             names = ", ".join(shown(unit.path) for unit in candidates)
             return None, (f"several folders could be the base: {names}",)
     found = view.base_in(container)
-    return found, () if found else (f"no folder {model} lies beside the experts",)
+    return found, () if found else (f"there is no folder {model} beside the experts",)

@@ -22,6 +22,8 @@ def _set(view: View, group: Group) -> FoundSet:
     notes = (
         ()
         if settings or not encoder or quick == encoder or not quick.endswith(QUICK)
-        else (f"the files do not say whether these are OpenAI's weights: then the encoder is {quick}, otherwise {encoder}",)
+        else (
+            f"the files do not say whether these are OpenAI's weights; if they are, the encoder is {quick}, otherwise {encoder}",
+        )
     )
     return group.found(view, "open_clip", f"open_clip models ({encoder})" if encoder else "open_clip models", encoder, notes)

@@ -63,9 +63,9 @@ def _base(view: View, container: Path, units: list[Unit]) -> tuple[Unit | None, 
         path = paths.pop()
         return next((u for u in view.every if u.path == path), Unit(path, path.stem, path.parent)), ()
     if paths:
-        return None, ("the adapters name different bases: name the one that you mean with --base, or merge them without one",)
+        return None, ("the adapters name different bases: choose the one that you mean, or merge them without one",)
     named = f"they were made for {', '.join(sorted(map(shown, texts)))}; " if texts else ""
-    return None, (f"{named}without a base (--base) only deltas can be written",)
+    return None, (f"{named}without a base only deltas can be written",)
 
 
 def _partial(units: list[Unit]) -> tuple[str, ...]:
@@ -73,5 +73,5 @@ def _partial(units: list[Unit]) -> tuple[str, ...]:
     for name, what in BESIDE.items():
         having = [unit.name for unit in units if (unit.path / name).is_file()]
         if having:
-            notes.append(f"{what} ({name}) lie beside {len(having)} of {len(units)} adapters and are not merged")
+            notes.append(f"{len(having)} of {len(units)} adapters come with {what} ({name}), which are not merged")
     return tuple(notes)

@@ -129,12 +129,12 @@ def _why(path: Path, in_model: bool) -> str:
     if why := not_a_model(path.name):
         return why
     if head_of(path.name) is not None:
-        return "is the head of no task of a set"
-    return "lies in the folder of a model whose weights other files hold" if in_model else "is no checkpoint"
+        return "is a head, but no task of a set has its name"
+    return "belongs to a model whose weights are in other files" if in_model else "is no checkpoint"
 
 
 def _why_alone(unit: Unit) -> str:
     found = unit.peek
     if found.error:
         return f"cannot be opened: {found.error}"
-    return "has no base and no expert beside it that it goes with"
+    return "has no base or expert beside it that it fits"

@@ -73,7 +73,7 @@ def _group(view: View, container: Path, units: list[Unit]) -> Group | None:
         return _without_base(container, others, notes)
     called = [unit for unit in others if unit.lower in BASE_NAMES]
     kept, skipped = strangers((unit for unit in others if unit not in called), base)
-    spare = tuple(Skipped(unit.path, f"is called like a base; {shown(base.path.name)} is used") for unit in called)
+    spare = tuple(Skipped(unit.path, f"has the name of a base, but {shown(base.path.name)} is used") for unit in called)
     return Group(container, base, tuple(kept), (*skipped, *spare), notes) if kept else None
 
 
@@ -89,7 +89,7 @@ def _base(view: View, container: Path, units: list[Unit]) -> tuple[Unit | None, 
         told = shown(PurePosixPath(path).name)
         return base, (f"{told} is taken as the base, because {len(named)} of the models say that they were made from it",)
     if targets:
-        return None, ("the models say that they were made from different ones: " + ", ".join(sorted(map(shown, targets))),)
+        return None, ("the models say that they were made from different bases: " + ", ".join(sorted(map(shown, targets))),)
     return None, ()
 
 
@@ -105,5 +105,5 @@ def _without_base(container: Path, units: list[Unit], notes: tuple[str, ...]) ->
         for unit in units
         if unit not in alike and unit not in modules
     )
-    what = f"none of the {len(alike)} models is called {' or '.join(BASE_NAMES)}: name the base with --base"
+    what = f"none of the {len(alike)} models is called {' or '.join(BASE_NAMES)}, so the base must be named"
     return Group(container, None, (*alike, *modules), other, notes or (what,))

@@ -63,7 +63,7 @@ class Tree:
         self._real = os.path.realpath(self.path)
         self.folder = self._listed(self.path, 0)
         if self._entries > ENTRY_LIMIT:
-            self.odd.append(Skipped(self.path, f"has more than {ENTRY_LIMIT} files, and the rest was not looked at"))
+            self.odd.append(Skipped(self.path, f"has more than {ENTRY_LIMIT} files, and the rest was not searched"))
 
     def allows(self, path: Path) -> bool:
         """Whether a path may be read, links in it resolved."""
@@ -98,11 +98,11 @@ class Tree:
         """Why an entry is left out; nothing where it is not."""
         is_folder = _holds(entry.is_dir)
         if self.roots is not None and (expected := what_text_lacks(entry.name)):
-            return f"has a name that cannot be asked for here (expected {expected})"
+            return f"has a name that is not allowed here (expected {expected})"
         if entry.is_symlink() and (refused := self._refused_link(entry.path, is_folder)):
             return refused
         if is_folder and depth + 1 > DEPTH_LIMIT:
-            return f"lies more than {DEPTH_LIMIT} folders deep and was not looked at"
+            return f"lies more than {DEPTH_LIMIT} folders deep and was not searched"
         if not is_folder and not _holds(entry.is_file):
             return "is a device, pipe or socket"
         return ""
@@ -118,7 +118,7 @@ class Tree:
         if self.roots is not None:
             return "is a link to a folder, which is not followed"
         known = real in self._visited or real == self._real or real.startswith(self._real + os.sep)
-        return "is a link to a folder that is looked at under its own name" if known else ""
+        return "is a link to a folder that is searched anyway" if known else ""
 
 
 def _holds(test: Callable[[], bool]) -> bool:

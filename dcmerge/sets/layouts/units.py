@@ -124,7 +124,7 @@ def _left_out(folder: Folder, parents: tuple[Folder, ...]) -> str:
     if folder in steps and is_model_folder(parents[-1]):
         return f"is an earlier state of the model in {parents[-1].path.name}"
     if folder in steps and len(steps) > 1:
-        return f"is one of {len(steps)} states of one training: name the one that you mean"
+        return f"is one of {len(steps)} checkpoints of one training: choose one of them"
     if _in_hub(parents) and len(parents[-1].folders) > 1:
         try:
             main = (parents[-2].path / "refs" / "main").read_text().strip()

@@ -82,7 +82,7 @@ class View:
                 chosen[task] = fitting[0]
             elif fitting:
                 doubtful.append(task)
-        note = f"several files could be the head of {', '.join(doubtful)}, so none is taken"
+        note = f"several files could be the head of {', '.join(doubtful)}, so none is used"
         return chosen, (note,) if doubtful else ()
 
 

@@ -30,7 +30,7 @@ def compared(base: Checkpoint | None, experts: Mapping[str, Checkpoint]) -> tupl
         findings.append(Finding("error", "nothing", f"{called} has no floating-point parameter: there is nothing to merge"))
     skipped = tuple(p.name for p in parameters if not p.mergeable and p.reason != OUTSIDE_TOWER)
     if skipped:
-        text = f"{len(skipped)} buffers are not merged but kept from the base: {', '.join(skipped)}"
+        text = f"{len(skipped)} buffers are not merged, they stay as in the base: {', '.join(skipped)}"
         findings.append(Finding("note", "buffer", text, parameters=skipped))
     return parameters, findings
 
@@ -70,8 +70,8 @@ def _other_targets(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, Chec
             yield Finding(
                 "note",
                 "other targets",
-                f"{task} does not adapt {len(lacking)} of the {len(wanted)} weights that are "
-                f"merged, and counts as unchanged there: {_listed(lacking)}",
+                f"{task} does not adapt {len(lacking)} of the {len(wanted)} weights that are merged, so it counts as unchanged "
+                f"there: {_listed(lacking)}",
                 task,
                 lacking,
             )
@@ -87,8 +87,8 @@ def _other_ranks(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, LoraCh
         yield Finding(
             "note",
             "other ranks",
-            f"the adapters differ in rank at {len(differ)} weights ({told}); where a method "
-            "needs one rank it is the largest at that weight, the others filled up with zeros",
+            f"the adapters differ in rank at {len(differ)} weights ({told}); where a method needs one rank it is the largest at "
+            "that weight, the others filled up with zeros",
             None,
             differ,
         )

@@ -169,7 +169,7 @@ def test_states_of_one_training_alone_are_not_guessed_among(tmp_path: Path) -> N
             (place / file.name).write_bytes(file.read_bytes())
     (found,) = find_sets(tmp_path)
     assert sorted(found.experts) == list(TASKS)
-    assert {s.reason for s in found.skipped} == {"is one of 2 states of one training: name the one that you mean"}
+    assert {s.reason for s in found.skipped} == {"is one of 2 checkpoints of one training: choose one of them"}
     (tmp_path / "Cars" / "checkpoint-1").rename(tmp_path / "gone")
     (alone,) = find_sets(tmp_path)
     assert alone.experts["Cars"] == tmp_path / "Cars" / "checkpoint-2"

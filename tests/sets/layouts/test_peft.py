@@ -24,7 +24,7 @@ def test_adapters_do_without_a_base(tmp_path: Path) -> None:
     (found,) = find_sets(adapters(tmp_path, base="openai/clip-vit-base-patch32", safe=False))
     assert found.base is None and found.lacks == "" and found.checked() is found
     assert found.encoder == "ViT-B-32-quickgelu"
-    assert found.notes == ("they were made for openai/clip-vit-base-patch32; without a base (--base) only deltas can be written",)
+    assert found.notes == ("they were made for openai/clip-vit-base-patch32; without a base only deltas can be written",)
     assert TaskVectors.open(None, found.experts).tasks == ("dtd", "mnist")
 
 

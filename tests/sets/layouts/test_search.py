@@ -95,7 +95,7 @@ def test_links_in_circles_and_to_nowhere(tmp_path: Path) -> None:
     (found,) = find_sets(place)
     reasons = {s.path.name: s.reason for s in found.skipped}
     assert reasons == {
-        "around": "is a link to a folder that is looked at under its own name",
+        "around": "is a link to a folder that is searched anyway",
         "gone.safetensors": "is a link that leads nowhere",
     }
 

@@ -68,8 +68,8 @@ def test_plain_files_and_what_does_not_belong(tmp_path: Path) -> None:
         "README.md": "is no checkpoint",
         "pictures": "is a folder without checkpoints",
         "labels.safetensors": "has no parameter in common with the base base.safetensors",
-        "birds_head.pt": "is the head of no task of a set",
-        "zeroshot.safetensors": "is called like a base; base.safetensors is used",
+        "birds_head.pt": "is a head, but no task of a set has its name",
+        "zeroshot.safetensors": "has the name of a base, but base.safetensors is used",
     }
 
 
@@ -117,7 +117,7 @@ def test_what_is_alone_is_no_set(tmp_path: Path) -> None:
     result = search(tmp_path / "elsewhere")
     assert result.sets == ()
     assert [(s.path.name, s.reason) for s in result.skipped] == [
-        ("alone.safetensors", "has no base and no expert beside it that it goes with")
+        ("alone.safetensors", "has no base or expert beside it that it fits")
     ]
 
 

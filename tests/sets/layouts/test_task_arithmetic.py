@@ -40,7 +40,7 @@ def test_bases_that_differ_are_not_guessed_among(tmp_path: Path) -> None:
     place = task_vectors(tmp_path) / "ViT-B-32"
     save(place / "MNISTVal" / "nonlinear_zeroshot.pt", moved(image_encoder(clip(0)), 9))
     (found,) = find_sets(tmp_path)
-    assert found.base is None and "do not hold the same weights" in found.notes[0] and "--base" in found.lacks
+    assert found.base is None and "hold different weights" in found.notes[0] and "as the base" in found.lacks
     with pytest.raises(InputError, match="--base"):
         found.checked()
     named = found.with_base(place / "DTDVal" / "nonlinear_zeroshot.pt").checked()
