@@ -68,8 +68,8 @@ def as_markdown() -> str:
     lines = [
         "# Glossary",
         "",
-        "After this page you can read every chart and table of the dashboard. Its tooltips say the same: both are made from",
-        "`dcmerge/studies/glossary.yaml`, and `python -m tools.glossary` writes this page.",
+        "With these words you can read every chart and table of the dashboard. Its tooltips say the same: both are made from",
+        "`dcmerge/studies/glossary.yaml`, and `python -m tools.glossary` writes the list anew.",
     ]
     section = ""
     for one in terms().values():

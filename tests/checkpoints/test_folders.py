@@ -32,13 +32,13 @@ def test_only_what_is_ours_is_replaced(tmp_path):
     fill(tmp_path / "out", "old")
     with pytest.raises(InputError, match="exists already"):
         fill(tmp_path / "out")
-    with pytest.raises(InputError, match="no folder that a merge wrote"):
+    with pytest.raises(InputError, match="not a folder that a merge wrote"):
         fill(tmp_path / "out", ours=lambda name: name == "b.txt")
     fill(tmp_path / "out", ours=lambda name: name == "a.txt")
     assert (tmp_path / "out/a.txt").read_text() == "new"
     (tmp_path / "out/a.txt").unlink()
     (tmp_path / "out/a.txt").mkdir()
-    with pytest.raises(InputError, match="no folder that a merge wrote"):
+    with pytest.raises(InputError, match="not a folder that a merge wrote"):
         fill(tmp_path / "out", ours=lambda name: True)
 
 

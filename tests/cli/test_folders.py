@@ -82,7 +82,7 @@ def test_several_sets_are_all_listed_and_one_is_named(run: Run, tmp_path: Path) 
     assert done.code == 0 and "2 sets below" in done.out and "Can be merged" not in done.out
     assert run("inspect", tmp_path, "--json").json["report"] is None
     refused = run("merge", "--from", tmp_path, "--method", "average", "--out", tmp_path / "x.safetensors")
-    refused.assert_refused("got 2", str(tmp_path / "one"), str(tmp_path / "ViT-B-32"))
+    refused.assert_refused("holds 2 sets. Name one", str(tmp_path / "one"), str(tmp_path / "ViT-B-32"))
     assert "Can be merged: yes" in run("inspect", tmp_path / "one").out
     base = tmp_path / "one" / "base.safetensors"
     assert "Can be merged: yes" in run("inspect", tmp_path, "--base", base).out
@@ -96,7 +96,7 @@ def test_several_sets_in_one_folder_are_named_behind_a_mark(run: Run, tmp_path: 
     found = run("spectra", "--from", names[1], "--json").json
     assert found["kind"] == "lora" and set(found["layers"][0]["tasks"]) == {"dtd", "mnist"}
     assert "Can be merged: yes" in run("inspect", names[0]).out
-    run("spectra", "--from", f"{tmp_path}#other").assert_refused("none called other", "KnOTS-ViT-B-32")
+    run("spectra", "--from", f"{tmp_path}#other").assert_refused("no set called other", "KnOTS-ViT-B-32")
 
 
 def test_pickled_modules_ask_for_their_conversion(run: Run, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_a_folder_has_the_model_and_its_card(run: Run, models: list[str], tmp_pa
         (["--delta-only", "--out=a"], ["expected one file .safetensors for the delta alone"]),
         (["--as-adapter", "--out=no/such/a"], ["there is no folder"]),
         (["--as-adapter", "--out=full"], ["exists already", "notes.txt"]),
-        (["--as-adapter", "--force", "--out=full"], ["no folder that a merge wrote", "notes.txt"]),
+        (["--as-adapter", "--force", "--out=full"], ["not a folder that a merge wrote", "notes.txt"]),
         (["--as-adapter", "--force", "--out=task0"], ["another file or folder"]),
         (["--as-adapter", "--out=nul\0"], ["NUL"]),
     ],

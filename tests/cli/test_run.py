@@ -106,7 +106,7 @@ def test_a_zoo_needs_no_paths(run: Run, tiny_zoo: Path, tmp_path: Path, monkeypa
         ("", ["names with values"]),
         ("method: ties", ["inputs: expected at least one expert"]),
         ("a: [", ["YAML or JSON"]),
-        ("method: ties\ninputs: {a: {file: /none/a.safetensors}}", ["a: there is no /none/a.safetensors"]),
+        ("method: ties\ninputs: {a: {file: /none/a.safetensors}}", ["a: expected the file /none/a.safetensors"]),
         ("method: ties\nzoo: \x1b[31m", ["YAML or JSON"]),
         ('method: ties\nzoo: "\\e[31m"', ["zoo: expected one of demo", "x1b[31m"]),
         ('method: ties\n"\\e[31m": 1', ["unknown key", "x1b[31m"]),

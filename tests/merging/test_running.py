@@ -139,10 +139,10 @@ def _edited(old: str, new: str) -> Callable[[Path], None]:
         (_other_content, "task1: expected the content with sha256 [0-9a-f]{64}, got .*in/task1.safetensors with [0-9a-f]{64}"),
         (_missing, "base: expected the file in/base.safetensors in .*found none"),
         (_damaged, "in/base.safetensors"),
-        (_edited("qkv: stored", "qkv: fused"), "qkv: expected a model with attention's q, k and v to be fused, got none"),
+        (_edited("qkv: stored", "qkv: fused"), "qkv: expected attention's q, k and v, to be merged fused, got files without"),
         (_edited("dtype: float32", "dtype: float17"), "dtype: expected float32, in which this merge is written, got float17"),
         (_edited("method: dc_merge", "zoo: none\nmethod: dc_merge"), "zoo: expected one of demo"),
-        (_edited("in/base.safetensors", "in/" + "x" * 5000), "base: there is no in/xxx"),
+        (_edited("in/base.safetensors", "in/" + "x" * 5000), "base: expected the file in/xxx"),
         (_edited("method: dc_merge", "method: [dc_merge"), "m.yaml: expected YAML or JSON"),
     ],
     ids=["other content", "missing", "damaged", "qkv", "dtype", "zoo", "long name", "broken"],
@@ -166,7 +166,7 @@ def test_bad_places_are_refused(saved: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=words):
             prepare(source, given, search)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="base: there is no base.safetensors below the folders that were searched"):
+    with pytest.raises(InputError, match="base: expected the file base.safetensors in the folders that were searched"):
         prepare(source, {}, [str(tmp_path / "empty")])
 
 

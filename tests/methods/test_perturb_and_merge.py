@@ -252,7 +252,7 @@ def test_it_can_be_cancelled(blocks_bench: Bench) -> None:
 def test_sets_that_it_cannot_train_on_are_refused(blocks_bench: Bench, convolutions: TaskVectors) -> None:
     with pytest.raises(InputError, match="perturb_and_merge needs unlabeled images of the tasks, got a set without images"):
         merge(blocks_bench.vectors, "perturb_and_merge")
-    with pytest.raises(InputError, match="under open_clip's names, got a set that names its weights otherwise"):
+    with pytest.raises(InputError, match="weights with open_clip's names, got other names"):
         bench = Bench(blocks_bench.encoder, blocks_bench.tasks, convolutions)
         bench.memo.get("base weights", blocks_bench.base_weights)
         merge(convolutions, "perturb_and_merge", bench=bench)

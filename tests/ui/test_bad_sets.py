@@ -76,7 +76,7 @@ def test_a_set_that_cannot_be_opened_ends_the_page_in_one_box(
 def test_a_set_that_cannot_be_opened_does_not_stand_in_the_way_of_loading_another(folder: Path, open_page: Open) -> None:
     said = truncated(folder)
     app = open_page(LOAD, set=f"folder:{folder.name}", folder=str(folder))
-    assert not app.exception and any("What lies there" in header.value for header in app.header)
+    assert not app.exception and any("What was found" in header.value for header in app.header)
     assert any(said in box.value for box in app.info) and said in app.error[0].value
 
 

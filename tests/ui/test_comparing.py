@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_waiting_comparison_and_one_with_rows() -> None:
     id = comparing.submit(SPEC)
     waiting = comparing.find(id)
-    assert waiting.is_running and waiting.text == "waiting for other work" and waiting.comparison is None
+    assert waiting.is_running and waiting.text == "waiting for an earlier job" and waiting.comparison is None
     assert list(comparing.listed(DEMO)) == [id] and "10 images a task" in comparing.listed(DEMO)[id]
     assert comparing.listed(ModelSet("demo-lora", "", vectors=None)) == {}
     wanted = comparison()

@@ -179,7 +179,7 @@ def test_adapters_without_a_base(tmp_path: Path) -> None:
         delta = vectors.delta(name, "a")
         assert isinstance(delta, LowRank) and delta.rank == 2
         torch.testing.assert_close(delta.dense(), 3.0 * B @ A)
-    with pytest.raises(InputError, match="expected a base checkpoint, got adapters alone"):
+    with pytest.raises(InputError, match="expected a base model for this, got adapters alone"):
         vectors.base_tensor("attn.q_proj.weight")
 
 

@@ -30,7 +30,7 @@ def compared(base: Checkpoint | None, experts: Mapping[str, Checkpoint]) -> tupl
         findings.append(Finding("error", "nothing", f"{called} has no floating-point parameter: there is nothing to merge"))
     skipped = tuple(p.name for p in parameters if not p.mergeable and p.reason != OUTSIDE_TOWER)
     if skipped:
-        text = f"{len(skipped)} buffers are not merged, they stay as in the base: {', '.join(skipped)}"
+        text = f"{len(skipped)} buffers are not merged but kept from the base: {', '.join(skipped)}"
         findings.append(Finding("note", "buffer", text, parameters=skipped))
     return parameters, findings
 

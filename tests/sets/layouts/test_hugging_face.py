@@ -134,13 +134,13 @@ def test_models_that_name_different_bases(tmp_path: Path) -> None:
     path = tmp_path / "MNIST" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "_name_or_path": "DTD"}))
     (found,) = find_sets(tmp_path)
-    assert found.base is None and "different ones" in found.notes[0] and set(found.experts) == {"one", *TASKS}
+    assert found.base is None and "different bases" in found.notes[0] and set(found.experts) == {"one", *TASKS}
 
 
 def test_without_a_base_the_models_are_a_set_that_asks_for_one(tmp_path: Path) -> None:
     language_models(tmp_path, base="unknown-name")
     (found,) = find_sets(tmp_path)
-    assert found.base is None and "name the base with --base" in found.notes[0]
+    assert found.base is None and "so the base must be named" in found.notes[0]
     named = found.with_base(tmp_path / "unknown-name").checked()
     assert sorted(named.experts) == list(TASKS)
 

@@ -103,7 +103,7 @@ def test_models_without_a_base(tmp_path: Path) -> None:
         write(tmp_path / f"{seed}.safetensors", random_tensors(seed, {"a.weight": (6, 4)}))
     write(tmp_path / "other.safetensors", random_tensors(3, {"z.weight": (2, 2)}))
     (found,) = find_sets(tmp_path)
-    assert found.base is None and sorted(found.experts) == ["1", "2"] and "--base" in found.lacks
+    assert found.base is None and sorted(found.experts) == ["1", "2"] and "as the base" in found.lacks
     assert [(s.path.name, s.reason) for s in found.skipped] == [
         ("other.safetensors", "has other parameters than the models beside it")
     ]
