@@ -65,7 +65,7 @@ def test_a_merge_is_tuned_compared_and_taken_home(page: Page, app_url: str, demo
     assert runs_shown(page) >= 3  # the default method, this one at its own α, and at the new one
     row_of(page, 0)
     row_of(page, 1)
-    expect(page.get_by_text("paired bootstrap over images")).to_be_visible()
+    expect(page.get_by_text("points, 95 % interval")).to_be_visible()
     compared = traces(page, "Two runs side by side")
     assert compared[0]["y"] == bars[1]["y"] and len(compared) == 2
 

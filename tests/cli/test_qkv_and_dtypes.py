@@ -50,7 +50,7 @@ def test_inspect_and_spectra_say_it(run: Run, attention: list[str]) -> None:
 
 def test_bad_requests(run: Run, attention: list[str], models: list[str], adapters: list[str], tmp_path: Path) -> None:
     out = ["--method", "average", "--out", str(tmp_path / "o.safetensors")]
-    run("merge", *models, "--qkv", "split", *out).assert_refused("q, k and v to be split, got none")
+    run("merge", *models, "--qkv", "split", *out).assert_refused("q, k and v, to be merged split, got files without them")
     run("merge", *adapters, "--qkv", "fused", *out).assert_refused("q, k and v together")
     run("merge", *attention, "--qkv", "both", *out).assert_refused("--qkv", "both")
     run("merge", *attention, "--dtype", "int8", *out).assert_refused("--dtype", "int8")

@@ -232,7 +232,7 @@ def test_bad_requests(tmp_path: Path) -> None:
     plain = {"mlp.weight": (4, 4)}
     write(tmp_path / "b.safetensors", random_tensors(1, plain))
     write(tmp_path / "e.safetensors", random_tensors(2, plain))
-    with pytest.raises(InputError, match="attention's q, k and v to be split, got none"):
+    with pytest.raises(InputError, match="attention's q, k and v, to be merged split, got files without them"):
         TaskVectors.open(tmp_path / "b.safetensors", {"e": tmp_path / "e.safetensors"}, qkv="split")
     assert TaskVectors.open(tmp_path / "b.safetensors", {"e": tmp_path / "e.safetensors"}).qkv == "none"
     write(tmp_path / "odd.safetensors", {"attn.in_proj_weight": torch.ones(4, 2)})
