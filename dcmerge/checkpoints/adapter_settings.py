@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from dcmerge.checkpoints.paths import read_json, shown
 from dcmerge.errors import InputError
@@ -33,6 +34,8 @@ LIMITS = ("layers_to_transform", "exclude_modules")
 # PEFT up to this version adds the delta of an attention's output projection twice, in training as in merging
 # (https://github.com/huggingface/peft/pull/3774), so that is what its adapters have learned.
 LAST_VERSION_THAT_DOUBLES = (0, 21)
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class AdapterSettings:
         return version is None or (int(version[1]), int(version[2])) <= LAST_VERSION_THAT_DOUBLES
 
 
-def _match(patterns: dict[str, float], module: str, default: float) -> float:
+def _match(patterns: Mapping[str, Value], module: str, default: Value) -> Value:
     """The first pattern that matches the end of the module's name, as PEFT's get_pattern_key does."""
     for pattern, value in patterns.items():
         if re.match(_whole(pattern), module):
@@ -124,8 +127,9 @@ def _number(value: object) -> float:
 
 def _targets(config: Mapping[str, object]) -> tuple[str, ...] | None:
     targets = config.get("target_modules")
-    plain = isinstance(targets, list) and targets and all(isinstance(name, str) for name in targets)
-    return tuple(targets) if plain and not any(config.get(key) for key in LIMITS) else None
+    if not isinstance(targets, list) or not targets or any(config.get(key) for key in LIMITS):
+        return None
+    return tuple(targets) if all(isinstance(name, str) for name in targets) else None
 
 
 def _whole(pattern: str) -> str:

@@ -39,15 +39,22 @@ class TensorInfo:
 class TensorFile(Protocol):
     """One file of named tensors; names are those of the file."""
 
-    path: Path
-    infos: Mapping[str, TensorInfo]
-    notes: tuple[str, ...]
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
     def read(self, name: str) -> Tensor:
         """The tensor in the file's dtype, fresh at every call."""
+        ...
 
     def read_rows(self, name: str, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop`` of it alone, as fresh."""
+        ...
 
 
 class Checkpoint(ABC):
@@ -78,6 +85,13 @@ class Checkpoint(ABC):
     @abstractmethod
     def read(self, name: str) -> Tensor | LowRank:
         """The tensor of that canonical name, fresh at every call: the caller may change it. KeyError if absent."""
+
+    def tensor(self, name: str) -> Tensor:
+        """``read`` where only whole weights will do; InputError where this is an adapter, which holds factors."""
+        value = self.read(name)
+        if isinstance(value, LowRank):
+            raise InputError(f"Expected a model of whole weights, got the LoRA adapter {shown(self.path)}.")
+        return value
 
     def read_rows(self, name: str, start: int, stop: int) -> Tensor | LowRank:
         """Rows ``start`` to ``stop`` of that tensor, as fresh; the others are not read where the file allows it."""

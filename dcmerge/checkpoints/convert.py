@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 from dcmerge.checkpoints.base import Checkpoint, TensorInfo
-from dcmerge.checkpoints.lora import LoraCheckpoint
 from dcmerge.checkpoints.opening import SAFETENSORS_SUFFIX, open_checkpoint
 from dcmerge.checkpoints.paths import checked_path, shown
 from dcmerge.checkpoints.pickles import Converted, convert_pickle
@@ -40,9 +39,7 @@ def convert(old: str | os.PathLike[str], new: str | os.PathLike[str], *, to: str
 
 def _rewrite(old: Checkpoint, new: Path, to: str | None, found: Converted) -> Converted:
     """The same tensors under the names of a scheme. They are mapped from the file: only what is put together takes memory."""
-    if isinstance(old, LoraCheckpoint):
-        raise InputError(f"Expected a model of whole weights, got the LoRA adapter {shown(old.path)}.")
-    tensors = {name: old.read(name) for name in old.infos}
+    tensors = {name: old.tensor(name) for name in old.infos}
     if to is not None:
         tensors = _TO[to](tensors)
     infos = {name: TensorInfo(tuple(value.shape), value.dtype) for name, value in tensors.items()}

@@ -63,6 +63,7 @@ class Adapted:
 
 def _saved_key(key: str) -> str:
     match = FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key)
+    assert match is not None  # only such keys become an Adapted
     form = ".lora_{}.weight" if match.re is FACTOR else ".lora_embedding_{}"
     return PEFT_PREFIX + match["module"].removeprefix(PEFT_PREFIX) + form.format(match["side"])
 

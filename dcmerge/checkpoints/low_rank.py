@@ -104,15 +104,17 @@ def stacked(parts: Sequence[Tensor | LowRank]) -> Tensor | LowRank:
     """Matrices or vectors on top of each other, (Σ m_i, n); of factors as one pair of factors, whose ranks add up."""
     if len(parts) == 1:
         return parts[0]
-    if all(isinstance(part, LowRank) for part in parts):
-        return LowRank(torch.block_diag(*[part.left for part in parts]), torch.cat([part.right for part in parts]))
+    factors = [part for part in parts if isinstance(part, LowRank)]
+    if len(factors) == len(parts):
+        return LowRank(torch.block_diag(*[part.left for part in factors]), torch.cat([part.right for part in factors]))
     return torch.cat([dense(part) for part in parts])
 
 
 def total(deltas: Sequence[Tensor | LowRank]) -> Tensor | LowRank:
     """The sum of deltas of one shape; of factors as one pair of factors, whose ranks add up."""
-    if all(isinstance(delta, LowRank) for delta in deltas):
-        return LowRank(torch.cat([d.left for d in deltas], dim=1), torch.cat([d.right for d in deltas], dim=0))
+    factors = [delta for delta in deltas if isinstance(delta, LowRank)]
+    if len(factors) == len(deltas):
+        return LowRank(torch.cat([d.left for d in factors], dim=1), torch.cat([d.right for d in factors], dim=0))
     return torch.stack([dense(delta) for delta in deltas]).sum(dim=0)
 
 

@@ -74,13 +74,19 @@ class RegroupedLora(Regrouped, LoraCheckpoint):
 
     def __init__(self, stored: LoraCheckpoint, names: Iterable[str], made: Mapping[str, tuple[Rows, ...]]) -> None:
         Regrouped.__init__(self, stored, names, made)
+        self._adapter = stored
         self.settings = stored.settings
         self.adapted = {name: stored.adapted[name] for name in self.infos if name not in made}
         self.rank = max(self.rank_of(name) for name in self.infos)
 
     def rank_of(self, name: str) -> int:
         """r of one weight; 0 where the adapter has none for it."""
-        return sum(self._stored.rank_of(rows.name) for rows in self.made.get(name, ())) or self._stored.rank_of(name)
+        return sum(self._adapter.rank_of(rows.name) for rows in self.made.get(name, ())) or self._adapter.rank_of(name)
+
+    def read(self, name: str) -> LowRank:
+        value = super().read(name)
+        assert isinstance(value, LowRank)  # rows of an adapter's factors, and factors on top of each other, are factors
+        return value
 
 
 def regrouped(checkpoint: Checkpoint, qkv: str) -> Checkpoint:
@@ -93,7 +99,9 @@ def regrouped(checkpoint: Checkpoint, qkv: str) -> Checkpoint:
     names, made = {STORED: _as_stored, SPLIT: _split, FUSED: _fused}[qkv](checkpoint)
     if not made:
         return checkpoint
-    return (RegroupedLora if isinstance(checkpoint, LoraCheckpoint) else Regrouped)(checkpoint, names, made)
+    if isinstance(checkpoint, LoraCheckpoint):
+        return RegroupedLora(checkpoint, names, made)
+    return Regrouped(checkpoint, names, made)
 
 
 def _as_stored(checkpoint: Checkpoint) -> tuple[list[str], dict[str, tuple[Rows, ...]]]:

@@ -82,7 +82,7 @@ class SafetensorsFile:
                 return None
             with open(self.path, "rb", buffering=0) as file:
                 file.seek(self._starts[name] + (first * info.nbytes // info.shape[0] if first else 0))
-                if info.nbytes and file.readinto(memoryview(flat.numpy())) != info.nbytes:
+                if info.nbytes and file.readinto(flat.numpy().data) != info.nbytes:
                     return None
         except OSError:
             return None

@@ -82,12 +82,16 @@ def fused_name(name: str) -> str | None:
 def split_names(name: str) -> tuple[str, str, str] | None:
     """The q, k and v in a fused tensor; None for any other name."""
     found = _FUSED.fullmatch(name)
-    return tuple(f"{found['module']}{part}_proj.{found['kind']}" for part in "qkv") if found else None
+    if found is None:
+        return None
+    q, k, v = (f"{found['module']}{part}_proj.{found['kind']}" for part in "qkv")
+    return q, k, v
 
 
 def complete_parts(name: str, known: Iterable[str]) -> Sequence[str]:
     """The q, k and v of a fused tensor; raises InputError where one of the three is not known."""
     parts, known = split_names(name), set(known)
+    assert parts is not None  # a fused tensor's name, see ``fused_name``
     lacking = [part for part in parts if part not in known]
     if lacking:
         raise InputError(f"Expected q, k and v together to make {shown(name)} of them, got no {shown(', '.join(lacking))}.")

@@ -212,7 +212,7 @@ def _flush(file: BinaryIO, target: Path) -> None:
 def _bytes(tensor: Tensor) -> memoryview:
     """The tensor's memory, row-major; no copy where it lies so already."""
     flat = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()).cast("B")
+    return flat.view(torch.uint8).numpy().data
 
 
 def _put(file: BinaryIO, target: Path, position: int, data: memoryview) -> None:

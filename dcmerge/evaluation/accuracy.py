@@ -85,8 +85,8 @@ class Evaluation:
     @property
     def mean_normalised(self) -> float | None:
         """Mean over tasks of the ratios to the experts (not the ratio of the means)."""
-        ratios = [task.normalised for task in self.tasks.values()]
-        return None if None in ratios else sum(ratios) / len(ratios)
+        ratios = [ratio for task in self.tasks.values() if (ratio := task.normalised) is not None]
+        return sum(ratios) / len(ratios) if len(ratios) == len(self.tasks) else None
 
     @property
     def worst(self) -> TaskAccuracy:

@@ -83,7 +83,10 @@ class Bench:
 
     def _read_base(self) -> dict[str, Tensor]:
         base = self.vectors.base
-        names = self.encoder.shapes if self.same_names else {n: i for n, i in base.infos.items() if i.dtype.is_floating_point}
+        if base is None or self.same_names:
+            names = list(self.encoder.shapes)
+        else:
+            names = [name for name, info in base.infos.items() if info.dtype.is_floating_point]
         weights = {
             name: self.vectors.base_tensor(name).float()
             for name in names
@@ -102,8 +105,8 @@ class Bench:
         floating = [name for name, info in checkpoint.infos.items() if info.dtype.is_floating_point]
         own = [name for name in floating if not name.startswith(_TEXT_TOWER)]
         if self.same_names:
-            return {name: checkpoint.read(name) for name in own if name in self.encoder.shapes}
-        return self.encoders_weights({name: checkpoint.read(name) for name in own})
+            return {name: checkpoint.tensor(name) for name in own if name in self.encoder.shapes}
+        return self.encoders_weights({name: checkpoint.tensor(name) for name in own})
 
     def merged_weights(self, merged: Mapping[str, Delta], scale: float) -> dict[str, Tensor]:
         """base + α · merged, as the encoder takes it."""

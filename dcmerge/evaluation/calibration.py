@@ -26,9 +26,9 @@ class LayerInputs:
     ``squares``: Σ x̂², (d,), of norms, x̂ before scale and shift. ``tokens``: how many x were summed.
     """
 
-    grams: Mapping[str, Tensor]
-    squares: Mapping[str, Tensor]
-    tokens: Mapping[str, int]
+    grams: dict[str, Tensor]
+    squares: dict[str, Tensor]
+    tokens: dict[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,8 +210,8 @@ def _see_attention(
     x = x if module.batch_first else x.transpose(0, 1)
     _add_gram(found, f"{name}.in_proj_weight", x)
     projected = nn.functional.linear(x, module.in_proj_weight, module.in_proj_bias)
-    heads = [part.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1)]
-    mixed = nn.functional.scaled_dot_product_attention(*heads)
+    q, k, v = (part.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1))
+    mixed = nn.functional.scaled_dot_product_attention(q, k, v)
     _add_gram(found, f"{name}.out_proj.weight", mixed.transpose(1, 2).flatten(2))
 
 

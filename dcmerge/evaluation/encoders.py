@@ -21,9 +21,6 @@ from dcmerge.runtime.threads import compute_device
 #: Pixel normalisation of OpenAI's CLIP.
 _OPENAI_MEAN, _OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-#: The image tower is wanted alone, and open_clip builds a text tower beside it.
-_SMALLEST_TEXT = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
-
 Edit = Callable[[Tensor], Tensor]
 
 
@@ -45,8 +42,10 @@ class Preprocess:
         import open_clip
         from torchvision.transforms import Compose
 
-        how = {"interpolation": self.interpolation, "resize_mode": self.resize_mode}
-        whole = open_clip.image_transform(self.size, is_train=False, **how)
+        whole = open_clip.image_transform(
+            self.size, is_train=False, interpolation=self.interpolation, resize_mode=self.resize_mode
+        )
+        assert isinstance(whole, Compose)  # as always where nothing is augmented
         return Compose(whole.transforms[:-2])  # without the last two: floats between 0 and 1, and normalising
 
     def __call__(self, image: Image.Image) -> Tensor:
@@ -74,7 +73,9 @@ class ImageEncoder:
         import open_clip  # here, not above: it takes seconds, which only those who evaluate should pay
 
         own = {key: self.config[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in self.config}
-        return open_clip.CLIP(**own, text_cfg=_SMALLEST_TEXT).visual.eval().requires_grad_(False)
+        # The image tower is wanted alone, and open_clip builds a text tower beside it.
+        smallest = open_clip.CLIPTextCfg(context_length=1, vocab_size=1, width=1, heads=1, layers=1)
+        return open_clip.CLIP(**own, text_cfg=smallest).visual.eval().requires_grad_(False)
 
     @property
     def layers(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from dcmerge.checkpoints.pickles import pickled_tensors
 from dcmerge.checkpoints.state_dicts import read_tensors
 from dcmerge.errors import InputError, PickledObject
 from dcmerge.evaluation.temperature import length_of_rows
+
+if TYPE_CHECKING:  # it takes seconds to import, which only those who compute heads should pay
+    import open_clip
 
 _ALL = "heads.safetensors"
 _WEIGHT = "weight"
@@ -68,7 +71,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         except PickledObject:  # a whole module, as the papers publish their heads: its tensors are read, nothing in it is run
             return pickled_tensors(path)
     checkpoint = open_checkpoint(path)
-    return {name: checkpoint.read(name) for name in checkpoint.infos}
+    return {name: checkpoint.tensor(name) for name in checkpoint.infos}
 
 
 def _matrix(tensors: Mapping[str, Tensor], path: Path) -> Tensor:
@@ -105,7 +108,7 @@ def text_heads(
     text = config["text_cfg"]
     if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
         raise InputError("heads: expected a text tower with CLIP's own tokens, got another one: give head files")
-    vision = {"image_size": 8, "patch_size": 8, "layers": 1, "width": 8, "head_width": 8}  # not used
+    vision = open_clip.CLIPVisionCfg(image_size=8, patch_size=8, layers=1, width=8, head_width=8)  # not used
     own = {key: config[key] for key in ("embed_dim", "text_cfg", "quick_gelu") if key in config}
     model = open_clip.CLIP(**own, vision_cfg=vision).eval()
     needed = {name: value.shape for name, value in model.state_dict().items() if not name.startswith("visual.")}
@@ -126,6 +129,6 @@ def text_heads(
     return heads
 
 
-def _class_embedding(model: nn.Module, tokens: Tensor) -> Tensor:
+def _class_embedding(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
     found = torch.cat([model.encode_text(batch, normalize=True) for batch in tokens.split(_BATCH)])
     return nn.functional.normalize(found.mean(dim=0), dim=-1)

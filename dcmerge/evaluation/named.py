@@ -55,7 +55,9 @@ def _builtin(name: str) -> dict[str, Any]:
             f"encoder: expected the name of an open_clip model, such as ViT-B-32{_QUICK} or ViT-L-14{_QUICK}, or a "
             f"*.json with its configuration, got {shown(name)}"
         )
-    return dict(open_clip.get_model_config(name))
+    config = open_clip.get_model_config(name)
+    assert config is not None  # every model that open_clip lists has one
+    return dict(config)
 
 
 def _file(path: str) -> dict[str, Any]:

@@ -222,4 +222,4 @@ class _MoreWeights:
 def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     if isinstance(checkpoint, LoraCheckpoint):
         raise InputError(f"weights: expected a whole model, got a LoRA adapter: {shown(checkpoint.path)}")
-    return {name: checkpoint.read(name) for name, info in checkpoint.infos.items() if info.dtype.is_floating_point}
+    return {name: checkpoint.tensor(name) for name, info in checkpoint.infos.items() if info.dtype.is_floating_point}

@@ -216,7 +216,7 @@ def follow(
 
 def _as_followed(recipe: Recipe, vectors: TaskVectors, dtype: str) -> Recipe:
     found = recipe_of(vectors, recipe.method, recipe.parameters, recipe.scale, recipe.scale_origin, dtype).inputs
-    inputs = {name: found[name] | {"file": recipe.inputs.get(name, found[name])["file"]} for name in found}
+    inputs = {name: {**found[name], "file": recipe.inputs.get(name, found[name])["file"]} for name in found}
     return replace(
         recipe,
         inputs=inputs,
@@ -247,7 +247,7 @@ def own_delta(slug: str, modules: Mapping[str, TaskModule], task: str | None) ->
             f"{slug} adds parts to the encoder, which a file of weights cannot hold: evaluate or compare it, or choose another "
             "method"
         )
-    if task not in modules:
+    if task is None or task not in modules:
         raise InputError(f"task: {slug} makes a model for each task, expected one of {', '.join(modules)}, got {task!r}")
     return modules[task].delta or (lambda name, merged: merged)
 

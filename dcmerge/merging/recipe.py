@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 
@@ -31,6 +31,9 @@ CONTENTS = MODEL, DELTA, ADAPTER = "model", "delta", "adapter"
 ARITHMETIC = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCE = Number("Tolerance", "Relative residual that a randomised SVD may have; 0 is exact.", 0, 0.1, 1e-4)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _named(path: str | Path, read: Callable[[], Recipe]) -> Recipe:
+def _named(path: str | Path, read: Callable[[], Read]) -> Read:
     try:
         return read()
     except InputError as error:

@@ -95,7 +95,7 @@ def prepare(
     if unknown := sorted(set(given or {}) - set(recipe.inputs)):
         raise InputError(f"input: expected one of {', '.join(map(shown, recipe.inputs)) or 'none'}, got {shown(unknown[0])}")
     if recipe.zoo and not given:
-        ready = _of_zoo(recipe, progress)
+        ready = _of_zoo(recipe, recipe.zoo, progress)
     else:
         opened = _opened(source, given or {}, search, progress)
         _check_hashes(recipe, opened)
@@ -110,8 +110,8 @@ def prepare(
     return replace(ready, notes=tuple(notes))
 
 
-def _of_zoo(recipe: Recipe, progress: Progress | None) -> Ready:
-    zoo = open_zoo(recipe.zoo, qkv=recipe.qkv, progress=progress)
+def _of_zoo(recipe: Recipe, name: str, progress: Progress | None) -> Ready:
+    zoo = open_zoo(name, qkv=recipe.qkv, progress=progress)
     tasks = [name for name in recipe.inputs if name != BASE]
     same = not tasks or tuple(tasks) == zoo.vectors.tasks
     vectors = zoo.vectors if same else zoo.vectors.select(tasks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ def _learned(
     coefficients: str,
     plus_plus: bool,
     start: float | None,
-    **training: object,
+    **training: Any,
 ) -> dict[str, Tensor]:
     """Σ_t λ_t^l τ_t^l of every parameter, after training."""
     thresholds = trim_thresholds(layers, _DENSITY) if plus_plus else None

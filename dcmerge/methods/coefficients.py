@@ -34,6 +34,9 @@ def learned_coefficients(
     table = torch.as_tensor(start).expand(len(names) if by_layer else 1, tasks).clone()
     base = calibration.bench.base_weights()
 
+    def clamped() -> None:
+        table.clamp_(0, 1)
+
     def loss(batches: Mapping[str, Tensor]) -> Tensor:
         rows = table.expand(len(names), tasks)
         deltas = {name: combined(own, row) for (name, own), row in zip(vectors.items(), rows, strict=True)}
@@ -47,7 +50,7 @@ def learned_coefficients(
         iterations=iterations,
         learning_rate=learning_rate,
         what="learning coefficients",
-        after_step=(lambda: table.clamp_(0, 1)) if clamp else None,
+        after_step=clamped if clamp else None,
     )
     return dict(zip(names, table.expand(len(names), tasks), strict=True))
 

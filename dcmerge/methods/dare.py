@@ -59,7 +59,7 @@ def dare(
     """Σ_t m_t ∘ D_t / d, every entry of m_t being 1 with probability d. Each task and parameter draws for itself."""
     D = kept_at_random(layer, density, seed, rescale)
     if combine == "sum":
-        return sum(D)
+        return sum(D, torch.zeros(()))
     return elected(torch.stack(D), undecided=1.0, aggregate=combine.removeprefix("elected_"))
 
 

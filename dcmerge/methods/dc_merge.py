@@ -24,7 +24,7 @@ from dcmerge.spectral.alignment import (
     own_blocks,
 )
 from dcmerge.spectral.linalg import SVD
-from dcmerge.spectral.spectra import SMOOTHINGS, Smoothing, smooth
+from dcmerge.spectral.spectra import SMOOTHINGS, smooth
 from dcmerge.vectors.layers import Layer
 from dcmerge.vectors.task_vectors import Delta
 
@@ -34,7 +34,7 @@ class Trace:
     """Every stage of DC-Merge on one matrix, k = T·r. Plots and tests read it; nothing is computed twice to be drawn."""
 
     truncated: tuple[SVD, ...]
-    smoothing: Smoothing
+    smoothing: str
     smoothed: Tensor  # (T, r)
     basis: CoverBasis
     aligned: Tensor  # (T, k, k): M_t = C_Uᵀ D̄_t C_V
@@ -81,12 +81,12 @@ class Trace:
         return survivors * diagonal_blocks(self.basis.tasks, self.basis.block) if self.block_mask else survivors
 
 
-def smoothing_in_use(smoothing: str, kind: str) -> Smoothing:
+def smoothing_in_use(smoothing: str, kind: str) -> str:
     """What "auto" means: none for full fine-tuning (truncation is regarded as implicit smoothing), average for LoRA."""
     return ("average" if kind == "lora" else "none") if smoothing == "auto" else smoothing
 
 
-def _smoothed(s: Tensor, own: int, strategy: Smoothing, rho: float) -> Tensor:
+def _smoothed(s: Tensor, own: int, strategy: str, rho: float) -> Tensor:
     """The first ``own`` of (r,) singular values flattened among themselves: beyond an adapter's rank there is no direction."""
     return torch.cat([smooth(s[:own], strategy, rho), s.new_zeros(len(s) - own)])
 

@@ -31,8 +31,12 @@ class Number:
         """The value as int or float; raises InputError with what was expected and what came."""
         if value is None and self.auto:
             return None
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not self.low <= value <= self.high or (self.integer and value != int(value)):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not self.low <= value <= self.high
+            or (self.integer and value != int(value))
+        ):
             raise InputError(f"{name}: expected {self.expected}, got {value!r}")
         return int(value) if self.integer else float(value)
 

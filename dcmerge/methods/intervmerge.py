@@ -103,7 +103,7 @@ def _trained(
     deltas = scaled_merge(layers, calibration, origin, scale)
     weights = bench.merged_weights(deltas, 1.0)
     teachers = {task: calibration.embeddings_of_expert(task, images) for task in tasks}
-    width = encoder.visual.class_embedding.shape[0]
+    width = encoder.shapes["visual.class_embedding"][0]
     blocks = _created(variant, count, len(tasks), width, rank, channels, torch.Generator().manual_seed(seed))
     edits = {_PLACE.format(b): partial(_all_tasks, block, len(tasks)) for b, block in enumerate(blocks)}
 

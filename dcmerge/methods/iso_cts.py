@@ -48,5 +48,9 @@ def iso_cts(
 def _without(U: Tensor, delta: Delta) -> Delta:
     """D − U Uᵀ D: what of a delta lies outside the span of the orthonormal columns U; of factors as factors."""
     if isinstance(delta, LowRank):
-        return LowRank(_without(U, delta.left), delta.right)
-    return delta - U @ (U.T @ delta)
+        return LowRank(_outside(U, delta.left), delta.right)
+    return _outside(U, delta)
+
+
+def _outside(U: Tensor, D: Tensor) -> Tensor:
+    return D - U @ (U.T @ D)

@@ -42,7 +42,7 @@ def joint_basis(deltas: Sequence[LowRank]) -> tuple[Tensor, Tensor]:
 def _align(layers: Sequence[Layer], *, density: float) -> Aligned:
     bases, matrices = {}, {}
     for layer in (one for one in layers if one.is_matrix):
-        U, tasks = joint_basis(layer.deltas())
+        U, tasks = joint_basis(layer.factored_deltas())
         bases[layer.name], matrices[layer.name] = U.to(layer.dtype), tasks.to(layer.dtype)
     count = len(layers[0].tasks)
     flat = [torch.cat([M[t].abs().flatten() for M in matrices.values()]) for t in range(count)]

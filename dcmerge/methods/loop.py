@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,8 +118,7 @@ def deltas_of(
     wanted = [layer for layer in plan.layers if names is None or layer.name in names]
     # Factors are small: several weights at once scale, threads within one do not.
     ahead = bool(wanted) and plan.method.keeps_factors and wanted[0].vectors.kind == "lora"
-    deltas = ahead_on_all_threads(plan.delta, wanted) if ahead else map(plan.delta, wanted)
-    with closing(deltas) if ahead else nullcontext():
+    with closing(ahead_on_all_threads(plan.delta, wanted) if ahead else (plan.delta(layer) for layer in wanted)) as deltas:
         for done, layer in enumerate(wanted):
             if cancelled and cancelled():
                 raise Cancelled

@@ -41,7 +41,7 @@ def arrival(tasks: Sequence[str], seed: int | None) -> list[str]:
     """The order in which experts come: that of the set, or a random one."""
     if seed is None:
         return list(tasks)
-    return [tasks[t] for t in torch.randperm(len(tasks), generator=torch.Generator().manual_seed(seed)).tolist()]
+    return [tasks[int(t)] for t in torch.randperm(len(tasks), generator=torch.Generator().manual_seed(seed))]
 
 
 def accumulated_by_step(layers: Sequence[Layer], order: Sequence[str], share: float) -> Iterator[Accumulated]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -156,7 +156,7 @@ def _sequence(
     batch: int,
     epsilon: float,
     probability: float,
-    **training: float,
+    **training: Any,
 ) -> dict[str, Tensor]:
     """θ̂_T as deltas of the trained projections."""
     tasks, bench = arrival(layers[0].tasks, seed if order == "random" else None), calibration.bench

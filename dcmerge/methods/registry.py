@@ -89,12 +89,13 @@ class Method:
 
     def obstacle(self, vectors: TaskVectors, bench: Bench | None = None) -> str:
         """Why this set cannot be merged with the method, in half a sentence; empty where it can."""
-        if "images" in self.needs and bench is None:
-            return "needs unlabeled images of the tasks, got a set without images"
-        if "images" in self.needs and (without := [task for task in vectors.tasks if task not in bench.tasks]):
-            return f"needs images of every task, got none of {', '.join(without)}"
-        if "images" in self.needs and not bench.same_names:
-            return "needs weights with open_clip's names, got other names: convert the set first"
+        if "images" in self.needs:
+            if bench is None:
+                return "needs unlabeled images of the tasks, got a set without images"
+            if without := [task for task in vectors.tasks if task not in bench.tasks]:
+                return f"needs images of every task, got none of {', '.join(without)}"
+            if not bench.same_names:
+                return "needs weights with open_clip's names, got other names: convert the set first"
         if "lora" in self.needs and vectors.kind != "lora":
             return "needs LoRA experts, got full fine-tuning"
         if "base" in self.needs and vectors.base is None:

@@ -48,14 +48,15 @@ def robustmerge(
     Adapters of a smaller rank (0 where one does not adapt this weight) are pruned as they are, then filled up with zeros. The
     published code further clamps S_t from below at its own 80th percentile and multiplies both factors by 2.
     """
-    deltas = layer.deltas()
+    deltas = layer.factored_deltas()
     rank = max(delta.rank for delta in deltas)
     pruned = [LowRank(_pruned(d.left, density), _pruned(d.right, density)).padded(rank) for d in deltas]
     deltas = [delta.padded(rank) for delta in deltas]
     shares = rank_shares([d.right for d in deltas], [d.right for d in pruned])
     scaled = [LowRank(d.left * share, d.right) for d, share in zip(pruned, shares, strict=True)]
     if form == "factors":
-        return LowRank(sum(d.left for d in scaled), sum(d.right for d in scaled))
+        none = torch.zeros(())
+        return LowRank(sum((d.left for d in scaled), none), sum((d.right for d in scaled), none))
     return LowRank(torch.cat([d.left for d in scaled], dim=1), torch.cat([d.right for d in scaled]))
 
 

@@ -36,8 +36,8 @@ def _survey(layers: Sequence[Layer], *, density: float, aggregate: str, trim: st
     if trim == "parameter":
         return None
     thresholds = trim_thresholds(layers, density)
-    balance = sum(trimmed(layer.dense_deltas(), thresholds).sum(dim=0).sign().sum() for layer in layers)
-    return WholeModel(thresholds, torch.sign(balance))
+    signs = (trimmed(layer.dense_deltas(), thresholds).sum(dim=0).sign().sum() for layer in layers)
+    return WholeModel(thresholds, torch.sign(sum(signs, torch.zeros(()))))
 
 
 def trim_thresholds(layers: Sequence[Layer], density: float) -> Tensor:

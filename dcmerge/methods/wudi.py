@@ -48,9 +48,9 @@ def wudi(
     Of adapters the closed form stays factors. Adam moves entry by entry, on dense matrices.
     """
     if solver == "exact" and layer.vectors.kind == "lora":
-        return _exact_of_factors(layer.deltas()).to(layer.dtype)
+        return _exact_of_factors(layer.factored_deltas()).to(layer.dtype)
     D = layer.dense_deltas()
-    A, B = _quadratic(D)
+    A, B = _quadratic(D.unbind())
     if solver == "exact":
         return answered(B, A).to(D.dtype)  # τ* = (ΣD_tA_t)(ΣA_t)⁺
     A, B = A.to(D.dtype), B.to(D.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -44,7 +44,7 @@ def on_all_threads(function: Callable[[Item], Result], items: Sequence[Item], wo
         torch.set_num_threads(threads)
 
 
-def ahead_on_all_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def ahead_on_all_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result, None, None]:
     """``function`` of every item in order, as ``on_all_threads``, but as they are asked for: only a few are computed ahead.
 
     While one result is used the next ones are in work. Close the iterator where not all are taken.

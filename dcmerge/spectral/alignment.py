@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dcmerge.checkpoints import LowRank
+from dcmerge.checkpoints import LowRank, dense
 from dcmerge.runtime.threads import on_all_threads
 from dcmerge.spectral.linalg import NULL_TOLERANCE, SVD, polar_decomposition
 
@@ -205,8 +205,8 @@ def reconstruction_error(factors: SVD, smoothed: Tensor, M: Tensor, basis: Cover
 
 
 def cosine(a: Tensor | LowRank, b: Tensor | LowRank) -> float:
-    """⟨a, b⟩ / (‖a‖ ‖b‖) of two deltas, both dense or both factors; 0 where one of them is zero."""
-    if isinstance(a, LowRank):
+    """⟨a, b⟩ / (‖a‖ ‖b‖) of two deltas, by their factors where both have them; 0 where one of them is zero."""
+    if isinstance(a, LowRank) and isinstance(b, LowRank):
         return a.inner(b) / max(math.sqrt(max(0.0, a.inner(a))) * math.sqrt(max(0.0, b.inner(b))), 1e-300)
-    a, b = a.double().flatten(), b.double().flatten()
+    a, b = dense(a).double().flatten(), dense(b).double().flatten()
     return (a @ b / (a.norm() * b.norm()).clamp_min(1e-300)).item()

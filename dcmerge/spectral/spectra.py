@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from dcmerge.errors import InputError
 
-Smoothing = Literal["none", "average", "linear"]
-SMOOTHINGS: tuple[str, ...] = get_args(Smoothing)
+SMOOTHINGS = ("none", "average", "linear")
 
 
-def smooth(s: Tensor, strategy: Smoothing = "none", rho: float = 5.0) -> Tensor:
+def smooth(s: Tensor, strategy: str = "none", rho: float = 5.0) -> Tensor:
     """Flatter singular values with the same sum; ``s`` is (..., r), descending and non-negative, and so is the result.
 
     none:    s̄ = s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ class LayerSpectra:
     tasks: tuple[TaskSpectrum, ...]
 
 
-def layer_spectra(layer: Layer, **parameters: object) -> LayerSpectra:
+def layer_spectra(layer: Layer, **parameters: Any) -> LayerSpectra:
     """Raw, smoothed and aligned spectra of one matrix; ``parameters`` are DC-Merge's (rank, smoothing, rho, keep, …)."""
     spectra = layer.spectra()  # first: a smaller rank then reuses its factors
     stages = trace(layer, **parameters)
@@ -133,29 +134,35 @@ def _energy_shares(part: Tensor, whole: Tensor) -> list[float]:
     return (part / whole.clamp_min(torch.finfo(torch.float64).tiny)).tolist()
 
 
-def layer_alignment(layer: Layer, **parameters: object) -> LayerAlignment | None:
+def layer_alignment(layer: Layer, **parameters: Any) -> LayerAlignment | None:
     """Overlap before and after whitening, block energies and reconstruction error; None where no component a task fits."""
     stages = trace(layer, **parameters)
     if stages is None:
         return None
-    sides = {}
-    for side, whitened in (("U", stages.basis.U), ("V", stages.basis.V)):
-        own = [getattr(svd, side) for svd in stages.truncated]
-        blocks = list(whitened.split(stages.basis.block, dim=1))
-        moved = (whitened - concatenated(stages.truncated, side)).norm().item() / math.sqrt(whitened.shape[1])
-        sides[side] = overlap(own, own), overlap(blocks, own), moved
+    before_U, after_U, moved_U = _side(stages, "U", stages.basis.U)
+    before_V, after_V, moved_V = _side(stages, "V", stages.basis.V)
     errors = tuple(
         reconstruction_error(svd, s, M, stages.basis)
         for svd, s, M in zip(stages.truncated, stages.smoothed, stages.aligned, strict=True)
     )
     return LayerAlignment(
         stages,
-        *sides["U"][:2],
-        *sides["V"][:2],
+        before_U,
+        after_U,
+        before_V,
+        after_V,
         block_energy(stages.aligned, stages.basis.tasks),
         errors,
-        (sides["U"][2], sides["V"][2]),
+        (moved_U, moved_V),
     )
+
+
+def _side(stages: Trace, side: str, whitened: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Overlap of the experts' singular vectors before and after whitening, (T, T), and how far whitening moved them."""
+    own = [getattr(svd, side) for svd in stages.truncated]
+    blocks = whitened.split(stages.basis.block, dim=1)
+    moved = (whitened - concatenated(stages.truncated, side)).norm().item() / math.sqrt(whitened.shape[1])
+    return overlap(own, own), overlap(blocks, own), moved
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -63,6 +63,12 @@ class Layer:
         """One delta a task: dense, or LowRank from an adapter."""
         return [delta.to(self.dtype) for delta in self.vectors.deltas(self.name)]
 
+    def factored_deltas(self) -> list[LowRank]:
+        """``deltas`` of adapters, for methods that work on the factors; one a task."""
+        factored = [delta for delta in self.deltas() if isinstance(delta, LowRank)]
+        assert len(factored) == len(self.tasks)  # who asks has made sure that the experts are adapters
+        return factored
+
     def dense_deltas(self) -> Tensor:
         """All deltas as one stack, (T, *shape)."""
         return torch.stack([dense(delta) for delta in self.deltas()])
@@ -91,7 +97,7 @@ class Layer:
         return min(share, max(self._adapter_ranks()))
 
     def _adapter_ranks(self) -> tuple[int, ...]:
-        return tuple(expert.rank_of(self.name) for expert in self.vectors.experts.values())
+        return tuple(adapter.rank_of(self.name) for adapter in self.vectors.adapters)
 
     def own_ranks(self, rank: int) -> tuple[int, ...]:
         """How many of ``rank`` components each delta can have: all, of adapters at most as many as their own rank."""
@@ -192,15 +198,21 @@ def magnitude_at(layers: Sequence[Layer], task: str, place: int) -> Tensor:
     """
     if layers[0].dtype != torch.float32:
         return magnitudes(layers, task).kthvalue(place).values
-    upper = sum(torch.bincount(bits >> _LOWER_BITS, minlength=1 << 15) for bits in _magnitude_bits(layers, task))
+    upper = _counts((bits >> _LOWER_BITS for bits in _magnitude_bits(layers, task)), 1 << 15)
     inside = int((upper.cumsum(0) < place).sum())
     place -= int(upper[:inside].sum())
     mask = (1 << _LOWER_BITS) - 1
-    lower = sum(
-        torch.bincount(bits[bits >> _LOWER_BITS == inside] & mask, minlength=mask + 1) for bits in _magnitude_bits(layers, task)
-    )
+    lower = _counts((bits[bits >> _LOWER_BITS == inside] & mask for bits in _magnitude_bits(layers, task)), mask + 1)
     found = int((lower.cumsum(0) < place).sum())
     return torch.tensor((inside << _LOWER_BITS) + found, dtype=torch.int32).view(torch.float32)
+
+
+def _counts(values: Iterable[Tensor], bins: int) -> Tensor:
+    """How often each whole number below ``bins`` occurs in all of them together, (bins,)."""
+    found = torch.zeros(bins, dtype=torch.int64)
+    for each in values:
+        found += torch.bincount(each, minlength=bins)
+    return found
 
 
 def _magnitude_bits(layers: Sequence[Layer], task: str) -> Iterator[Tensor]:

@@ -74,6 +74,11 @@ class TaskVectors:
         return "lora" if all(isinstance(expert, LoraCheckpoint) for expert in self.experts.values()) else "full"
 
     @property
+    def adapters(self) -> tuple[LoraCheckpoint, ...]:
+        """The experts where they are adapters, in task order; empty for full fine-tuning."""
+        return tuple(expert for expert in self.experts.values() if isinstance(expert, LoraCheckpoint))
+
+    @property
     def qkv(self) -> str:
         """How attention's q, k and v are merged: "split", "fused", "mixed" or, where none of them is merged, "none"."""
         return qkv_of(self._checkpoints, self.parameters)[0]
@@ -114,7 +119,8 @@ class TaskVectors:
     def delta(self, name: str, task: str) -> Delta:
         """Delta of one parameter of one expert in float32; LowRank for an adapter."""
         if name not in self.experts[task].infos:
-            return LowRank.zeros(self.parameters[name].shape)
+            m, n = self.parameters[name].shape
+            return LowRank.zeros((m, n))
         value = self.experts[task].read(name)
         if isinstance(value, LowRank):
             return LowRank(value.left.float(), value.right.float())
@@ -126,13 +132,13 @@ class TaskVectors:
         if self.kind == "lora":
             return [self.delta(name, task) for task in tasks]
         base = self.base_tensor(name).float()
-        return [self.experts[task].read(name).float() - base for task in tasks]
+        return [self.experts[task].tensor(name).float() - base for task in tasks]
 
     def base_tensor(self, name: str) -> Tensor:
         """The base's own tensor in the file's dtype; raises InputError where the set has no base."""
         if self.base is None:
             raise InputError("expected a base model for this, got adapters alone")
-        return self.base.read(name)
+        return self.base.tensor(name)
 
     def select(self, tasks: Sequence[str]) -> TaskVectors:
         """The same set with some of its tasks, in the given order. Raises InputError for an unknown task."""

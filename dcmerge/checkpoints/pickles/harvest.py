@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeGuard
 
 from dcmerge.checkpoints.paths import shown
 from dcmerge.checkpoints.pickles.reading import PickleFile
@@ -11,6 +12,12 @@ from dcmerge.checkpoints.pickles.vocabulary import Described, Refused, Stub
 from dcmerge.checkpoints.state_dicts import NESTED_UNDER
 
 _DEEPEST, _MOST_TENSORS, _MOST_MODULES = 200, 200_000, 200_000
+
+
+class _Module(Protocol):
+    """A stub whose state has the tables of ``torch.nn.Module`` (see ``_is_module``)."""
+
+    state: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ def harvest(file: PickleFile) -> Harvest:
     found, where, beside = _whole(file.content)
     tensors: dict[str, Described] = {}
     left_out = list(beside)
-    for name, value in _of_module(found) if _is_module(found) else _of_mapping(found, left_out):
+    for name, value in _of_mapping(found, left_out) if isinstance(found, Mapping) else _of_module(found):
         if name in tensors or name == "__metadata__":
             raise Refused(f"the name {shown(name)} twice" if name in tensors else "a tensor called __metadata__")
         tensors[name] = file.check(name, value)
@@ -41,7 +48,7 @@ def harvest(file: PickleFile) -> Harvest:
     return Harvest(tensors, where, tuple(left_out))
 
 
-def _whole(content: object) -> tuple[object, str, list[str]]:
+def _whole(content: object) -> tuple[_Module | Mapping[object, object], str, list[str]]:
     """The module or state dict, what to call it, and the names of what lies beside it."""
     if _is_module(content):
         return content, f"the module {type(content).__qualname__}", []
@@ -61,13 +68,13 @@ def _whole(content: object) -> tuple[object, str, list[str]]:
     return inner, what, [str(key) for key in content if key != keys[0]]
 
 
-def _is_module(value: object) -> bool:
+def _is_module(value: object) -> TypeGuard[_Module]:
     """An object with the three tables of ``torch.nn.Module``, whatever its class."""
     state = getattr(value, "state", None) if isinstance(value, Stub) else None
     return isinstance(state, dict) and all(isinstance(state.get(key), dict) for key in ("_parameters", "_buffers", "_modules"))
 
 
-def _of_module(root: object) -> Iterator[tuple[str, object]]:
+def _of_module(root: _Module) -> Iterator[tuple[str, object]]:
     """As ``Module.state_dict``: parameters, buffers that are to be saved, then the modules within, each in its order."""
     waiting, seen = [("", root, 0)], 0
     while waiting:
@@ -96,7 +103,7 @@ def _own(state: Mapping[str, dict]) -> Iterator[tuple[str, object]]:
                 yield name, value
 
 
-def _of_mapping(table: object, left_out: list[str]) -> Iterator[tuple[str, object]]:
+def _of_mapping(table: Mapping[object, object], left_out: list[str]) -> Iterator[tuple[str, object]]:
     for name, value in table.items():
         if isinstance(name, str) and isinstance(value, Described):
             yield name, value

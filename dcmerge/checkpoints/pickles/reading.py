@@ -191,7 +191,7 @@ class PickleFile:
             return pid[1]
         if not (isinstance(pid, tuple) and 5 <= len(pid) <= 6 and pid[0] == "storage" and isinstance(pid[1], Named)):
             raise Refused("a reference that names no storage")
-        _, kind, key, _, count, *view = pid
+        _, kind, key, _, count, *view = list(pid)
         first = 0
         if view and view[0] is not None:
             _, first, count = view[0]

@@ -29,7 +29,7 @@ def saved_data_set(folder: Path) -> Collection:
 
     with told("a Hugging Face data set that save_to_disk wrote", folder):
         found = datasets.load_from_disk(str(folder))
-    named = dict(found) if isinstance(found, datasets.DatasetDict) else {"all": found}
+    named = {str(name): part for name, part in found.items()} if isinstance(found, datasets.DatasetDict) else {"all": found}
     own = {_PARTS.get(name, name): part for name, part in named.items() if name == "all" or name in _PARTS}
     if not own:
         raise InputError(f"Expected splits train, validation, test in {shown(folder)}, got {shown(', '.join(named))}.")

@@ -118,7 +118,10 @@ def _labels(own: Any) -> list[int]:
         import h5py
 
         with h5py.File(own._base_folder / own._FILES[own._split]["targets"][0]) as file:
-            return [int(label) for label in file["y"][:, 0, 0, 0]]
+            labels = file["y"]
+            if not isinstance(labels, h5py.Dataset):
+                raise InputError(f"PCAM: expected the labels as one table, got {type(labels).__name__} in {shown(file.filename)}")
+            return [int(label) for label in labels[:, 0, 0, 0]]
     for attribute in ("targets", "labels", "_labels"):
         if hasattr(own, attribute):
             return [int(label) for label in getattr(own, attribute)]
@@ -147,8 +150,10 @@ def _partition(whole: Pictures, folder: Path) -> dict[str, Pictures] | None:
     """SUN397's published Partition 1, where its lists (Training_01.txt, Testing_01.txt) lie with the images or beside them."""
     files = {"train": "Training_01.txt", "test": "Testing_01.txt"}
     there = (folder, folder / "Partitions", folder.parent, folder.parent / "Partitions")
-    lists = {part: next((f / name for f in there if (f / name).is_file()), None) for part, name in files.items()}
-    if not all(lists.values()):
+    lists = {
+        part: path for part, name in files.items() if (path := next((f / name for f in there if (f / name).is_file()), None))
+    }
+    if len(lists) < len(files):
         return None
     places = {path.relative_to(folder).as_posix(): place for place, path in enumerate(whole.files)}
     parts = {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
-from dcmerge.checkpoints import new_folder, write_safetensors, write_text
+from dcmerge.checkpoints import StoredCheckpoint, new_folder, write_safetensors, write_text
 from dcmerge.merging.output.adapters import Shrunk, places, write_factors
 from dcmerge.merging.output.cards import card
 from dcmerge.merging.output.folders import copy_companions, write_shards
@@ -54,12 +55,14 @@ def write_merged(
         notes += (rounding.text,) if rounding.text else ()
         if target.card:
             write_text(target.path.with_suffix(".md"), card(vectors, made, target, notes))
-        return _written(target, len(infos), notes, rounding=rounding if rounding.dtypes else None)
+        return _written(target, len(infos), notes, rounding)
+    base = vectors.base
+    assert isinstance(base, StoredCheckpoint)  # a delta is no folder, and ``check_target`` refuses a model without a base
     with new_folder(target.path, ours=ours if target.replace else None) as folder:
-        write_shards(vectors.base, tensors, infos, folder, metadata)
-        notes += copy_companions(vectors.base, folder, target.dtype) + ((rounding.text,) if rounding.text else ())
+        write_shards(base, tensors, infos, folder, metadata)
+        notes += copy_companions(base, folder, target.dtype) + ((rounding.text,) if rounding.text else ())
         write_text(folder / CARD, card(vectors, made, target, notes))
-    return _written(target, len(infos), notes, rounding=rounding if rounding.dtypes else None)
+    return _written(target, len(infos), notes, rounding)
 
 
 def rounding_of(vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], scale: float, dtype: str | None = None) -> Rounding:
@@ -70,7 +73,7 @@ def rounding_of(vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], scale
     vectors, deltas = vectors.as_stored(deltas)
     found = Rounding()
     infos_of(vectors, "model")
-    for _ in tensors_of(vectors, deltas, "model", scale, DTYPES.get(dtype), found):
+    for _ in tensors_of(vectors, deltas, "model", scale, None if dtype is None else DTYPES.get(dtype), found):
         pass
     return found
 
@@ -89,10 +92,10 @@ def _adapter(vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], target: 
     metadata = {METADATA_KEY: recipe.to_json(), "content": "adapter"}
     with new_folder(target.path, ours=ours if target.replace else None) as folder:
         done = write_factors(vectors, deltas, folder, scale, target.rank, metadata)
-        facts = {"ranks": (min(done.ranks.values()), max(done.ranks.values())), "discarded": done.discarded, "worst": done.worst}
         notes = tuple(_of_adapter(done, target.rank))
         write_text(folder / CARD, card(vectors, recipe, target, notes))
-    return _written(target, 2 * len(done.ranks), notes, **facts)
+    ranks = min(done.ranks.values()), max(done.ranks.values())
+    return replace(_written(target, 2 * len(done.ranks), notes), ranks=ranks, discarded=done.discarded, worst=done.worst)
 
 
 def _notes(vectors: TaskVectors) -> tuple[str, ...]:
@@ -120,10 +123,11 @@ def _percent(share: float) -> str:
     return f"{100 * share if share > _ROUNDING else 0:.3g} %"
 
 
-def _written(target: Target, tensors: int, notes: tuple[str, ...], **facts: object) -> Written:
+def _written(target: Target, tensors: int, notes: tuple[str, ...], rounding: Rounding | None = None) -> Written:
     if target.is_folder:
         files = sorted(entry for entry in target.path.iterdir())
     else:
         files = [target.path, *([target.path.with_suffix(".md")] if target.card else [])]
     size = sum(file.stat().st_size for file in files)
-    return Written(target.path, target.content, tuple(file.name for file in files), tensors, size, notes, **facts)
+    lost = rounding if rounding and rounding.dtypes else None
+    return Written(target.path, target.content, tuple(file.name for file in files), tensors, size, notes, rounding=lost)

@@ -54,7 +54,7 @@ def places(vectors: TaskVectors) -> dict[str, Adapted]:
     """
     if vectors.kind != "lora":
         raise InputError("expected LoRA adapters to write an adapter, got full fine-tuned experts")
-    adapters: list[LoraCheckpoint] = list(vectors.experts.values())
+    adapters = vectors.adapters
     found: dict[str, Adapted] = {}
     for name in vectors.parameters:
         owner = next(adapter for adapter in adapters if name in adapter.adapted)
@@ -123,13 +123,13 @@ def _square(s: Tensor) -> float:
 
 def settings(vectors: TaskVectors, at: Mapping[str, Adapted], ranks: Mapping[str, int]) -> dict[str, Any]:
     """``adapter_config.json``: lora_alpha is the rank, so that the scale is 1; the most frequent rank is the default."""
-    adapters: list[LoraCheckpoint] = list(vectors.experts.values())
+    adapters = vectors.adapters
     configs = [read_json(adapter.path / ADAPTER_CONFIG) for adapter in adapters]
     by_module = {place.module: ranks[name] for name, place in at.items()}
     default = Counter(by_module.values()).most_common(1)[0][0]
     pattern = _pattern(by_module, default)
-    lists = [adapter.settings.targets for adapter in adapters]
-    targets = sorted(by_module) if None in lists else sorted({name for names in lists for name in names})
+    lists = [names for adapter in adapters if (names := adapter.settings.targets) is not None]
+    targets = sorted({name for names in lists for name in names} if len(lists) == len(adapters) else by_module)
     written = {
         "peft_type": "LORA",
         "task_type": _common(configs, "task_type"),

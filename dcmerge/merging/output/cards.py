@@ -90,7 +90,7 @@ def _accuracies(found: Evaluation | None) -> Iterator[str]:
         yield "None was measured: no evaluation on images of the tasks was part of this merge."
         return
     yield f"Top-1 in percent on the {found.measured_on}; 95 % intervals (Wilson; of the mean by MOVER).\n"
-    rows = [(name, one.accuracy, one.interval, one.normalised, one.images) for name, one in found.tasks.items()]
+    rows = [(name, one.accuracy, one.interval, one.normalised, str(one.images)) for name, one in found.tasks.items()]
     rows.append(("mean", found.mean, found.mean_interval, found.mean_normalised, found.images))
     cells = [
         (name, _percent(share), f"{_percent(low)} to {_percent(high)}", _percent(ratio), images)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from dcmerge.checkpoints import TensorInfo, dense, scaled_sum
+from dcmerge.checkpoints import Checkpoint, TensorInfo, dense, scaled_sum
 from dcmerge.errors import InputError
 from dcmerge.merging.output.rounding import Rounding
 from dcmerge.merging.output.targets import DTYPES
@@ -54,10 +54,14 @@ def _delta_infos(vectors: TaskVectors) -> dict[str, TensorInfo]:
 
 
 def _model_infos(vectors: TaskVectors, dtype: torch.dtype | None) -> dict[str, TensorInfo]:
-    base = vectors.base
-    if base is None:
-        raise InputError("expected a base to add the merged delta to, got none; save the delta alone instead")
+    base = _base(vectors)
     return {base.source_names[name]: TensorInfo(info.shape, _written(info, dtype)) for name, info in base.infos.items()}
+
+
+def _base(vectors: TaskVectors) -> Checkpoint:
+    if vectors.base is None:
+        raise InputError("expected a base to add the merged delta to, got none; save the delta alone instead")
+    return vectors.base
 
 
 def _written(info: TensorInfo, dtype: torch.dtype | None) -> torch.dtype:
@@ -69,9 +73,10 @@ def _model(
     vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], scale: float, dtype: torch.dtype | None, rounding: Rounding
 ) -> Iterator[tuple[str, Tensor]]:
     """The base's tensors under its own names: the merged ones as they come, then the others."""
-    base, untouched = vectors.base, dict(vectors.base.infos)
+    base = _base(vectors)
+    untouched = dict(base.infos)
     for name, delta in deltas:
-        wanted, own = _written(untouched.pop(name), dtype), base.read(name).float()
+        wanted, own = _written(untouched.pop(name), dtype), base.tensor(name).float()
         moved = scaled_sum(own, delta, scale)
         value = moved.to(wanted)
         if not torch.isfinite(value).all():
@@ -79,7 +84,7 @@ def _model(
         rounding.add(own, delta, scale, moved, value)
         yield base.source_names[name], value
     for name, info in untouched.items():
-        value = base.read(name)
+        value = base.tensor(name)
         stored = value.to(_written(info, dtype))
         if not torch.isfinite(stored).all() and torch.isfinite(value).all():
             raise InputError(f"{name} leaves the range of {stored.dtype}: expected another dtype")

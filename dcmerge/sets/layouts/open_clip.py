@@ -19,11 +19,9 @@ def _set(view: View, group: Group) -> FoundSet:
     settings = next((unit.config for unit in group.members if unit.config), {})
     encoder = encoder_of(group.shapes, settings)
     quick = as_openai(encoder)
-    notes = (
-        ()
-        if settings or not encoder or quick == encoder or not quick.endswith(QUICK)
-        else (
+    notes = ()
+    if not settings and encoder and quick and quick != encoder and quick.endswith(QUICK):
+        notes = (
             f"the files do not say whether these are OpenAI's weights; if they are, the encoder is {quick}, otherwise {encoder}",
         )
-    )
     return group.found(view, "open_clip", f"open_clip models ({encoder})" if encoder else "open_clip models", encoder, notes)

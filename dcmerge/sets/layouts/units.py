@@ -145,9 +145,9 @@ def _named(folder: Folder, parents: tuple[Folder, ...]) -> tuple[str, Path, tupl
     if not parents:
         return folder.path.name, folder.path, ()
     if _in_hub(parents):
-        repository = parents[-2].path
+        repository, snapshots = parents[-2].path, parents[-1].path
         above = parents[-3].path if len(parents) >= 3 else repository
-        return repository.name.removeprefix(HUB).partition("--")[2] or repository.name, above, (parents[-1].path, repository)
+        return repository.name.removeprefix(HUB).partition("--")[2] or repository.name, above, (snapshots, repository)
     parent, name = parents[-1], folder.path.name
     alone = sum(map(is_model_folder, parent.folders)) == 1 and not any(map(_may_be_model, parent.files))
     if (STEP.fullmatch(name) or name.lower() in GENERIC) and alone and len(parents) >= 2:

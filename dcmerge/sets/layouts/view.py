@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from dcmerge.checkpoints import align
 from dcmerge.checkpoints.paths import shown
@@ -14,6 +15,8 @@ from dcmerge.sets.layouts.found import FoundSet, Skipped
 from dcmerge.sets.layouts.peek import Shapes, peek
 from dcmerge.sets.layouts.tree import Folder, Tree
 from dcmerge.sets.layouts.units import WEIGHTS, Unit, head_of
+
+Key = TypeVar("Key")
 
 #: What a base is called, in this order.
 BASE_NAMES = ("base", "zeroshot", "pretrained")
@@ -103,9 +106,9 @@ def heads_in(folder: Folder) -> dict[str, tuple[Path, ...]]:
     return {task: tuple(files.values()) for task, files in found.items()}
 
 
-def grouped(units: Iterable[Unit], key: Callable[[Unit], object]) -> dict[object, list[Unit]]:
+def grouped(units: Iterable[Unit], key: Callable[[Unit], Key]) -> dict[Key, list[Unit]]:
     """Units by a key, in order."""
-    groups: dict[object, list[Unit]] = {}
+    groups: dict[Key, list[Unit]] = {}
     for unit in units:
         groups.setdefault(key(unit), []).append(unit)
     return groups
@@ -138,8 +141,7 @@ def strangers(units: Iterable[Unit], base: Unit | None) -> tuple[list[Unit], tup
     """Units that share parameters with the base, and the others, which are no experts of it. An unreadable one stays."""
     kept, skipped = [], []
     for unit in units:
-        known = base is None or base.peek.error or unit.peek.error or overlap(unit.peek.shapes, base.peek.shapes)
-        if known:
+        if base is None or base.peek.error or unit.peek.error or overlap(unit.peek.shapes, base.peek.shapes):
             kept.append(unit)
         else:
             skipped.append(Skipped(unit.path, f"has no parameter in common with the base {shown(base.path.name)}"))

@@ -160,5 +160,5 @@ def content_key(parts: Iterable[str], tensors: Iterable[Tensor | LowRank]) -> st
         for part in (tensor.left, tensor.right) if isinstance(tensor, LowRank) else (tensor,):
             flat = part.detach().contiguous()
             digest.update(f"\n{tuple(flat.shape)} {flat.dtype}\n".encode())
-            digest.update(memoryview(flat.numpy()).cast("B") if flat.numel() else b"")
+            digest.update(flat.numpy().data)
     return digest.hexdigest()

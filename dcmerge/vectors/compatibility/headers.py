@@ -16,14 +16,19 @@ _NAMED = 8
 
 def compared(base: Checkpoint | None, experts: Mapping[str, Checkpoint]) -> tuple[tuple[Parameter, ...], list[Finding]]:
     """Every parameter of the set, and all that its headers tell of it."""
-    lora = all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
-    wanted, called = (_of_any(experts), "another adapter") if lora else (base.infos, "the base")
+    adapters = {task: expert for task, expert in experts.items() if isinstance(expert, LoraCheckpoint)}
+    lora = len(adapters) == len(experts)
+    if lora:
+        wanted, called = _of_any(experts), "another adapter"
+    else:
+        assert base is not None  # opening refuses full models without a base
+        wanted, called = base.infos, "the base"
     parameters = tuple(classify(name, info) for name, info in wanted.items())
     parameters, findings = (parameters, []) if lora else _without_rest_of_base(parameters, experts)
     merged = {p.name for p in parameters if p.mergeable}
     findings = [*_compare_headers(wanted, called, experts, merged), *_notes(base, experts), *findings]
     if lora:
-        findings += [*_other_targets(wanted, experts), *_other_ranks(wanted, experts)]
+        findings += [*_other_targets(wanted, experts), *_other_ranks(wanted, adapters)]
     if lora and base:
         findings += _adapted_weights_in_base(base, parameters)
     if not merged:

@@ -16,7 +16,7 @@ from dcmerge.checkpoints import Checkpoint, LowRank
 from dcmerge.runtime.threads import ahead_on_all_threads
 from dcmerge.vectors.compatibility.report import Finding, Parameter
 
-#: What no task is called: names of tasks are texts.
+#: Stands for the base beside the tasks, whose names are texts.
 _BASE = None
 
 
@@ -32,19 +32,24 @@ class _Seen:
 def _look(base: Checkpoint | None, experts: Mapping[str, Checkpoint], parameter: Parameter) -> dict[str | None, _Seen]:
     """One parameter of the whole set, read once; adapters (without ``base``) that lack it are left out."""
     seen: dict[str | None, _Seen] = {}
-    if base is not None:
-        before = base.read(parameter.name).float()
+    before = None if base is None else base.tensor(parameter.name).float()
+    if before is not None:
         seen[_BASE] = _Seen(before.double().square().sum().item(), 0, bool(torch.isfinite(before).all()))
     for task, expert in experts.items():
         if parameter.name not in expert.infos:
             continue
         value, digest = expert.read(parameter.name), 0
-        parts = [value.left.float(), value.right.float()] if isinstance(value, LowRank) else [value.float()]
-        square = LowRank(*parts).square() if base is None else (parts[0] - before).double().square().sum().item()
+        if isinstance(value, LowRank):
+            parts = [value.left.float(), value.right.float()]
+            square = LowRank(*parts).square()
+        else:
+            assert before is not None  # only adapters are looked at without their base
+            parts = [value.float()]
+            square = (parts[0] - before).double().square().sum().item()
         # A sum of squares is finite only of finite entries; another look tells what overflowed from what is not.
         finite = math.isfinite(square) or all(torch.isfinite(part).all() for part in parts)
         for part in parts:
-            digest = zlib.crc32(part.contiguous().numpy(), digest)
+            digest = zlib.crc32(part.contiguous().numpy().data, digest)
         seen[task] = _Seen(square, digest, finite)
     return seen
 
@@ -60,12 +65,12 @@ class Values:
         self.delta_square: dict[str, float] = defaultdict(float)
         self.base_square = 0.0
 
-    def add(self, name: str, seen: Mapping[str, _Seen]) -> None:
+    def add(self, name: str, seen: Mapping[str | None, _Seen]) -> None:
         for who, one in seen.items():
             if not one.finite:
                 self.not_finite[who].append(name)
             square = 0.0 if math.isnan(one.square) else one.square
-            if who == _BASE:
+            if who is None:
                 self.base_square += square
                 continue
             self.delta_square[who] += square
