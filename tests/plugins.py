@@ -57,3 +57,13 @@ def install(folder: Path, package: str, text: str, module: str | None = None) ->
     about.mkdir(parents=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(f"[dcmerge.methods]\nmine = {module}\n")
+
+
+#: It takes one expert for all, adds where it should not, and marks its result on what is shared.
+UNSOUND = f"""{HEAD}
+@merging_method("unsound", **ABOUT)
+def unsound(layer: Layer):
+    if layer.is_matrix:
+        layer.factors(1)[0].s.mul_(2)
+    return layer.dense_deltas()[0] + 1
+"""

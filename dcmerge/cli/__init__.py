@@ -1,7 +1,8 @@
 """The command line: everything that the pages do, for scripts and for people in a terminal.
 
-Exit codes: 0 success; 2 bad input, with one line on stderr (of an incompatible set every reason, one a line); 130
-stopped with Ctrl-C; 141 nobody reads the output any more. Text is for people, ``--json`` prints one JSON document.
+Exit codes: 0 success; 1 a method that breaks a promise (``methods --check``); 2 bad input, with one line on stderr (of an
+incompatible set every reason, one a line); 130 stopped with Ctrl-C; 141 nobody reads the output any more. Text is for
+people, ``--json`` prints one JSON document.
 """
 
 from __future__ import annotations

@@ -3,27 +3,68 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
-from dcmerge.cli.options import Commands, Parser, add_command, add_plugins
-from dcmerge.cli.output import paragraph, print_json
+from dcmerge.cli.options import Commands, Parser, add_command, add_plugins, plugin_lines, plugins_of
+from dcmerge.cli.output import Progress, paragraph, print_json, table
 from dcmerge.methods import NEEDS, Method, methods
 from dcmerge.methods.declare import Choice, Declared, Number, value_text
+from dcmerge.studies.invariants import HOLDS, VIOLATED, Finding, check_method
+
+#: The exit code where a method breaks a promise.
+VIOLATION = 1
 
 
 def add_to(commands: Commands, common: Parser) -> None:
     about = "list the merging methods with their parameters and sources"
     parser = add_command(commands, common, "methods", about, run, example="--json")
+    parser.add_argument(
+        "--check",
+        metavar="SLUG",
+        help="check one method on small random models for what every method promises; exit code 1 where it breaks a promise",
+    )
     add_plugins(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.check is not None:
+        return check(args.check, as_json=args.json)
     known = methods().values()
     if args.json:
         print_json({"methods": [as_dict(method) for method in known]})
     else:
         print("\n\n".join(as_text(method) for method in known))
     return 0
+
+
+def check(slug: str, *, as_json: bool) -> int:
+    """What came of every invariant as a table, the violations spelled out below."""
+    with Progress() as progress:
+        found = check_method(slug, progress=progress)
+    violated = [one for one in found if one.outcome == VIOLATED]
+    if as_json:
+        about = {"method": slug, "plugins": plugins_of([slug]), "sound": not violated}
+        print_json({**about, "invariants": [asdict(one) for one in found]})
+    else:
+        print(
+            "\n".join(
+                [
+                    *plugin_lines([slug]),
+                    table(["", "invariant", "promise"], [[one.outcome, one.name, one.promise] for one in found], left=(0, 1, 2)),
+                ]
+            )
+        )
+        print("\n".join(paragraph(line) for line in check_lines(slug, found)))
+    return VIOLATION if violated else 0
+
+
+def check_lines(slug: str, found: list[Finding]) -> list[str]:
+    """What was violated and what was not checked, and why; then the sum of it."""
+    reasons = [f"{one.outcome}: {one.name}: {one.text}" for one in found if one.text]
+    held, broken = (sum(one.outcome == outcome for one in found) for outcome in (HOLDS, VIOLATED))
+    summary = f"{slug} keeps {held} of {len(found)} promises and breaks {broken or 'none'}"
+    return ["", *reasons, *([""] if reasons else []), summary]
 
 
 def as_dict(method: Method) -> dict[str, Any]:

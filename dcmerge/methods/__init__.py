@@ -37,7 +37,7 @@ from dcmerge.methods import (  # noqa: F401  (imported to register)
 )
 from dcmerge.methods.loop import deltas_of, merged_deltas, planned
 from dcmerge.methods.origins import Origin
-from dcmerge.methods.plugins import load_plugin, plugin_notes
+from dcmerge.methods.plugins import load_named, load_plugin, plugin_notes
 from dcmerge.methods.registry import NEEDS, Method, fitting_methods, merging_method, method, methods
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "Origin",
     "deltas_of",
     "fitting_methods",
+    "load_named",
     "load_plugin",
     "merged_deltas",
     "merging_method",

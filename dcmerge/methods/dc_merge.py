@@ -127,6 +127,7 @@ def trace(
     formula=r"\tau = C_U\left(\Phi(M_1,\ldots,M_T)\circ\mathrm{mask}\right)C_V^\top,\quad M_t=C_U^\top \bar D_t C_V",
     source="DC-Merge 2026, arXiv 2603.06242",
     keeps_factors=True,
+    sees_factors=True,
 )
 def dc_merge(
     layer: Layer,

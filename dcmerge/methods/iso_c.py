@@ -16,6 +16,7 @@ from dcmerge.vectors.task_vectors import Delta
     formula=r"\tau=\bar\sigma\,UV^\top,\quad \textstyle\sum_t\tau_t=U\Sigma V^\top,\ \bar\sigma=\mathrm{mean}(\Sigma)",
     source="Marczak et al. 2025, arXiv 2502.04959",
     keeps_factors=True,
+    sees_factors=True,
 )
 def iso_c(layer: Layer) -> Delta:
     """σ̄ U Vᵀ of the summed deltas, σ̄ their mean singular value: over min(m, n) directions, over T·r of adapters.

@@ -22,6 +22,7 @@ from dcmerge.vectors.task_vectors import Delta
     formula=r"\tau=\bar\sigma\,\mathrm{polar}[U_1\cdots U_T\,U_c]\;\mathrm{polar}[V_1\cdots V_T\,V_c]^\top",
     source="Marczak et al. 2025, arXiv 2502.04959",
     keeps_factors=True,
+    sees_factors=True,
 )
 def iso_cts(
     layer: Layer,

@@ -60,6 +60,7 @@ def _align(layers: Sequence[Layer], *, density: float) -> Aligned:
     needs=("weights", "lora"),
     prepare=_align,
     keeps_factors=True,
+    sees_factors=True,
 )
 def knots(
     layer: Layer,

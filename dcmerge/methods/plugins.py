@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -151,6 +152,17 @@ def _content(module: ModuleType) -> bytes:
     return b"\0".join(part for one in sources for part in (one.relative_to(file.parent).as_posix().encode(), one.read_bytes()))
 
 
-def files_in(text: str) -> tuple[str, ...]:
-    """The paths in the value of ``VARIABLE``."""
-    return tuple(filter(None, text.split(os.pathsep)))
+def load_named() -> tuple[str, ...]:
+    """Load the files that ``VARIABLE`` names, once a process; why some of them are left out, a sentence each."""
+    return _load_all(os.environ.get(VARIABLE, ""))
+
+
+@cache
+def _load_all(paths: str) -> tuple[str, ...]:
+    notes = []
+    for path in filter(None, paths.split(os.pathsep)):
+        try:
+            load_plugin(path)
+        except InputError as error:
+            notes.append(str(error))
+    return tuple(notes)

@@ -54,7 +54,7 @@ class Method:
     What a method does not promise it declares, and the check of its invariants takes that into account: ``order_matters`` (it
     draws at random for one task after another, or takes them in turn), not ``homogeneous`` (twice the deltas are not twice the
     merge), ``may_enlarge`` (the merge may be far longer than the experts' deltas), ``sees_factors`` (adapters are more to it
-    than their products: it looks at B and A, or at how many directions they have).
+    than their products: it looks at B and A, at how many directions they have, or has other defaults for them).
     """
 
     slug: str
@@ -81,6 +81,11 @@ class Method:
     may_enlarge: bool = False
     sees_factors: bool = False
     origin: Origin | None = None
+
+    @property
+    def label(self) -> str:
+        """The title, and where the method is from if it is not built in."""
+        return f"{self.title} ({self.origin.label})" if self.origin else self.title
 
     @property
     def trains(self) -> bool:

@@ -26,6 +26,7 @@ from dcmerge.vectors.task_vectors import Delta
     needs=("weights", "lora"),
     usual_scale=2.0,
     keeps_factors=True,
+    sees_factors=True,
 )
 def robustmerge(
     layer: Layer,

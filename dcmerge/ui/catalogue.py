@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from dcmerge.methods import NEEDS, Method, fitting_methods, methods
+from dcmerge.methods import NEEDS, Method, fitting_methods, load_named, methods, plugin_notes
 from dcmerge.methods.declare import Declared, value_text
 from dcmerge.methods.reported import FAMILIES, Reported, reported
 from dcmerge.studies.glossary import term
@@ -23,6 +23,8 @@ _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 
 def catalogue_cards(page: Page) -> None:
     """The overview, then every method that it shows."""
+    for note in (*load_named(), *plugin_notes()):
+        st.warning(plain(note), icon=":material/extension_off:")
     ours = demo_results()  # read once: every card below has numbers of it
     shown = overview_card(page, ours)
     if shown:
@@ -90,6 +92,7 @@ def _overview_row(method: Method, obstacles: Mapping[str, str], ours: DemoResult
         "controls": len(method.parameters),
         "returns": method.returns,
         "source": _link(method) or None,
+        **({"plugin": method.origin.name} if method.origin else {}),
     }
 
 
@@ -109,6 +112,7 @@ def _overview_columns() -> dict[str, Any]:
             help=f"The mean accuracy that papers report for {_MODEL} on 8 tasks (TALL-masks checkpoints). More are below.",
         ),
         "this set": text(help="Whether it can merge the set in the sidebar."),
+        "plugin": text(help="The file or package that brought the method. Empty for what is built in."),
         "source": st.column_config.LinkColumn(display_text=r"abs/(.*)", help="The paper on arXiv."),
     }
 
@@ -123,7 +127,7 @@ def _reading(ours: DemoResults | None) -> str:
 
 def method_card(page: Page, method: Method, ours: DemoResults | None) -> None:
     """One method: idea, formula, needs, parameters, source, and numbers."""
-    with st.expander(method.title):
+    with st.expander(plain(method.label) if method.origin else method.title):
         left, right = st.columns([3, 2])
         left.markdown(plain(method.idea))
         left.latex(method.formula)
@@ -136,6 +140,8 @@ def _facts(place: Any, page: Page, method: Method) -> None:
     link, obstacle = _link(method), method.obstacle(page.models.vectors, page.models.bench)
     place.markdown(f"**Needs** {', '.join(NEEDS[need] for need in method.needs)}; **returns** {method.returns}")
     place.markdown(f"**Source** {f'[{plain(method.source)}]({link})' if link else plain(method.source)}")
+    if method.origin:
+        place.markdown(f"**Plugin** {plain(method.origin.label)}, SHA-256 `{method.origin.sha256}`")
     place.markdown(f"**Slug** `{method.slug}`; usual α = {method.usual_scale:g}")
     if obstacle:
         place.info(f"It cannot merge this set: it {plain(obstacle)}.", icon=":material/block:")

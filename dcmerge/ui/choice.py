@@ -55,7 +55,7 @@ def choice_of_method(page: Page) -> Choice:
                 key="method",
                 default="dc_merge",
                 options=list(known),
-                format_func=lambda s: known[s].title,
+                format_func=lambda s: known[s].label,
                 help="Every method that can merge this set while you wait. "
                 + "".join(f"{method(slug).title} {reason}. " for slug, reason in others.items()),
             )

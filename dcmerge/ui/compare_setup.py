@@ -41,7 +41,7 @@ def setup_card(page: Page) -> None:
             key="compared",
             default=[slug for slug in _DEFAULT if slug in known],
             options=list(known),
-            format_func=lambda slug: known[slug].title,
+            format_func=lambda slug: known[slug].label,
             help="Zero-shot, the experts and weight averaging are always included. The others are measured against them.",
         )
         _why_not(others)
@@ -112,7 +112,7 @@ def _parameters(page: Page, chosen: list[Method]) -> dict[str, dict[str, Any]]:
     with st.expander("Parameters"):
         st.caption("These are the controls of the Merge page. Smoothing and ρ of DC-Merge are in the sidebar.")
         for one in chosen:
-            st.markdown(f"**{one.title}**" + ("" if one.parameters else ": no parameters"))
+            st.markdown(f"**{plain(one.label)}**" + ("" if one.parameters else ": no parameters"))
             with readable_errors():
                 found[one.slug] = method_controls(one, page.smoothing)
     return found

@@ -50,7 +50,11 @@ def _number(constraint: Number, common: dict[str, Any]) -> float | int | None:
 
 
 def method_controls(method: Method, shared: Mapping[str, Any], columns: int = 4) -> dict[str, Any]:
-    """A widget for every parameter of a method; those that the sidebar already has are taken from it."""
+    """A widget for every parameter of a method; those that the sidebar already has are taken from it.
+
+    A plugin's parameter of the same name is another one.
+    """
+    shared = {} if method.origin else shared
     own = [declared for name, declared in method.parameters.items() if name not in shared]
     values = {name: value for name, value in shared.items() if name in method.parameters}
     for place, column in zip(range(len(own)), st.columns(columns) * len(own), strict=False):

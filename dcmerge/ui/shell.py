@@ -12,7 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dcmerge.checkpoints.schemes import qkv_text
 from dcmerge.errors import Cancelled, IncompatibleSet, InputError
-from dcmerge.methods import method
+from dcmerge.methods import load_named, method
 from dcmerge.sets.layouts import FoundSet
 from dcmerge.sets.model_sets import ModelSet, available, folder_sets, open_set_by_name, roots, stamp
 from dcmerge.studies.inspection import matrices
@@ -79,6 +79,7 @@ def start_page_without_set(title: str, about: str) -> None:
 def _frame(title: str, about: str) -> tuple[DeltaGenerator, str]:
     """Head and sidebar; the place for a page's own controls there, and the name of the chosen set."""
     st.set_page_config(page_title=f"{title} · DC-Merge", page_icon=ICON, layout="wide", menu_items={"About": ABOUT})
+    load_named()  # before anything asks for the methods; the Methods page tells what was left out
     arrive(title)
     _navigation()
     st.title(title)

@@ -13,7 +13,7 @@ import pytest
 from dcmerge import InputError, Recipe, load_plugin
 from dcmerge.methods import registry
 from tests.cli.conftest import Run
-from tests.plugins import BAD, GOOD, write_plugin
+from tests.plugins import BAD, GOOD, UNSOUND, write_plugin
 
 pytestmark = pytest.mark.usefixtures("own_register")
 
@@ -98,3 +98,32 @@ def test_evaluate_and_compare_name_it(run: Run, plugin: Path, tiny_zoo: Path) ->
     assert told == dict.fromkeys(("zero-shot", "average", "ties", "experts"), "") | {"mine": f"mine.py {named(plugin)['sha256']}"}
     text = run("compare", "--zoo", "demo", "--methods", "mine").out
     assert "Method mine: from mine.py, sha256" in text
+
+
+def test_a_sound_method_keeps_its_promises(run: Run, plugin: Path) -> None:
+    done = run("methods", "--plugin", plugin, "--check", "mine")
+    assert done.code == 0 and "mine keeps 19 of 19 promises and breaks none" in done.out
+    assert f"mine: from mine.py, sha256 {named(plugin)['sha256']}" in done.out
+    assert "holds  scaled deltas" in done.out and "Twice the deltas give twice the merge." in done.out
+
+
+def test_every_violation_is_told(run: Run, tmp_path: Path) -> None:
+    done = run("methods", "--plugin", write_plugin(tmp_path, UNSOUND), "--check", "unsound", "--json")
+    told = {one["name"]: one for one in done.json["invariants"]}
+    assert done.code == 1 and not done.json["sound"] and done.json["plugins"].keys() == {"unsound"}
+    broken = {name for name, one in told.items() if one["outcome"] == "violated"}
+    assert broken == {"permuted tasks", "permuted adapters", "zero deltas", "scaled deltas", "same again"}
+    assert "dc_merge merges another value after it: what is shared was changed in place" in told["same again"]["text"]
+    text = run("methods", "--check", "unsound")
+    assert text.code == 1 and "violated: scaled deltas: " in text.out and "and breaks 5" in text.out
+
+
+def test_what_a_method_declares_is_not_held_against_it(run: Run, tmp_path: Path) -> None:
+    declared = UNSOUND.replace("**ABOUT", "homogeneous=False, order_matters=True, **ABOUT").replace(".mul_(2)", "")
+    told = run("methods", "--plugin", write_plugin(tmp_path, declared), "--check", "unsound", "--json").json["invariants"]
+    assert {one["name"] for one in told if one["outcome"] == "violated"} == {"zero deltas"}
+    assert {one["text"] for one in told if one["name"] == "permuted tasks"} == {"it declares that the order matters"}
+
+
+def test_an_unknown_method_is_not_checked(run: Run) -> None:
+    run("methods", "--check", "mine").assert_refused("method: expected one of average", "got 'mine'")

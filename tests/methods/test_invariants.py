@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcmerge import Cancelled, TaskVectors, merge, methods
+from dcmerge import Cancelled, TaskVectors, methods
 from dcmerge.checkpoints import LowRank
 from dcmerge.methods import merged_deltas
+from dcmerge.studies.invariants import HOLDS, INVARIANTS, NOT_CHECKED, Invariant
+from dcmerge.studies.trials import Sets, Trial
 from dcmerge.vectors.cache import Memo
-from tests.builders import SHAPES, full_set, lora_set, merged_dense, random_deltas, random_factors, random_tensors, relative_error
+from tests.builders import full_set, lora_set, merged_dense, random_deltas, random_factors, random_tensors, relative_error
 
 SLUGS = [slug for slug, method in methods().items() if {"weights"} <= set(method.needs) <= {"weights", "task"}]
-every_method = pytest.mark.parametrize("slug", SLUGS)
+#: What needs the base or adapters besides is asked for the invariants too.
+OTHERS = [slug for slug, method in methods().items() if slug not in SLUGS and "images" not in method.needs]
 #: Parameters other than the defaults that take another way through a method.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "ties": [{"aggregate": "sum"}, {"density": 1.0}, {"density": 0.0}],
@@ -40,15 +43,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"rank": 4096},
     ],
 }
+#: On other parameters than the defaults only these are asked: the rest of the code is the same.
+NUMERIC = {
+    *("one task", "permuted tasks", "zero delta", "zero deltas", "identical experts"),
+    *("scaled deltas", "float64", "narrow matrices"),
+}
 CASES = [(slug, variant) for slug in SLUGS for variant in [{}, *VARIANTS.get(slug, [])]]
 every_variant = pytest.mark.parametrize(("slug", "parameters"), CASES, ids=lambda value: str(value).replace("'", ""))
-
-#: Methods that draw at random, which they say by a parameter called seed.
-ORDER_MATTERS = {slug for slug in SLUGS if "seed" in methods()[slug].parameters}
-#: Adam's steps have a length of their own, DOGE gives every task vector one length, PCB takes the tanh of a product.
-SCALE_MATTERS = {"wudi", "doge", "pcb"}
-#: DARE enlarges what it keeps, WUDI's closed form projects obliquely.
-MAY_BE_LONG = {"dare", "wudi"}
 
 #: On adapters these never form a dense product (WUDI in closed form).
 KEEP_FACTORS = [*(slug for slug, method in methods().items() if method.keeps_factors), "wudi"]
@@ -58,12 +59,6 @@ Deltas = Mapping[str, Mapping[str, Tensor]]
 
 def run(vectors: TaskVectors, slug: str, parameters: Mapping[str, Any] | None = None, **how: Any) -> dict[str, Tensor]:
     return merged_dense(vectors, slug, parameters, **how)
-
-
-def assert_sound(merged: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    assert {name: tuple(delta.shape) for name, delta in merged.items()} == dict(shapes)
-    for name, delta in merged.items():
-        assert delta.dtype == torch.float32 and torch.isfinite(delta).all(), name
 
 
 def assert_close(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], tolerance: float = 1e-4) -> None:
@@ -79,41 +74,34 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> TaskVectors:
 
 
 @pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Mapping[str, Any]], Trial]:
+    """Trials on one collection of sets; a method with its parameters has one trial, which remembers its merge."""
+    sets, made = Sets(tmp_path_factory.mktemp("sets")), {}
+
+    def on(slug: str, parameters: Mapping[str, Any]) -> Trial:
+        key = (slug, str(parameters))
+        return made.setdefault(key, Trial(slug, methods()[slug].check(parameters), sets))
+
+    return on
+
+
+@pytest.mark.parametrize("invariant", INVARIANTS, ids=lambda invariant: invariant.name)
+@pytest.mark.parametrize(
+    ("slug", "parameters"), [*CASES, *((slug, {}) for slug in OTHERS)], ids=lambda value: str(value).replace("'", "")
+)
+def test_what_every_method_promises(trial: Callable[..., Trial], slug: str, parameters: dict, invariant: Invariant) -> None:
+    if parameters and invariant.name not in NUMERIC:
+        pytest.skip("asked of the defaults")
+    finding = invariant.on(trial(slug, parameters))
+    if finding.outcome == NOT_CHECKED:
+        pytest.skip(finding.text)
+    assert finding.outcome == HOLDS, f"{invariant.promise} {finding.text}"
+
+
+@pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> TaskVectors:
     """Three LoRA experts of rank 2 without a base."""
     return lora_set(tmp_path_factory.mktemp("adapters"), {f"task{t}": random_factors(t) for t in range(3)}, alpha=3)
-
-
-@every_variant
-def test_the_order_of_tasks_does_not_matter(three: TaskVectors, slug: str, parameters: dict) -> None:
-    if slug in ORDER_MATTERS:
-        pytest.skip("draws at random")
-    turned = three.select(["task2", "task0", "task1"])
-    assert_close(run(turned, slug, parameters), run(three, slug, parameters))
-
-
-@every_method
-def test_the_order_of_adapters_does_not_matter(adapters: TaskVectors, slug: str) -> None:
-    if slug in ORDER_MATTERS:
-        pytest.skip("draws at random")
-    assert_close(run(adapters.select(["task2", "task0", "task1"]), slug), run(adapters, slug))
-
-
-@every_variant
-def test_twice_the_deltas_give_twice_the_merge(tmp_path: Path, slug: str, parameters: dict) -> None:
-    """The factor 2 rounds nothing, so thresholds and elections see the same numbers."""
-    if slug in SCALE_MATTERS:
-        pytest.skip("not homogeneous")
-    deltas = random_deltas(3)
-    doubled = {task: {name: 2 * d for name, d in own.items()} for task, own in deltas.items()}
-    once = run(full_set(tmp_path / "once", deltas), slug, parameters)
-    assert_close(run(full_set(tmp_path / "twice", doubled), slug, parameters), {n: 2 * d for n, d in once.items()})
-
-
-@every_variant
-def test_one_task(tmp_path: Path, slug: str, parameters: dict) -> None:
-    vectors = full_set(tmp_path, random_deltas(1))
-    assert_sound(run(vectors, slug, parameters), SHAPES)
 
 
 @pytest.mark.parametrize(
@@ -125,68 +113,12 @@ def test_one_task_comes_back_where_nothing_is_left_out(tmp_path: Path, slug: str
     assert_close(run(full_set(tmp_path, deltas), slug, parameters), deltas["task0"])
 
 
-@every_variant
-def test_an_expert_without_change(tmp_path: Path, slug: str, parameters: dict) -> None:
-    deltas = random_deltas(3) | {"idle": {name: torch.zeros(shape) for name, shape in SHAPES.items()}}
-    assert_sound(run(full_set(tmp_path, deltas), slug, parameters), SHAPES)
-
-
 @pytest.mark.parametrize(("slug", "parameters"), [("tsv_m", {"rank": 2}), ("dc_merge", {"rank": 2, "keep": 1.0})])
 def test_an_expert_without_change_changes_nothing(tmp_path: Path, slug: str, parameters: dict) -> None:
     deltas = {task: {"w": own["visual.mlp.c_fc.weight"]} for task, own in random_deltas(2).items()}
     without = run(full_set(tmp_path / "without", deltas), slug, parameters)
     idle = {"idle": {"w": torch.zeros(24, 12)}}
     assert_close(run(full_set(tmp_path / "with", {**idle, **deltas}), slug, parameters), without)
-
-
-@every_variant
-def test_experts_without_any_change_merge_to_zero(tmp_path: Path, slug: str, parameters: dict) -> None:
-    zero = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
-    merged = run(full_set(tmp_path, {"a": zero, "b": zero}, random_tensors(0)), slug, parameters)
-    assert_sound(merged, SHAPES)
-    assert all(not delta.any() for delta in merged.values())
-
-
-@every_variant
-def test_identical_experts(tmp_path: Path, slug: str, parameters: dict) -> None:
-    one, other = random_deltas(2).values()
-    vectors = full_set(tmp_path, {"a": one, "twin": one, "b": other})
-    merged = run(vectors, slug, parameters)
-    assert_sound(merged, SHAPES)
-    if slug in MAY_BE_LONG:
-        return
-    largest = max(d.norm() for own in (one, other) for d in own.values())
-    assert all(delta.norm() <= 4 * largest for delta in merged.values())
-
-
-@every_variant
-def test_single_precision_is_enough(three: TaskVectors, slug: str, parameters: dict) -> None:
-    double = run(three, slug, parameters, dtype=torch.float64)
-    assert all(delta.dtype == torch.float64 for delta in double.values())
-    assert_close(run(three, slug, parameters), double)
-
-
-NARROW = {"wide": (2, 9), "tall": (9, 2), "row": (1, 9), "column": (9, 1), "dot": (1, 1), "square": (3, 3)}
-
-
-@every_variant
-@pytest.mark.parametrize("tasks", [2, 3, 7])
-def test_more_tasks_than_rows_or_columns(tmp_path: Path, slug: str, parameters: dict, tasks: int) -> None:
-    vectors = full_set(tmp_path, random_deltas(tasks, shapes=NARROW))
-    assert_sound(run(vectors, slug, parameters), NARROW)
-
-
-@every_method
-def test_more_adapters_than_rows_or_columns(tmp_path: Path, slug: str) -> None:
-    shapes = {"q.weight": (4, 3), "v.weight": (3, 9)}
-    vectors = lora_set(tmp_path, {f"task{t}": random_factors(t, 2, shapes) for t in range(5)})
-    assert_sound(run(vectors, slug), shapes)
-
-
-@every_method
-def test_adapters_of_different_ranks(tmp_path: Path, slug: str) -> None:
-    vectors = lora_set(tmp_path, {f"task{t}": random_factors(t, rank) for t, rank in enumerate((1, 3, 2))})
-    assert_sound(run(vectors, slug), {"attn.q_proj.weight": (16, 12), "mlp.fc1.weight": (20, 16)})
 
 
 @pytest.mark.parametrize(
@@ -236,41 +168,6 @@ def test_nothing_is_changed_in_place(kind: str, request: pytest.FixtureRequest) 
             assert torch.equal(delta, before[name]), (slug, parameters, name)
     assert all(torch.equal(a, b) for a, b in zip(remembered, snapshot(vectors.memo), strict=True))
     assert all(path.read_bytes() == content for path, content in inputs.items())
-
-
-@every_method
-def test_a_result_is_not_a_view_of_what_is_shared(three: TaskVectors, slug: str) -> None:
-    wanted = run(three, slug)
-    for delta in run(three, slug).values():
-        delta.zero_()
-    assert all(torch.equal(delta, wanted[name]) for name, delta in run(three, slug).items())
-
-
-@every_method
-def test_cancelling_raises_cancelled(three: TaskVectors, slug: str) -> None:
-    with pytest.raises(Cancelled):
-        merge(three, slug, cancelled=lambda: True)
-    done: list[str] = []
-    with pytest.raises(Cancelled):
-        merge(three, slug, progress=lambda share, name: done.append(name), cancelled=lambda: len(done) >= 2)
-    assert len(done) < len(SHAPES)
-
-
-@every_method
-def test_progress_names_every_parameter(three: TaskVectors, slug: str) -> None:
-    told: list[tuple[float, str]] = []
-    merge(three, slug, progress=lambda *step: told.append(step))
-    shares = [share for share, _ in told]
-    assert shares == sorted(shares) and all(0 <= share < 1 for share in shares)
-    assert set(SHAPES) <= {name for _, name in told}
-
-
-@every_method
-def test_some_parameters_alone_are_merged_as_in_the_whole(three: TaskVectors, slug: str) -> None:
-    chosen = ("visual.ln.bias", "visual.mlp.c_fc.weight")
-    part, whole = run(three, slug, names=chosen), run(three, slug)
-    assert set(part) == set(chosen)
-    assert all(torch.equal(part[name], whole[name]) for name in chosen)
 
 
 #: Iso's mean is over the directions that adapters have, RobustMerge looks at the factor A of an adapter whose B is zero.

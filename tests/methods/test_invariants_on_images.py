@@ -30,8 +30,6 @@ FEW: dict[str, Any] = {
     "start": 0.2,
     "scale": 0.3,
 }
-#: Methods that treat the tasks one after the other, or draw for them in turn.
-ORDER_MATTERS = {"intervmerge", "rmm", "perturb_and_merge"}
 #: Methods that work on transformer blocks, and say so of other towers.
 BLOCKS_NEEDED = {"intervmerge", "rmm", "perturb_and_merge"}
 
@@ -101,7 +99,7 @@ def test_results_are_sound(bench: Bench, slug: str) -> None:
 
 @every_method
 def test_the_order_of_tasks_does_not_matter(bench: Bench, slug: str) -> None:
-    if slug in ORDER_MATTERS:
+    if methods()[slug].order_matters:
         pytest.skip("treats tasks in turn")
     turned = fresh(bench, vectors=bench.vectors.select(["task1", "task0"]))
     assert_same(served(turned, run(turned, slug)), served(bench, run(bench, slug)), 1e-3)
