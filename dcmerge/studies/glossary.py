@@ -68,7 +68,7 @@ def as_markdown() -> str:
     lines = [
         "# Glossary",
         "",
-        "With these words you can read every chart and table of the dashboard. Its tooltips say the same: both are made from",
+        "After this page you can read every chart and table of the dashboard. Its tooltips say the same: both are made from",
         "`dcmerge/studies/glossary.yaml`, and `python -m tools.glossary` writes the list anew.",
     ]
     section = ""
