@@ -143,7 +143,8 @@ def test_the_spectra_page_is_drawn_in_its_theme(page: Page, app_url: str) -> Non
 
 
 def test_every_page_is_there_and_linked(page: Page, app_url: str) -> None:
-    visit(page, f"{app_url}/Merge", quick="25", method="average")  # the quickest that this page can be drawn
+    # The quickest that these pages can be drawn.
+    visit(page, f"{app_url}/Merge", set="demo-lora", quick="25", method="average")
     assert not errors_shown(page)
     for name in page_paths(REPOSITORY / "app.py").values():
         if name not in ("", "Merge"):
