@@ -30,7 +30,7 @@ from dcmerge.errors import InputError
 from dcmerge.methods import fitting_methods, method, methods
 from dcmerge.studies.comparison import AVERAGE, Comparison, compare
 from dcmerge.studies.exports import as_csv, as_markdown
-from dcmerge.studies.measuring import Row
+from dcmerge.studies.measuring import PAPERS, TASK_ARITHMETIC, VARIANTS, Row, slug_of
 
 ALL = "all"
 #: Test and validation images a task with --quick.
@@ -44,7 +44,11 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_evaluated(parser)
     add_plugins(parser)
     parser.add_argument(
-        "--methods", default=ALL, metavar="A,B,C", help="slugs, or all that can merge this set (default); averaging always runs"
+        "--methods",
+        default=ALL,
+        metavar="A,B,C",
+        help="slugs, or all that can merge this set (default); averaging always runs. adamerging-test and adarank-test adapt to "
+        "the unlabeled test images, as in their papers",
     )
     parser.add_argument(
         "--set",
@@ -80,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("expected --background with --zoo NAME, got files: a job opens its set by name")
     if args.quick:
         args.limit = QUICK_IMAGES if args.limit is None else args.limit
-        parameters = {slug: {**method(slug).quick, **parameters.get(slug, {})} for slug in (AVERAGE, *slugs)}
+        parameters = {slug: {**method(slug).quick, **parameters.get(slug, {})} for slug in (AVERAGE, *map(slug_of, slugs))}
     with Progress() as progress:
         bench = opened_bench(args, progress)
         skipped = fitting_methods(bench.vectors, bench)[1] if args.methods == ALL else {}
@@ -102,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
                 "logit_scale": asdict(bench.logit_scale),
                 "qkv": bench.vectors.qkv,
                 "qkv_stored": bench.vectors.qkv_stored,
-                "plugins": plugins_of(row.name for row in found.rows),
+                "plugins": plugins_of(row.slug for row in found.rows),
             }
         )
     else:
@@ -116,7 +120,7 @@ def given_parameters(args: argparse.Namespace, slugs: list[str]) -> dict[str, di
     texts: dict[str, dict[str, str]] = {}
     for name, value in collected(args.set, "--set").items():
         slug, _, key = name.partition(".")
-        if slug not in (AVERAGE, *slugs):
+        if slug not in (AVERAGE, *map(slug_of, slugs)):
             raise InputError(f"--set: expected SLUG.KEY=VALUE of a method that is compared, got {name!r}")
         texts.setdefault(slug, {})[key] = value
     return {slug: method(slug).parse(own) for slug, own in texts.items()}
@@ -173,7 +177,7 @@ def chosen_methods(text: str) -> list[str]:
     slugs = [part.strip() for part in text.split(",") if part.strip()]
     if not slugs:
         raise InputError(f"methods: expected slugs separated by commas, or all, got {text!r}")
-    return [method(slug).slug for slug in slugs]
+    return [slug if slug in VARIANTS else method(slug).slug for slug in slugs]
 
 
 def as_text(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
@@ -186,7 +190,7 @@ def as_text(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
     parts = [
         f"{title[0].upper()}{title[1:]}. Top-1 accuracy in percent on the {found.measured_on}.",
         *about_images(measured[0].evaluation, notes),
-        *(paragraph(f"Method {line}.") for line in plugin_lines(row.name for row in found.rows)),
+        *(paragraph(f"Method {line}.") for line in plugin_lines(row.slug for row in found.rows)),
         *(f"α: chosen on the {origin}." for origin in sorted(searched)),
         *(f"α of {name}: {scale.origin}." for name, scale in scales.items() if not scale.curve),
         "",
@@ -195,12 +199,13 @@ def as_text(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
         "Normalised: divided by the accuracy of each task's own expert; the mean is that of the ratios.",
         table(["", *tasks, "mean"], [_normalised(row) for row in measured]),
         "",
-        "Difference to plain averaging in points, paired bootstrap over images [95 %], and seconds taken.",
+        "Difference to plain averaging in points, paired bootstrap over images [95 %], and seconds taken. Over TA 0.3 and over",
+        "TA: difference to Task Arithmetic at the papers' α of 0.3 and at the α chosen on validation.",
         "Methods share the experts' singular vectors: the first one that needs them takes the time.",
         table(
-            ["", "difference", "worst task", "merge", "α search", "evaluation"],
+            ["", "difference", "over TA 0.3", "over TA", "worst task", "merge", "α search", "evaluation"],
             [_costs(row) for row in found.rows if not row.is_reference],
-            left=(0, 2),
+            left=(0, 4),
         ),
         *(paragraph(f"{row.name} failed: {row.error}") for row in failed),
     ]
@@ -219,8 +224,9 @@ def _normalised(row: Row) -> list[object]:
 
 def _costs(row: Row) -> list[object]:
     if row.evaluation is None:
-        return [row.name, "failed", None, None, None, None]
+        return [row.name, "failed", *[None] * 6]
     worst, gain = row.evaluation.worst, row.difference
     difference = percent_with_interval(gain.value, (gain.low, gain.high), signed=True) if gain else None
     durations = [seconds(value) for value in (row.seconds.merge, row.seconds.scale, row.seconds.evaluation)]
-    return [row.name, difference, f"{worst.task} {percent(worst.accuracy)}", *durations]
+    gains = [f"{100 * row.gains[name].value:+.1f}" if name in row.gains else None for name in (PAPERS, TASK_ARITHMETIC)]
+    return [row.name, difference, *gains, f"{worst.task} {percent(worst.accuracy)}", *durations]

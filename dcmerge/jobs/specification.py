@@ -13,7 +13,7 @@ from dcmerge.evaluation import EXPERTS, ZERO_SHOT
 from dcmerge.merging.recipe import GIVEN, check_scale
 from dcmerge.methods import method
 from dcmerge.sets.model_sets import available, roots, sets_with_images
-from dcmerge.studies.comparison import AVERAGE
+from dcmerge.studies.comparison import row_names
 from dcmerge.zoo import ZOOS
 
 AUTO = "auto"
@@ -80,8 +80,7 @@ class Compare:
     @property
     def steps(self) -> tuple[str, ...]:
         """The rows in order."""
-        slugs = dict.fromkeys([AVERAGE, *(choice.slug for choice in self.methods)])
-        return (ZERO_SHOT, *slugs, EXPERTS)
+        return (ZERO_SHOT, *row_names([choice.slug for choice in self.methods]), EXPERTS)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,19 @@ from typing import Any
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Bench, paired_difference
 from dcmerge.methods import method
-from dcmerge.studies.measuring import IsCancelled, Progress, Row, Share, measure, references
+from dcmerge.studies.measuring import (
+    PAPERS,
+    TASK_ARITHMETIC,
+    VARIANTS,
+    IsCancelled,
+    Progress,
+    Row,
+    Share,
+    Variant,
+    measure,
+    references,
+    slug_of,
+)
 
 #: The method that all others are compared to.
 AVERAGE = "average"
@@ -22,7 +34,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Rows in order: zero-shot, plain averaging, the other methods as asked for, experts. Limits are images a task."""
+    """Rows in order: zero-shot, plain averaging, Task Arithmetic where it was asked for, the other methods, experts.
+
+    Limits are images a task.
+    """
 
     split: str
     limit: int | None
@@ -63,43 +78,61 @@ def compare(
     progress: Progress | None = None,
     cancelled: IsCancelled | None = None,
 ) -> Comparison:
-    """Every method on the same images, plain averaging first (always, as what the others are compared to).
+    """Every method on the same images, plain averaging first (always, as what the others are compared to), then Task
+    Arithmetic, if it is among them, with a second row at the papers' α: adaptive methods report what they gain over it.
 
+    ``slugs`` may name rows of ``VARIANTS`` too.
     ``parameters`` maps slugs to what differs from the defaults; ``on_row`` gets each row as it is ready. Rows of an earlier
     run on the same images, ``known`` by name, are taken over and not computed again; ``on_row`` does not get those. A method
     that fails keeps its row with the reason, the others go on. Raises InputError for an unknown slug before anything is
     computed and Cancelled when ``cancelled()`` turns true.
     """
-    slugs = list(dict.fromkeys([AVERAGE, *slugs]))
-    for slug in slugs:
-        method(slug)
+    names = row_names(slugs)
+    for name in names:
+        method(slug_of(name))
     ready, known = on_row or (lambda row: None), known or {}
     tell = Share(progress, "")
-    done = sum(slug in known for slug in slugs)
-    tell.part(0.0, 1.0)(_share(done, len(slugs)) if done else 0.0, "zero-shot and experts")
+    done = sum(name in known for name in names)
+    tell.part(0.0, 1.0)(_share(done, len(names)) if done else 0.0, "zero-shot and experts")
     zero_shot, experts = _references(bench, known, split=split, limit=limit, cancelled=cancelled)
-    if done < len(slugs):
+    if done < len(names):
         # The validation split's experts too, before any clock runs: no method's α search pays for them.
         bench.experts(split="val", limit=val_limit, cancelled=cancelled)
     rows = [zero_shot]
     if ZERO_SHOT not in known:
         ready(zero_shot)
     measured_on = {"split": split, "limit": limit, "val_limit": val_limit, "diagnosed": diagnosed}
-    for slug in slugs:
-        row = known.get(slug)
+    for name in names:
+        row = known.get(name)
         if row is None:
-            part = tell.part(_share(done, len(slugs)), _share(done + 1, len(slugs)))
-            row = _row(bench, slug, (parameters or {}).get(slug), part, cancelled, **measured_on)
+            part = tell.part(_share(done, len(names)), _share(done + 1, len(names)))
+            row = _row(bench, name, (parameters or {}).get(slug_of(name)), part, cancelled, **measured_on)
             done += 1
-        average = (row if slug == AVERAGE else rows[1]).evaluation
-        if row.evaluation and average and slug != AVERAGE and row.difference is None:
-            row = replace(row, difference=paired_difference(row.evaluation, average))
-        rows.append(row)
-        if row is not known.get(slug):
-            ready(row)
+        rows.append(_with_differences(row, rows))
+        if rows[-1] is not known.get(name):
+            ready(rows[-1])
     if EXPERTS not in known:
         ready(experts)
     return Comparison(split, limit, val_limit, (*rows, experts))
+
+
+def row_names(slugs: Sequence[str]) -> list[str]:
+    """The rows between zero-shot and experts: averaging, Task Arithmetic's two where it is among the methods, the others."""
+    arithmetic = [PAPERS, TASK_ARITHMETIC] if TASK_ARITHMETIC in slugs else []
+    return list(dict.fromkeys([AVERAGE, *arithmetic, *slugs]))
+
+
+def _with_differences(row: Row, before: Sequence[Row]) -> Row:
+    """The row with its differences to the baselines before it, as far as they and it have figures."""
+    baselines = {one.name: one.evaluation for one in before if one.evaluation and one.name in (AVERAGE, PAPERS, TASK_ARITHMETIC)}
+    if row.evaluation is None:
+        return row
+    if AVERAGE in baselines and row.difference is None:
+        row = replace(row, difference=paired_difference(row.evaluation, baselines[AVERAGE]))
+    lacking = [name for name in baselines if name != AVERAGE and name not in row.gains]
+    if lacking:
+        row = replace(row, gains={**row.gains, **{name: paired_difference(row.evaluation, baselines[name]) for name in lacking}})
+    return row
 
 
 def _share(done: int, methods: int) -> float:
@@ -121,7 +154,7 @@ def _references(
 
 def _row(
     bench: Bench,
-    slug: str,
+    name: str,
     parameters: Mapping[str, Any] | None,
     progress: Progress,
     cancelled: IsCancelled | None,
@@ -129,11 +162,14 @@ def _row(
 ) -> Row:
     if cancelled and cancelled():
         raise Cancelled
+    chosen = VARIANTS.get(name) or Variant(name, method(name).title)
+    given = {**(parameters or {}), **chosen.parameters}
     try:
-        return measure(bench, slug, parameters, progress=progress, cancelled=cancelled, **measured_on)
+        row = measure(bench, chosen.slug, given, scale=chosen.scale, progress=progress, cancelled=cancelled, **measured_on)
+        return replace(row, name=name, title=chosen.title)
     except InputError as error:
-        return Row(slug, method(slug).title, dict(parameters or {}), error=str(error))
+        return Row(name, chosen.title, given, error=str(error))
     except FAILURES as error:
-        log.exception("%s failed", slug)
+        log.exception("%s failed", name)
         reason = (str(error).splitlines() or [""])[0]
-        return Row(slug, method(slug).title, dict(parameters or {}), error=f"{type(error).__name__}: {reason}")
+        return Row(name, chosen.title, given, error=f"{type(error).__name__}: {reason}")

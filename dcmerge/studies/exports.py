@@ -7,12 +7,14 @@ import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dcmerge.evaluation import ZERO_SHOT
+from dcmerge.evaluation import ZERO_SHOT, Difference
 from dcmerge.methods import methods
 from dcmerge.methods.declare import value_text
 from dcmerge.studies.comparison import Comparison
-from dcmerge.studies.measuring import Row
+from dcmerge.studies.measuring import PAPERS, TASK_ARITHMETIC, Row
 
+#: Column -> the row that is subtracted.
+GAINS = {"minus TA, α = 0.3": PAPERS, "minus TA, tuned": TASK_ARITHMETIC}
 #: What a spreadsheet takes for the start of a formula, full-width forms included.
 _FORMULA = tuple("=+-@\t\r＝＋－＠")
 
@@ -41,6 +43,7 @@ def _row(row: Row) -> dict[str, Any]:
         "minus averaging": _percent(gain and gain.value),
         "minus averaging low": _percent(gain and gain.low),
         "minus averaging high": _percent(gain and gain.high),
+        **_gains(row),
         "merge seconds": _rounded(took and took.merge),
         "alpha seconds": _rounded(took and took.scale),
         "evaluation seconds": _rounded(took and took.evaluation),
@@ -59,14 +62,24 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
+def _gains(row: Row) -> dict[str, float | None]:
+    """The differences to Task Arithmetic at the papers' α and at the one chosen on validation, with their intervals."""
+    found: dict[str, float | None] = {}
+    for name, baseline in GAINS.items():
+        gain = row.gains.get(baseline)
+        found |= {name: _percent(gain and gain.value), f"{name} low": _percent(gain and gain.low)}
+        found |= {f"{name} high": _percent(gain and gain.high)}
+    return found
+
+
 def needs_text(row: Row) -> str | None:
     """What the method works with; None of a reference."""
-    return ", ".join(methods()[row.name].needs) if row.name in methods() else None
+    return ", ".join(methods()[row.slug].needs) if row.slug in methods() else None
 
 
 def plugin_text(row: Row) -> str | None:
     """Name and hash of the plugin of a method that is not built in."""
-    origin = methods()[row.name].origin if row.name in methods() else None
+    origin = methods()[row.slug].origin if row.slug in methods() else None
     return f"{origin.name} {origin.sha256}" if origin else None
 
 
@@ -147,7 +160,11 @@ def _worst(row: Row) -> str | None:
 
 
 def _gain(row: Row) -> str | None:
-    return row.difference and _with_interval(row.difference.value, row.difference.low, row.difference.high, "+.1f")
+    return _difference(row.difference)
+
+
+def _difference(gain: Difference | None) -> str | None:
+    return gain and _with_interval(gain.value, gain.low, gain.high, "+.1f")
 
 
 def _seconds(row: Row) -> str | None:
@@ -163,6 +180,7 @@ _MARKDOWN: tuple[tuple[str, Callable[[Row], str | None]], ...] = (
     ("normalised", _normalised),
     ("worst task", _worst),
     ("minus averaging", _gain),
+    *((name, lambda row, baseline=baseline: _difference(row.gains.get(baseline))) for name, baseline in GAINS.items()),
     ("seconds: merge + α", _seconds),
     ("peak memory", lambda row: None if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f} MiB"),
     ("needs", needs_text),

@@ -19,6 +19,31 @@ Progress = Callable[[float, str], None]
 IsCancelled = Callable[[], bool]
 
 TITLES = {ZERO_SHOT: "Zero-shot (the base)", EXPERTS: "Experts, each on its own task"}
+#: Adaptive methods report their gain over it, at the papers' fixed α and at the best one.
+TASK_ARITHMETIC = "task_arithmetic"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A second row of a method, in another setting than the one that is compared by default."""
+
+    slug: str
+    title: str
+    scale: Scale | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+PAPERS = f"{TASK_ARITHMETIC}-0.3"
+VARIANTS = {
+    PAPERS: Variant(TASK_ARITHMETIC, "Task Arithmetic, α = 0.3 (papers')", Scale(0.3, "fixed: the α of the papers")),
+    "adamerging-test": Variant("adamerging", "AdaMerging on the test stream, without labels", parameters={"images": "test"}),
+    "adarank-test": Variant("adarank", "AdaRank on the test stream, without labels", parameters={"images": "test"}),
+}
+
+
+def slug_of(name: str) -> str:
+    """The method of a row's name."""
+    return VARIANTS[name].slug if name in VARIANTS else name
 
 
 @dataclass(frozen=True)
@@ -55,6 +80,13 @@ class Row:
     curve: tuple[float, ...] = ()
     #: How attention's q, k and v were merged, "split" or "fused"; None where there is nothing to choose.
     qkv: str | None = None
+    #: This row minus Task Arithmetic, by the name of its row: at the papers' α and at the one chosen on validation.
+    gains: Mapping[str, Difference] = field(default_factory=dict)
+
+    @property
+    def slug(self) -> str:
+        """The method of the row; of a reference its name."""
+        return slug_of(self.name)
 
     @property
     def is_reference(self) -> bool:
@@ -74,6 +106,7 @@ class Row:
             "accuracy": measured.to_dict() if measured else None,
             "worst": {"task": worst.task, "accuracy": worst.accuracy} if worst else None,
             "difference_to_average": asdict(self.difference) if self.difference else None,
+            "gains": {name: asdict(gain) for name, gain in self.gains.items()},
             "seconds": asdict(self.seconds) if self.seconds else None,
             "peak_bytes": self.peak_bytes,
             "dirsim": asdict(self.dirsim) if self.dirsim else None,
@@ -88,7 +121,7 @@ def measure(
     slug: str,
     parameters: Mapping[str, Any] | None = None,
     *,
-    scale: float | None = None,
+    scale: float | Scale | None = None,
     split: str = "test",
     limit: int | None = None,
     val_limit: int | None = None,
@@ -104,7 +137,7 @@ def measure(
     """
     chosen = method(slug)
     values = chosen.check(parameters or {})
-    origin = None if scale is None else Scale(check_scale(scale), "given")
+    origin = scale if isinstance(scale, Scale) or scale is None else Scale(check_scale(scale), "given")
     tell = Share(progress, chosen.title)
     started = time.perf_counter()
     with PeakMemory() as peak:

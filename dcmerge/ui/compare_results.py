@@ -94,7 +94,7 @@ def _filtered(found: Comparison | None) -> Comparison | None:
     if found is None or not any(row.evaluation for row in found.rows):
         st.info("The first rows appear when the base and the experts are measured.", icon=":material/hourglass_empty:")
         return None
-    needs = {row.name: set(methods()[row.name].needs) for row in found.rows if row.name in methods()}
+    needs = {row.name: set(methods()[row.slug].needs) for row in found.rows if row.slug in methods()}
     other = sorted(set().union(*needs.values()) - {"weights"})
     if not other:
         return found
@@ -146,6 +146,7 @@ def _interval(row: dict[str, Any], name: str) -> str | None:
     return None if low is None else f"{low:.1f} to {high:.1f}"
 
 
+_ARITHMETIC = tuple(exports.GAINS)
 #: Column -> its title, format (None: text) and help.
 _COLUMNS: dict[str, tuple[str, str | None, str]] = {
     "method": ("method", None, "The first rows are the base (zero-shot) and the experts, each on its own task."),
@@ -156,6 +157,8 @@ _COLUMNS: dict[str, tuple[str, str | None, str]] = {
     "worst task": ("worst task", None, term("worst task")),
     "minus averaging": ("− averaging", "%+.1f", term("minus averaging")),
     "difference interval": ("95 % of it", None, term("paired bootstrap")),
+    _ARITHMETIC[0]: ("− TA, α = 0.3", "%+.1f", "Points over Task Arithmetic at the papers' α. The exports have the intervals."),
+    _ARITHMETIC[1]: ("− TA, tuned", "%+.1f", "Points over Task Arithmetic at the α chosen on validation images."),
     "alpha": ("α", "%g", term("α")),
     "merge seconds": ("merge, s", "%.1f", "How long the merge took, in seconds."),
     "alpha seconds": ("α, s", "%.1f", "How long the choice of α on validation images took, in seconds."),

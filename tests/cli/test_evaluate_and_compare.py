@@ -118,7 +118,8 @@ def test_compare_runs_all_methods(run: Run) -> None:
     found = run("compare", "--zoo=demo", "--limit=9", "--val-limit=6", "--json").json
     rows = {row["name"]: row for row in found["rows"]}
     fitting = [slug for slug, method in methods().items() if "lora" not in method.needs]
-    assert set(rows) == {"zero-shot", *fitting, "experts"} and list(rows)[:2] == ["zero-shot", "average"]
+    assert set(rows) == {"zero-shot", "task_arithmetic-0.3", *fitting, "experts"}
+    assert list(rows)[:4] == ["zero-shot", "average", "task_arithmetic-0.3", "task_arithmetic"]
     assert (found["zoo"], found["measured_on"], found["val_limit"]) == ("demo", "test split, 9 images a task", 6)
     assert set(found["skipped"]) == {"knots", "robustmerge"} and "needs LoRA experts" in found["skipped"]["knots"]
     for slug in fitting:

@@ -37,7 +37,7 @@ def test_merge_writes_the_bases_own_names_and_dtypes(run: Run, tmp_path: Path) -
 
 def test_compare_two_methods_on_few_images(run: Run) -> None:
     found = run("compare", "--zoo=demo", "--methods=task_arithmetic", "--limit=3", "--val-limit=1", "--json").json
-    assert [row["name"] for row in found["rows"]] == ["zero-shot", "average", "task_arithmetic", "experts"]
+    assert [row["name"] for row in found["rows"]] == ["zero-shot", "average", "task_arithmetic-0.3", "task_arithmetic", "experts"]
     assert all(len(row["accuracy"]["tasks"]) == TASKS for row in found["rows"])
     assert found["measured_on"] == "test split, 3 images a task"
 

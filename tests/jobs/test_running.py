@@ -45,7 +45,7 @@ def test_after_a_kill_each_method_has_run_once_and_a_failed_one_leaves_the_other
     wait_for_end(job)
     assert job.state is jobs.State.DONE, job.log_tail()
     assert {name: count for name, count in _names(job).items() if name != "knots"} == dict.fromkeys(
-        ["zero-shot", "average", "task_arithmetic", "ties", "breadcrumbs", "experts"], 1
+        ["zero-shot", "average", "task_arithmetic-0.3", "task_arithmetic", "ties", "breadcrumbs", "experts"], 1
     )
     found = job.comparison()
     assert [row.name for row in found.rows] == ["zero-shot", "average", *methods, "experts"]

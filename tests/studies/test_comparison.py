@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dcmerge import Cancelled, InputError
+from dcmerge import Cancelled, InputError, merge
 from dcmerge.evaluation import Bench
 from dcmerge.studies.comparison import compare
 from dcmerge.studies.measuring import Row, fixed_scale, measure
@@ -30,6 +30,36 @@ def test_rows_come_as_they_are_ready_and_progress_never_goes_back(bench: Bench) 
     assert found.row("ties").difference.value == pytest.approx(
         found.row("ties").evaluation.mean - found.row("average").evaluation.mean
     )
+
+
+def test_task_arithmetic_has_a_second_row_at_the_papers_alpha(bench: Bench) -> None:
+    """Asked for last, it comes before the methods that are compared to it."""
+    found = compare(bench, ["ties", "task_arithmetic"], limit=6, val_limit=6)
+    names = ["zero-shot", "average", "task_arithmetic-0.3", "task_arithmetic", "ties", "experts"]
+    assert [row.name for row in found.rows] == names
+    fixed, tuned, ties = found.rows[2:5]
+    assert fixed.scale.value == 0.3 and "fixed" in fixed.scale.origin and fixed.slug == tuned.slug == "task_arithmetic"
+    merged = merge(bench.vectors, "task_arithmetic").deltas
+    assert fixed.evaluation.mean == bench.evaluate(bench.merged_weights(merged, 0.3), "", limit=6).mean
+    assert {name: gain.value for name, gain in ties.gains.items()} == {
+        row.name: pytest.approx(ties.evaluation.mean - row.evaluation.mean) for row in (fixed, tuned)
+    }
+    assert set(tuned.gains) == {fixed.name} and not fixed.gains and fixed.difference
+    again = compare(bench, ["ties", "task_arithmetic"], limit=6, val_limit=6, known={row.name: row for row in found.rows})
+    assert all(a is b for a, b in zip(again.rows, found.rows, strict=True))
+
+
+def test_without_task_arithmetic_there_is_no_gain_over_it(bench: Bench) -> None:
+    assert not compare(bench, ["ties"], limit=6, val_limit=6).row("ties").gains
+
+
+def test_a_row_on_the_test_stream(bench: Bench) -> None:
+    """The same method on the test images, which gets the method's other parameters."""
+    given = {"adamerging": {"iterations": 2, "start": 0.3}}
+    found = compare(bench, ["adamerging-test", "adamerging"], given, limit=6, val_limit=6)
+    row = found.row("adamerging-test")
+    assert row.parameters["images"] == "test" and row.parameters["iterations"] == 2 and row.slug == "adamerging"
+    assert found.row("adamerging").parameters["images"] == "val" and row.curve != found.row("adamerging").curve
 
 
 def test_parameters_reach_their_method(bench: Bench) -> None:
