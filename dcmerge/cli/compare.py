@@ -12,7 +12,7 @@ from typing import Any
 from dcmerge import jobs
 from dcmerge.checkpoints import check_text_target, write_text
 from dcmerge.checkpoints.regrouped import STORED
-from dcmerge.cli.evaluate import about_images, add_evaluated, notes_of, val_limit
+from dcmerge.cli.evaluate import JOINT, about_images, add_evaluated, notes_of, val_limit
 from dcmerge.cli.options import (
     Commands,
     Parser,
@@ -194,7 +194,8 @@ def as_text(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
         *(f"α: chosen on the {origin}." for origin in sorted(searched)),
         *(f"α of {name}: {scale.origin}." for name, scale in scales.items() if not scale.curve),
         "",
-        table(["", "α", *tasks, "mean"], [_absolute(row) for row in measured]),
+        table(["", "α", *tasks, "mean", "joint"], [_absolute(row) for row in measured]),
+        JOINT,
         "",
         "Normalised: divided by the accuracy of each task's own expert; the mean is that of the ratios.",
         table(["", *tasks, "mean"], [_normalised(row) for row in measured]),
@@ -213,8 +214,10 @@ def as_text(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
 
 
 def _absolute(row: Row) -> list[object]:
-    accuracies = [percent(task.accuracy) for task in row.evaluation.tasks.values()]
-    return [row.name, f"{row.scale.value:g}" if row.scale else None, *accuracies, percent(row.evaluation.mean)]
+    measured = row.evaluation
+    accuracies = [percent(task.accuracy) for task in measured.tasks.values()]
+    scale = f"{row.scale.value:g}" if row.scale else None
+    return [row.name, scale, *accuracies, percent(measured.mean), percent(measured.joint_mean)]
 
 
 def _normalised(row: Row) -> list[object]:

@@ -37,6 +37,7 @@ from dcmerge.studies.continual import OPCM, steps_of_opcm
 from dcmerge.studies.measuring import Row, Seconds, measure, references
 
 AUTO = "auto"
+JOINT = "Joint: the answer is one of all tasks' classes, equal names being one; no figure for a model with a part for each task."
 
 
 def add_to(commands: Commands, common: Parser) -> None:
@@ -182,9 +183,9 @@ def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[
     rows: list[list[object]] = []
     for task, accuracy in measured.tasks.items():
         models = [with_interval(e.tasks[task]) for e in (zero_shot.evaluation, measured, experts.evaluation)]
-        rows.append([task, accuracy.images, *models, percent(accuracy.normalised)])
+        rows.append([task, accuracy.images, *models, percent(accuracy.normalised), percent(accuracy.joint)])
     means = [percent(e.mean) for e in (zero_shot.evaluation, measured, experts.evaluation)]
-    rows.append(["mean", None, *means, percent(measured.mean_normalised)])
+    rows.append(["mean", None, *means, percent(measured.mean_normalised), percent(measured.joint_mean)])
     header = [
         "task",
         "images",
@@ -192,6 +193,7 @@ def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[
         "merged [95 %]" if row.scale else "checkpoint [95 %]",
         "own expert [95 %]",
         "normalised",
+        "joint",
     ]
     settings = parameters_text(row.parameters)
     return "\n".join(
@@ -202,6 +204,7 @@ def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[
             f"Top-1 accuracy in percent with its 95 % Wilson interval, {measured.measured_on}.",
             *about_images(measured, notes),
             "Normalised: divided by the accuracy of the task's own expert; its mean is that of the ratios.",
+            JOINT,
             "",
             table(header, rows),
             "",

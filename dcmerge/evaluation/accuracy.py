@@ -30,11 +30,15 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class TaskAccuracy:
-    """Top-1 on one task: which images were right (bool (N,)), and the accuracy of that task's own expert, if known."""
+    """Top-1 on one task: which images were right (bool (N,)), and the accuracy of that task's own expert, if known.
+
+    ``joint_hits``: how many are right among all tasks' classes (see ``JointLabels``); None where the model asks for the task.
+    """
 
     task: str
     hits: Tensor = field(repr=False)
     expert: float | None = None
+    joint_hits: int | None = None
 
     @property
     def images(self) -> int:
@@ -47,6 +51,11 @@ class TaskAccuracy:
     @property
     def interval(self) -> tuple[float, float]:
         return wilson_interval(int(self.hits.sum()), self.images)
+
+    @property
+    def joint(self) -> float | None:
+        """The share of the images that are right among all tasks' classes."""
+        return None if self.joint_hits is None or not self.images else self.joint_hits / self.images
 
     @property
     def normalised(self) -> float | None:
@@ -89,6 +98,12 @@ class Evaluation:
         return sum(ratios) / len(ratios) if len(ratios) == len(self.tasks) else None
 
     @property
+    def joint_mean(self) -> float | None:
+        """Mean over tasks of the accuracy among all tasks' classes, the image's task unknown."""
+        shares = [task.joint for task in self.tasks.values()]
+        return None if None in shares else sum(shares) / len(shares)
+
+    @property
     def worst(self) -> TaskAccuracy:
         return min(self.tasks.values(), key=lambda task: task.accuracy)
 
@@ -115,6 +130,7 @@ class Evaluation:
         """Plain numbers for JSON."""
         tasks = {
             name: {"accuracy": t.accuracy, "interval": list(t.interval), "normalised": t.normalised, "images": t.images}
+            | {"joint": t.joint}
             for name, t in self.tasks.items()
         }
         return {
@@ -124,6 +140,7 @@ class Evaluation:
             "mean": self.mean,
             "mean_interval": list(self.mean_interval),
             "mean_normalised": self.mean_normalised,
+            "joint_mean": self.joint_mean,
             "tasks": tasks,
             "split_rules": dict(self.split_rules),
             "logit_scale": asdict(self.logit_scale) if self.logit_scale else None,

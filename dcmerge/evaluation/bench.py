@@ -13,6 +13,7 @@ from dcmerge.checkpoints import Checkpoint, scaled_sum
 from dcmerge.checkpoints.schemes import open_clip_weights
 from dcmerge.evaluation.accuracy import Evaluation, TaskAccuracy
 from dcmerge.evaluation.encoders import ImageEncoder
+from dcmerge.evaluation.joint import JointLabels
 from dcmerge.evaluation.models import Model, TaskModule, Weights
 from dcmerge.evaluation.tasks import Split, Task
 from dcmerge.evaluation.temperature import ASSUMED, LogitScale, scale_in_config, scale_in_file
@@ -64,6 +65,11 @@ class Bench:
         """The models' own temperature: learned, in the base's file; else of the files beside it, of the configuration, CLIP's."""
         learned = scale_in_file(self.vectors.base, "the base's file")
         return learned or self.other_scale or scale_in_config(self.encoder.config) or ASSUMED
+
+    @cached_property
+    def joint_labels(self) -> JointLabels:
+        """The classes of all tasks in one head."""
+        return JointLabels.of(self.tasks)
 
     @property
     def same_names(self) -> bool:
@@ -157,7 +163,8 @@ class Bench:
         told = (lambda share: progress(share, f"{model}: {split} images")) if progress else None
         features = self.features(weights, split=split, limit=limit, seed=seed, told=told, cancelled=cancelled)
         experts = self.experts(split=split, limit=limit, seed=seed, cancelled=cancelled) if normalise else None
-        return self.judged(features, model, split=split, limit=limit, seed=seed, experts=experts)
+        is_one = not isinstance(weights, Model) or weights.is_one
+        return self.judged(features, model, split=split, limit=limit, seed=seed, experts=experts, joint=is_one)
 
     def judged(
         self,
@@ -168,12 +175,18 @@ class Bench:
         limit: int | None,
         seed: int = 0,
         experts: Evaluation | None = None,
+        joint: bool = True,
     ) -> Evaluation:
-        """The accuracies of unit features (N, d) of these images, by task; ``experts`` normalises them."""
+        """The accuracies of unit features (N, d) of these images, by task; ``experts`` normalises them.
+
+        ``joint``: among all tasks' classes too, which has a meaning where one model serves all tasks.
+        """
         rows = {}
         for name, own in features.items():
-            hits = (own @ self.tasks[name].head.T).argmax(dim=1) == self.split(name, split, limit, seed).labels
-            rows[name] = TaskAccuracy(name, hits, experts.tasks[name].accuracy if experts else None)
+            labels = self.split(name, split, limit, seed).labels
+            hits = (own @ self.tasks[name].head.T).argmax(dim=1) == labels
+            united = int(self.joint_labels.hits(name, own, labels).sum()) if joint else None
+            rows[name] = TaskAccuracy(name, hits, experts.tasks[name].accuracy if experts else None, united)
         return Evaluation(model, split, rows, limit, seed, self.split_rules, self.logit_scale)
 
     def features(

@@ -38,6 +38,7 @@ def _row(row: Row) -> dict[str, Any]:
         "accuracy low": _percent(low),
         "accuracy high": _percent(high),
         "normalised": _percent(measured and measured.mean_normalised),
+        "joint accuracy": _percent(measured and measured.joint_mean),
         "worst task": worst and worst.task,
         "worst accuracy": _percent(worst and worst.accuracy),
         "minus averaging": _percent(gain and gain.value),
@@ -117,7 +118,8 @@ def as_markdown(comparison: Comparison) -> str:
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     about = (
         f"Top-1 accuracy in percent (95 % interval), mean over tasks; {comparison.measured_on}{_splits(comparison)}. "
-        "Normalised: divided by the accuracy of each task's own expert, mean of the ratios. Minus averaging: points, paired "
+        "Normalised: divided by the accuracy of each task's own expert, mean of the ratios. Joint: among all "
+        "tasks' classes, the image's task unknown. Minus averaging: points, paired "
         f"bootstrap over images.{_temperature(comparison)}"
     )
     return f"{about}\n\n{body}\n"
@@ -154,6 +156,11 @@ def _normalised(row: Row) -> str | None:
     return None if share is None else f"{100 * share:.1f}"
 
 
+def _joint(row: Row) -> str | None:
+    share = row.evaluation.joint_mean if row.evaluation else None
+    return None if share is None else f"{100 * share:.1f}"
+
+
 def _worst(row: Row) -> str | None:
     worst = row.evaluation.worst if row.evaluation else None
     return worst and f"{worst.task} {100 * worst.accuracy:.1f}"
@@ -178,6 +185,7 @@ _MARKDOWN: tuple[tuple[str, Callable[[Row], str | None]], ...] = (
     ("α from", lambda row: row.scale and row.scale.origin),
     ("absolute", _accuracy),
     ("normalised", _normalised),
+    ("joint", _joint),
     ("worst task", _worst),
     ("minus averaging", _gain),
     *((name, lambda row, baseline=baseline: _difference(row.gains.get(baseline))) for name, baseline in GAINS.items()),

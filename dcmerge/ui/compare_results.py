@@ -153,6 +153,7 @@ _COLUMNS: dict[str, tuple[str, str | None, str]] = {
     "accuracy": ("absolute", "%.1f %%", term("accuracy")),
     "interval": ("95 %", None, term("interval")),
     "normalised": ("normalised", "%.1f %%", term("normalised accuracy")),
+    "joint accuracy": ("joint", "%.1f %%", term("joint accuracy")),
     "worst accuracy": ("worst", "%.1f %%", term("worst task")),
     "worst task": ("worst task", None, term("worst task")),
     "minus averaging": ("− averaging", "%+.1f", term("minus averaging")),

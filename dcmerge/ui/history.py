@@ -82,6 +82,7 @@ def history_card(page: Page) -> None:
                 "α from": run.scale.origin,
                 "absolute": 100 * run.evaluation.mean,
                 "normalised": hundredfold(run.evaluation.mean_normalised),
+                "joint": hundredfold(run.evaluation.joint_mean),
                 "worst task": 100 * run.evaluation.worst.accuracy,
                 "measured on": run.evaluation.measured_on,
             }
@@ -108,6 +109,7 @@ def _columns() -> dict[str, Any]:
     return {
         "absolute": number(format="%.1f %%", help=term("accuracy")),
         "normalised": number(format="%.1f %%", help=term("normalised accuracy")),
+        "joint": number(format="%.1f %%", help=term("joint accuracy")),
         "worst task": number(format="%.1f %%", help=term("worst task")),
         "α": number(help=term("α")),
         "α from": text(help="Whether α was set by hand or found on validation images."),

@@ -87,6 +87,7 @@ def test_plain_numbers_for_json() -> None:
         "interval": list(wilson_interval(1, 4)),
         "normalised": 0.5,
         "images": 4,
+        "joint": None,
     }
     assert plain["mean"] == pytest.approx(0.575) and plain["mean_normalised"] == pytest.approx(0.7)
 
