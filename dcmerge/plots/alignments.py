@@ -41,7 +41,9 @@ def overlap_maps(alignment: LayerAlignment, side: str, titles: Sequence[str]) ->
         )
     figure.update_yaxes(autorange="reversed")
     side_name = {"U": "output", "V": "input"}[side]
-    titled(figure, f"Overlap of the experts' {side_name} subspaces, 0 (orthogonal) to 1 (equal)", "", "", 430)
+    titled(
+        figure, f"Overlap of the experts' {side_name} subspaces, 0 (orthogonal) to 1 (equal)", "expert", "expert or block", 430
+    )
     return figure.update_layout(
         coloraxis={"colorscale": SCALE, "cmin": 0, "cmax": 1, "colorbar": {"title": {"text": "overlap"}, "thickness": 12}},
         margin={"t": 90},

@@ -44,7 +44,9 @@ def layer_overview(concentration: Concentration, chosen: str) -> go.Figure:
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=_columns(x), showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     rows = len({place.kind for place in places})
-    return titled(figure, "Every matrix by depth and kind: how concentrated is its energy?", "block", "", 130 + 36 * rows)
+    return titled(
+        figure, "Every matrix by depth and kind: how concentrated is its energy?", "block", "kind of matrix", 130 + 36 * rows
+    )
 
 
 def _columns(x: Sequence[str]) -> list[str]:
