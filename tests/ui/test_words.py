@@ -21,7 +21,7 @@ COMMANDS = {"merging/snippets.py", "zoo/results.py"}
 
 OPTION = re.compile(r"(?<![\w-])--[a-z]")
 #: Words that mean nothing to somebody in a terminal.
-APP_WORDS = re.compile(r"\b([Bb]utton|[Ss]idebar|[Cc]lick|[A-Z][a-z]+ page|this page)\b")
+APP_WORDS = re.compile(r"\b([Bb]utton|[Ss]idebar|[Cc]lick|[A-Z][a-z]+ page)\b")
 #: What the pages must explain (the list of the issue that asked for the glossary), and more that they use.
 ISSUE = ["cover basis", "aligned delta", "block mask", "whitening", "DirSim", "kept entries", "effective rank", "α", "ρ"]
 ISSUE += ["normalised accuracy"]
