@@ -31,6 +31,7 @@ from dcmerge.methods import fitting_methods, method, methods
 from dcmerge.studies.comparison import AVERAGE, Comparison, compare
 from dcmerge.studies.exports import as_csv, as_markdown
 from dcmerge.studies.measuring import PAPERS, TASK_ARITHMETIC, VARIANTS, Row, slug_of
+from dcmerge.zoo import ZOOS, kept_edition
 
 ALL = "all"
 #: Test and validation images a task with --quick.
@@ -100,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(
             {
                 "zoo": args.zoo,
+                "edition": kept_edition() if args.zoo in ZOOS else None,
                 **found.to_dict(),
                 "skipped": skipped,
                 "notes": list(bench.notes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +69,22 @@ def load_tasks(data: Path = DATA) -> dict[str, Task]:
             name, entry["title"], tuple(entry["classes"]), heads[name], splits, entry["description"], entry["licence"], facts
         )
     return tasks
+
+
+def edition(data: Path = DATA) -> str:
+    """Sixteen hexadecimal digits of the content of all weights, heads, labels and images: another build has another edition."""
+    digest = hashlib.sha256()
+    for file in sorted([*data.rglob("*.safetensors"), *data.rglob("*.webp")]):
+        digest.update(file.relative_to(data).as_posix().encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def kept_edition(data: Path = DATA) -> str | None:
+    """The edition as the build wrote it beside the data, so that nothing large is read; None where no facts are kept."""
+    try:
+        return json.loads((data / "facts.json").read_text(encoding="utf-8")).get("edition")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def read_mosaic(path: Path, count: int, size: int = 32) -> Tensor:

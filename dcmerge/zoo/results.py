@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dcmerge.zoo import DATA
+from dcmerge.zoo import DATA, kept_edition
 
 FILE = "comparison.json"
 # The file is made by: python -m dcmerge compare --zoo demo --methods all --json > dcmerge/zoo/data/comparison.json
@@ -34,9 +34,11 @@ class DemoResults:
 
 
 def demo_results(data: Path = DATA) -> DemoResults | None:
-    """The kept comparison; None where none was made, or where the file is none."""
+    """The kept comparison; None where none was made of this edition of the demo, or where the file is none."""
     try:
         kept = json.loads((data / FILE).read_text(encoding="utf-8"))
+        if kept["edition"] is None or kept["edition"] != kept_edition(data):
+            return None
         rows = {row["name"]: _row(row) for row in kept["rows"] if row["accuracy"]}
         return DemoResults(kept["measured_on"], rows)
     except (OSError, ValueError, KeyError, TypeError):

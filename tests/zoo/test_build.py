@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 pytest.importorskip("peft", reason="the build needs peft (requirements-zoo.txt)")
 open_clip = pytest.importorskip("open_clip")
 
-from dcmerge.zoo.build import finetune, pack, pools, pretrain  # noqa: E402
+from dcmerge.zoo import edition  # noqa: E402
+from dcmerge.zoo.build import finetune, mix, pack, pools, pretrain  # noqa: E402
 from dcmerge.zoo.build.model import CONFIG, new_model, normalise  # noqa: E402
 from dcmerge.zoo.build.pretrain import Schedule, contrastive_loss  # noqa: E402
 from dcmerge.zoo.build.profile import Profile  # noqa: E402
@@ -66,7 +67,7 @@ def test_models_have_open_clips_names_in_half_precision(built: tuple[Path, Path]
     _, out = built
     config = json.loads((out / "model.json").read_text())
     assert set(config["preprocess"]) == {"mean", "std"}
-    model = open_clip.CLIP(**{k: v for k, v in config.items() if k != "preprocess"})
+    model = open_clip.CLIP(**{k: v for k, v in config.items() if k not in {"preprocess", "logit_scale"}})
     expected = {name: value.shape for name, value in model.state_dict().items() if name.startswith("visual.")}
     for file in [out / "base.safetensors", *(out / "experts" / f"{name}.safetensors" for name in NAMES)]:
         state = load_file(file)
@@ -122,6 +123,37 @@ def test_facts_report_accuracies_and_relative_norm(built: tuple[Path, Path]) -> 
         task = facts["tasks"][name]
         assert all(0 <= task[kind][split] <= 1 for kind in ("zero_shot", "expert", "lora") for split in ("val", "test"))
         assert task["expert_training"]["relative_norm"] > 0
+    assert facts["edition"] == edition(out)
+
+
+def test_the_base_says_its_logit_scale_and_how_well_it_is_calibrated(built: tuple[Path, Path]) -> None:
+    work, out = built
+    learned = float(load_file(work / "tiny" / "base.safetensors")["logit_scale"].exp())
+    kept = json.loads((out / "facts.json").read_text())["base"]["calibration"]
+    assert kept["learned"] == pytest.approx(learned, abs=1e-3) and kept["proxies"] == pretrain.PROXY_SCALE
+    errors = {scale: kept["validation"][f"{scale:g}"]["ece"] for scale in (kept["learned"], kept["proxies"])}
+    assert kept["logit_scale"] == min(errors, key=errors.get)
+    assert json.loads((out / "model.json").read_text())["logit_scale"] == kept["logit_scale"]
+
+
+def test_fine_tuning_follows_the_logit_scale_that_it_is_given() -> None:
+    images, labels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8), np.arange(8) % 2
+    head, ends = torch.eye(2, CONFIG["embed_dim"]), []
+    for scale in (5.0, 5.0, 50.0):
+        tower = finetune.ImageTower(new_model(0).visual)
+        finetune.fit(tower, head, images, labels, Schedule(2, 1e-3, 4, 1), np.random.default_rng(0), scale)
+        ends.append(tower.visual.proj.detach())
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=0)
+    assert not torch.equal(ends[0], ends[2])
+
+
+def test_an_emojis_class_is_known_under_other_vendors_names() -> None:
+    assert [mix.emoji_class(words) for words in ("cactus 2", "bear face", "heart suit", "tooth")] == [
+        "cactus",
+        "bear",
+        "red heart",
+        "tooth",
+    ]
 
 
 def test_an_interrupted_base_goes_on_where_it_was(built: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +181,14 @@ def stop_after(count: int, function):
         return function(*arguments)
 
     return wrapped
+
+
+def test_the_rate_warms_up_follows_a_cosine_and_cools_down_to_zero() -> None:
+    whole = Schedule(10, 1.0, 4, 2)
+    assert [whole.rate(step) for step in (0, 1, 2, 6)] == pytest.approx([0.5, 1, 1, 0.5])
+    cut = Schedule(8, 1.0, 4, 2, horizon=10, cooldown=2)
+    assert [cut.rate(step) for step in range(6)] == [whole.rate(step) for step in range(6)]
+    assert [cut.rate(step) for step in (6, 7)] == pytest.approx([0.5, 0.25])
 
 
 def test_repeated_concepts_are_positives_of_each_other() -> None:

@@ -3,7 +3,19 @@
     python -m dcmerge.zoo.build [--work DIR] [--out DIR] [--quick] [--stage STAGE ...]
 
 Stages in order: sources, pools, base, experts, lora, pack. Each keeps its results in the work folder and goes on where
-it was interrupted. One thread; the full profile takes about two hours.
+it was interrupted. One thread; the full profile takes about an hour and a half on a processor that multiplies in bfloat16,
+and two and a half on another.
+
+The same packages give the same images, bit for bit. Weights are the same only on a processor of the same kind, and where
+the base's training was not interrupted: another rounds otherwise, in bfloat16 above all, and a base that goes on draws other
+batches. Another build should then agree with the facts of this one within these tolerances, wide enough for another seed:
+
+- zero-shot 4 points in the mean over tasks, 10 on a task; the experts 1.5 points in the mean, 4 on a task
+- the base's learned logit scale 3, its calibration error 0.05
+- |tau| / |theta0| 0.005, mean cosine of two task vectors 0.02, cross-task energy 0.05
+- what averaging closes of the way from base to experts 8 of 100, the best alpha of Task Arithmetic 0.1
+
+Its last step packs the data as a new edition and leaves out comparison.json, which was measured on the old one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Muon: momentum whose matrix updates are orthogonalised (Keller Jordan et al., 2024, kellerjordan.github.io/posts/muon).
 
-torch.optim.Muon orthogonalises in bfloat16, which a processor without such instructions computes very slowly: hence this
-one, in the gradient's own precision. Characters were learned with a quarter of AdamW's steps.
+torch.optim.Muon always orthogonalises in bfloat16, which a processor without such instructions computes very slowly, and
+takes an attention input for one matrix: hence this one. Characters were learned with a quarter of AdamW's steps.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+
+from dcmerge.zoo.build.model import has_bfloat16
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
@@ -38,5 +40,6 @@ class Muon(torch.optim.Optimizer):
                 momentum = self.state[p].setdefault("momentum", torch.zeros_like(p)).lerp_(p.grad, 0.05)
                 blocks = p.grad.lerp(momentum, 0.95).chunk(3 if p.shape[0] == 3 * p.shape[1] else 1)
                 tall = max(1.0, blocks[0].shape[0] / blocks[0].shape[1]) ** 0.5
-                update = torch.cat([orthogonalise(block) for block in blocks])
+                precision = torch.bfloat16 if has_bfloat16() else p.dtype
+                update = torch.cat([orthogonalise(block.to(precision)) for block in blocks]).to(p.dtype)
                 p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * tall)

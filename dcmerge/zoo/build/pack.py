@@ -13,9 +13,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dcmerge.zoo.build import pools
-from dcmerge.zoo.build.finetune import ImageTower, load_base, make_head
+from dcmerge.zoo import edition
+from dcmerge.zoo.build import calibration, pools
+from dcmerge.zoo.build.finetune import ImageTower, make_head
 from dcmerge.zoo.build.model import CONFIG, MEAN, STD, accuracy, read_facts
+from dcmerge.zoo.build.pretrain import load_base
 from dcmerge.zoo.build.profile import Profile
 from dcmerge.zoo.build.tasks import TASKS, Task
 
@@ -51,8 +53,8 @@ def pack(work: Path, run: Path, out: Path, profile: Profile) -> None:
     pack_texts(work, run, part)
     facts = measure(work, run, part)
     base = read_facts(run / "base.safetensors")
-    base["images_seen"] = base["steps"] * base["batch"]
-    facts = {"profile": profile.name, "seed": profile.seed, "base": base, "tasks": facts}
+    base |= {"images_seen": base["steps"] * base["batch"], "calibration": calibration.load(run)}
+    facts = {"edition": edition(part), "profile": profile.name, "seed": profile.seed, "base": base, "tasks": facts}
     (part / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
     for file in part.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes files that only the owner can read
@@ -63,7 +65,8 @@ def pack(work: Path, run: Path, out: Path, profile: Profile) -> None:
 
 def pack_model(run: Path, part: Path) -> None:
     """model.json, base, experts and adapters."""
-    config = {**CONFIG, "preprocess": {"mean": list(MEAN), "std": list(STD)}}
+    scale = calibration.load(run)["logit_scale"]
+    config = {**CONFIG, "preprocess": {"mean": list(MEAN), "std": list(STD)}, "logit_scale": scale}
     (part / "model.json").write_text(json.dumps(config, indent=1) + "\n")
     save_file(half(ImageTower(load_base(run).visual).state_dict()), part / "base.safetensors")
     for task in TASKS:

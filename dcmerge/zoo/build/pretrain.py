@@ -15,12 +15,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dcmerge.zoo.build import pools
+from dcmerge.zoo.build import calibration, pools
 from dcmerge.zoo.build.mix import KINDS, TEMPLATES
-from dcmerge.zoo.build.model import CONFIG, Tokenizer, accuracy, new_model, normalise, tokenizer, write_weights, zero_shot_head
+from dcmerge.zoo.build.model import (
+    CONFIG,
+    Tokenizer,
+    accuracy,
+    new_model,
+    normalise,
+    tokenizer,
+    training_precision,
+    write_weights,
+    zero_shot_head,
+)
 from dcmerge.zoo.build.muon import Muon
 from dcmerge.zoo.build.tasks import TASKS
 
@@ -32,18 +42,30 @@ PROXY_SCALE = 20.0  # about twice the log of the number of concepts, so that a p
 
 @dataclass(frozen=True)
 class Schedule:
-    """AdamW with a short linear warm-up and a cosine down to zero."""
+    """AdamW with a short linear warm-up and a cosine down to zero at ``horizon`` (None: at the last step).
+
+    The last ``cooldown`` steps fall in a straight line to zero from where the cosine is then.
+    """
 
     steps: int
     lr: float
     batch: int
     warmup: int
+    horizon: int | None = None
+    cooldown: int = 0
 
     def rate(self, step: int) -> float:
         """Learning rate at a step (0-based)."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
+        left = min(1.0, (self.steps - step) / max(1, self.cooldown))
+        begun = min(step, self.steps - self.cooldown)
+        return self.lr * left * 0.5 * (1 + math.cos(math.pi * (begun - self.warmup) / max(1, self.length - self.warmup)))
+
+    @property
+    def length(self) -> int:
+        """Steps from the first to where the cosine is zero."""
+        return self.horizon or self.steps
 
 
 def contrastive_loss(image: Tensor, text: Tensor, concepts: Tensor, scale: Tensor) -> Tensor:
@@ -105,18 +127,32 @@ def zero_shot(model: nn.Module, tokenize: Tokenizer, work: Path, part: str = "va
     return found
 
 
+def load_base(run: Path) -> nn.Module:
+    """The trained base with both towers."""
+    model = new_model(0)
+    model.load_state_dict(load_file(run / "base.safetensors"))
+    return model.eval()
+
+
 def train_base(work: Path, run: Path, schedule: Schedule, seed: int, report_every: int = 200) -> None:
-    """Train on work/pools and keep run/base.safetensors (both towers); goes on from base-part after an interruption."""
-    if (run / "base.safetensors").exists():
-        return
+    """Train on work/pools and keep run/base.safetensors (both towers) and its calibration; goes on after an interruption."""
     run.mkdir(parents=True, exist_ok=True)
+    if not (run / "base.safetensors").exists():
+        _train(work, run, schedule, seed, report_every)
+    if not (run / calibration.FILE).exists():
+        calibration.calibrate(load_base(run), work, run, TASKS, PROXY_SCALE)
+
+
+def _train(work: Path, run: Path, schedule: Schedule, seed: int, report_every: int) -> None:
     state = _State(work, run / "base-part.safetensors", seed)
     while state.step < schedule.steps:
         loss = state.advance(schedule)
         if state.step % report_every == 0 or state.step == schedule.steps:
             scores = zero_shot(state.model, state.tokenize, work)
             rounded, mean = {name: round(score, 2) for name, score in scores.items()}, np.mean(list(scores.values()))
-            log.info("step %d loss %.3f zero-shot %.3f %s (%.0f s)", state.step, loss, mean, rounded, state.seconds())
+            scale = float(state.model.logit_scale.detach().exp())
+            seconds = state.seconds()
+            log.info("step %d loss %.3f scale %.1f zero-shot %.3f %s (%.0f s)", state.step, loss, scale, mean, rounded, seconds)
             state.save()
     seconds = round(state.seconds())
     facts = {"steps": schedule.steps, "lr": schedule.lr, "batch": schedule.batch, "seconds": seconds}
@@ -132,6 +168,7 @@ class _State:
             self.kinds, self.names = data["kinds"], data["names"]
         self.weights = _kind_weights(self.kinds)
         self.model, self.tokenize = new_model(seed), tokenizer()
+        self.tokens: dict[str, Tensor] = {}
         self.proxies = nn.Parameter(torch.randn(len(self.names), CONFIG["embed_dim"]))
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and ".resblocks." in n]
         known = {id(p) for p in matrices}
@@ -175,20 +212,28 @@ class _State:
     def advance(self, schedule: Schedule) -> float:
         """Draw a batch and take one step; returns the loss."""
         chosen = self.rng.choice(len(self.images), schedule.batch, p=self.weights)
-        texts = [_caption(str(self.names[self.concepts[i]]), int(self.kinds[i]), self.rng) for i in chosen]
+        captions = [_caption(str(self.names[self.concepts[i]]), int(self.kinds[i]), self.rng) for i in chosen]
         rate = schedule.rate(self.step)
         for kind, one in self.optimisers.items():
             for group in one.param_groups:
                 group["lr"] = rate * (MUON_LR / schedule.lr if kind == "muon" else 1)
         images, concepts = vary_light(self.images[chosen], self.rng), torch.as_tensor(self.concepts[chosen])
-        views = vary_view(normalise(images), self.rng, view_strength(self.step, schedule.steps))
-        loss = self._update(views, self.tokenize(texts), concepts)
+        views = vary_view(normalise(images), self.rng, view_strength(self.step, schedule.length))
+        loss = self._update(views, captions, concepts)
         self.step += 1
         return loss
 
-    def _update(self, images: Tensor, texts: Tensor, concepts: Tensor) -> float:
-        image = self.model.encode_image(images, normalize=True)
-        text = self.model.encode_text(texts, normalize=True)
+    def _tokens(self, caption: str) -> Tensor:
+        if caption not in self.tokens:
+            self.tokens[caption] = self.tokenize([caption])[0]
+        return self.tokens[caption]
+
+    def _update(self, images: Tensor, captions: list[str], concepts: Tensor) -> float:
+        distinct, place = np.unique(captions, return_inverse=True)  # a caption that occurs twice is read once
+        texts = torch.stack([self._tokens(str(caption)) for caption in distinct])
+        with training_precision():
+            image, read = self.model.encode_image(images), self.model.encode_text(texts)
+        image, text = (nn.functional.normalize(z.float(), dim=-1) for z in (image, read[torch.as_tensor(place)]))
         loss = contrastive_loss(image, text, concepts, self.model.logit_scale.exp())
         total = loss + proxy_loss(image, self.proxies, concepts) + proxy_loss(text, self.proxies, concepts)
         for one in self.optimisers.values():
@@ -203,7 +248,7 @@ class _State:
 
 
 # Share of each kind in a batch: glyphs and pictures carry most of the variety.
-KIND_SHARES = {"glyph": 0.50, "picture": 0.20, "clip": 0.02, "flag": 0.13, "photo": 0.15}
+KIND_SHARES = {"glyph": 0.40, "picture": 0.12, "emoji": 0.16, "clip": 0.02, "flag": 0.14, "photo": 0.16}
 
 
 def _kind_weights(kinds: np.ndarray) -> np.ndarray:

@@ -19,5 +19,11 @@ class Profile:
     seed: int = 0
 
 
-FULL = Profile("full", 12000, Schedule(3200, 1e-3, 160, 50), Schedule(1500, 3e-4, 32, 50), Schedule(700, 2e-3, 32, 30))
+FULL = Profile(
+    "full",
+    12000,
+    Schedule(1200, 1e-3, 256, 50, horizon=1700, cooldown=200),
+    Schedule(200, 2e-4, 128, 12),
+    Schedule(150, 4e-3, 128, 12),
+)
 QUICK = Profile("quick", 12000, Schedule(100, 8e-4, 128, 20), Schedule(40, 3e-4, 32, 5), Schedule(30, 1e-3, 32, 5))

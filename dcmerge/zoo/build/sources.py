@@ -32,6 +32,8 @@ NPM_PACKAGES = {
     "@iconify-json/fluent-emoji-flat": "1.2.6",
     "@iconify-json/fxemoji": "1.2.2",
     "@iconify-json/flat-color-icons": "1.2.3",
+    "@iconify-json/noto-v1": "1.2.5",
+    "@iconify-json/streamline-emojis": "1.2.4",
 }
 
 
