@@ -71,9 +71,9 @@ def adamerging(
     plus_plus: Annotated[
         bool, Flag("AdaMerging++", "Of every task vector only the largest 20 % of entries that agree on a sign, as in TIES.")
     ] = False,
-    start: Annotated[float | None, START] = 0.2,
+    start: Annotated[float | None, START] = 0.3,
     clamp: Annotated[bool, Flag("Keep in [0, 1]", "Coefficients stay between 0 and 1, as in the authors' code.")] = True,
-    iterations: Annotated[int, STEPS] = 100,
+    iterations: Annotated[int, STEPS] = 150,
     learning_rate: Annotated[float, RATE] = 1e-2,
     batch: Annotated[int, BATCH] = 16,
     images: Annotated[str, SPLIT] = "val",
@@ -81,7 +81,8 @@ def adamerging(
 ) -> Tensor:
     """Σ_t λ_t^l D_t. The authors take 500 steps at a rate of 0.001 from 0.3, on the test images.
 
-    The start decides much in few steps: on the demo's validation images 100 of them end at 61.4 % from 0.1, 64.0 % from 0.2 and
-    58.6 % from 0.3, where Task Arithmetic has 61.5, 60.1 and 54.6 %.
+    At ten times the rate the demo's validation accuracy is flat from about 100 steps on: from 66.1 % at the start it goes to
+    71.6, 72.2 and 71.8 % after 50, 100 and 150 steps (150 images a task, entropy at the base's own logit scale of 20). Task
+    Arithmetic's best there is 66.9 %.
     """
     return prepared[layer.name].to(layer.dtype)
