@@ -191,7 +191,7 @@ WEIGHTS_DAMAGE = {
         "found two",
     ),
     "integers": ({A: torch.ones(2, 8).long(), B: torch.ones(16, 2)}, "floating-point factors"),
-    "one dimension": ({A: torch.ones(2), B: torch.ones(16, 2)}, "no matrix"),
+    "one dimension": ({A: torch.ones(2), B: torch.ones(16, 2)}, "not a matrix"),
     "something else": ({A: torch.ones(2, 8), B: torch.ones(16, 2), "head.weight": torch.ones(2)}, "holds head.weight"),
 }
 

@@ -38,7 +38,7 @@ def test_evaluate_chooses_alpha_on_validation_and_reports_on_test(run: Run, own:
 def test_evaluate_in_text(run: Run, own: tuple[Path, list[str]]) -> None:
     done = run("evaluate", *own[1], "--method=ties", "--limit=6", "--scale=1", "--split-rule=official")
     assert (done.code, done.err) == (0, "") and max(map(len, done.out.splitlines())) <= WIDTH
-    for words in ("TIES-Merging on 2 experts of", "Splits of tints: val: 12 of 120", "6 of val and 6 of test", "Heads: computed"):
+    for words in ("TIES-Merging on 2 experts of", "Splits of tints: val: 12 of 120", "6 of val and 6 of test", "Heads: made"):
         assert words in " ".join(done.out.split()), words
 
 
