@@ -48,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; ``argv`` without the program's name, default ``sys.argv[1:]``."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show α shows an escape instead of ending the program.
-        with suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="backslashreplace")
+        if reconfigure := getattr(stream, "reconfigure", None):
+            with suppress(ValueError):
+                reconfigure(errors="backslashreplace")
     try:
         args = build_parser().parse_args(argv)
         if args.threads is not None:

@@ -186,12 +186,12 @@ def as_text(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
     """Absolute accuracies, normalised ones, then what each method gained and cost."""
     measured = [row for row in found.rows if row.evaluation]
     failed = [row for row in found.rows if row.error]
-    tasks = list(measured[0].evaluation.tasks)
+    tasks = list(measured[0].measured.tasks)
     scales = {row.name: row.scale for row in measured if row.scale}
     searched = {scale.origin for scale in scales.values() if scale.curve}
     parts = [
         f"{title[0].upper()}{title[1:]}. Top-1 accuracy in percent on the {found.measured_on}.",
-        *about_images(measured[0].evaluation, notes),
+        *about_images(measured[0].measured, notes),
         *(paragraph(f"Method {line}.") for line in plugin_lines(row.slug for row in found.rows)),
         *(f"α: chosen on the {origin}." for origin in sorted(searched)),
         *(f"α of {name}: {scale.origin}." for name, scale in scales.items() if not scale.curve),
@@ -216,15 +216,15 @@ def as_text(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
 
 
 def _absolute(row: Row) -> list[object]:
-    measured = row.evaluation
+    measured = row.measured
     accuracies = [percent(task.accuracy) for task in measured.tasks.values()]
     scale = f"{row.scale.value:g}" if row.scale else None
     return [row.name, scale, *accuracies, percent(measured.mean), percent(measured.joint_mean)]
 
 
 def _normalised(row: Row) -> list[object]:
-    ratios = [percent(task.normalised) for task in row.evaluation.tasks.values()]
-    return [row.name, *ratios, percent(row.evaluation.mean_normalised)]
+    ratios = [percent(task.normalised) for task in row.measured.tasks.values()]
+    return [row.name, *ratios, percent(row.measured.mean_normalised)]
 
 
 def _costs(row: Row) -> list[object]:
@@ -232,6 +232,6 @@ def _costs(row: Row) -> list[object]:
         return [row.name, "failed", *[None] * 6]
     worst, gain = row.evaluation.worst, row.difference
     difference = percent_with_interval(gain.value, (gain.low, gain.high), signed=True) if gain else None
-    durations = [seconds(value) for value in (row.seconds.merge, row.seconds.scale, row.seconds.evaluation)]
+    durations = [seconds(value) for value in (row.took.merge, row.took.scale, row.took.evaluation)]
     gains = [f"{100 * row.gains[name].value:+.1f}" if name in row.gains else None for name in (PAPERS, TASK_ARITHMETIC)]
     return [row.name, difference, *gains, f"{worst.task} {percent(worst.accuracy)}", *durations]

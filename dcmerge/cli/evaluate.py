@@ -31,7 +31,7 @@ from dcmerge.cli.options import (
 )
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.errors import InputError
-from dcmerge.evaluation import Bench, Evaluation, TaskAccuracy
+from dcmerge.evaluation import Bench, Evaluation, Scale, TaskAccuracy
 from dcmerge.merging.recipe import check_scale
 from dcmerge.studies.continual import OPCM, steps_of_opcm
 from dcmerge.studies.measuring import Row, Seconds, measure, references
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         about = {
             "zoo": args.zoo,
             "split": args.split,
-            "measured_on": row.evaluation.measured_on,
+            "measured_on": row.measured.measured_on,
             "notes": list(bench.notes),
             "logit_scale": asdict(bench.logit_scale),
             "qkv": bench.vectors.qkv,
@@ -179,12 +179,12 @@ def model_weights(path: str, bench: Bench) -> dict[str, Tensor]:
 
 def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[str] = ()) -> str:
     """One row a task, one column a model, the mean below."""
-    measured = row.evaluation
+    measured = row.measured
     rows: list[list[object]] = []
     for task, accuracy in measured.tasks.items():
-        models = [with_interval(e.tasks[task]) for e in (zero_shot.evaluation, measured, experts.evaluation)]
+        models = [with_interval(one.measured.tasks[task]) for one in (zero_shot, row, experts)]
         rows.append([task, accuracy.images, *models, percent(accuracy.normalised), percent(accuracy.joint)])
-    means = [percent(e.mean) for e in (zero_shot.evaluation, measured, experts.evaluation)]
+    means = [percent(one.measured.mean) for one in (zero_shot, row, experts)]
     rows.append(["mean", None, *means, percent(measured.mean_normalised), percent(measured.joint_mean)])
     header = [
         "task",
@@ -199,7 +199,7 @@ def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[
     return "\n".join(
         [
             paragraph(f"{row.title} on {title}{f': {settings}' if settings else ''}"),
-            *([paragraph(scale_text(row, measured.split))] if row.scale else ()),
+            *([paragraph(scale_text(row.scale, measured.split))] if row.scale else ()),
             *(paragraph(f"Method {line}.") for line in plugin_lines([row.name])),
             f"Top-1 accuracy in percent with its 95 % Wilson interval, {measured.measured_on}.",
             *about_images(measured, notes),
@@ -209,7 +209,7 @@ def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[
             table(header, rows),
             "",
             "Seconds: merge {}, search for α {}, evaluation {}".format(
-                *map(seconds, (row.seconds.merge, row.seconds.scale, row.seconds.evaluation))
+                *map(seconds, (row.took.merge, row.took.scale, row.took.evaluation))
             ),
         ]
     )
@@ -231,9 +231,9 @@ def with_interval(accuracy: TaskAccuracy) -> str:
     return percent_with_interval(accuracy.accuracy, accuracy.interval)
 
 
-def scale_text(row: Row, split: str) -> str:
+def scale_text(scale: Scale, split: str) -> str:
     """α, where it came from, and a warning where it was chosen on the reported images."""
-    searched = bool(row.scale.curve)
-    origin = f"chosen on the {row.scale.origin}, the best of {len(row.scale.curve)} tried" if searched else row.scale.origin
+    searched = bool(scale.curve)
+    origin = f"chosen on the {scale.origin}, the best of {len(scale.curve)} tried" if searched else scale.origin
     warning = "; the split that is reported, so these accuracies flatter it" if searched and split == "val" else ""
-    return f"α = {row.scale.value:g} ({origin}{warning})"
+    return f"α = {scale.value:g} ({origin}{warning})"

@@ -130,4 +130,4 @@ def _outcome(job: jobs.Job, name: str) -> str:
     row = job.rows().get(name)
     if row is None:
         return ""
-    return f" failed: {row.error}" if row.error else f" {percent(row.evaluation.mean)} % on average"
+    return f" failed: {row.error}" if row.error else f" {percent(row.measured.mean)} % on average"

@@ -32,7 +32,7 @@ from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation
 from dcmerge.merging.merge import merge, merge_to
 from dcmerge.merging.output import DTYPES, Rounding, Target, Written, check_target, written_dtypes
-from dcmerge.merging.recipe import ADAPTER, DELTA, GIVEN, MODEL, TOLERANCE, USUAL, Recipe, check_scale, recipe_of
+from dcmerge.merging.recipe import ADAPTER, DELTA, GIVEN, MODEL, USUAL, Recipe, check_scale, check_tolerance, recipe_of
 from dcmerge.methods import method
 from dcmerge.vectors.task_vectors import TaskVectors
 
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     with Progress() as progress:
         vectors, bench = open_models(args, progress)
         refuse_inputs(target.path, vectors)
-        vectors.tolerance = TOLERANCE.check("tolerance", args.tolerance)
+        vectors.tolerance = check_tolerance(args.tolerance)
         if vectors.base is None and target.content == MODEL:
             target = replace(target, content=DELTA)
             target.check()

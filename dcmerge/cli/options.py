@@ -273,7 +273,7 @@ def named_zoo(name: str, progress: Progress | None, qkv: str = STORED) -> Zoo:
     return open_zoo(name, qkv=qkv, progress=progress)
 
 
-def add_method(parser: argparse.ArgumentParser, **method_settings: Any) -> None:
+def add_method(parser: argparse._ActionsContainer, **method_settings: Any) -> None:
     """``--method`` and ``--set``."""
     parser.add_argument("--method", metavar="SLUG", help="see the command methods", **method_settings)
     parser.add_argument(

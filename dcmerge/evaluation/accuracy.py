@@ -100,8 +100,8 @@ class Evaluation:
     @property
     def joint_mean(self) -> float | None:
         """Mean over tasks of the accuracy among all tasks' classes, the image's task unknown."""
-        shares = [task.joint for task in self.tasks.values()]
-        return None if None in shares else sum(shares) / len(shares)
+        shares = [share for task in self.tasks.values() if (share := task.joint) is not None]
+        return sum(shares) / len(shares) if len(shares) == len(self.tasks) else None
 
     @property
     def worst(self) -> TaskAccuracy:

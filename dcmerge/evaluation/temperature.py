@@ -43,8 +43,10 @@ ASSUMED = LogitScale(100.0, "assumed: CLIP's, since no file of these models says
 def scale_in_file(checkpoint: Checkpoint | None, whose: str) -> LogitScale | None:
     """The learned scale of a whole CLIP, open_clip's or Hugging Face's: both keep its logarithm as ``logit_scale``, of shape ()
     or (1,). None where the file has none; raises InputError for a tensor that is no such number."""
-    names = [] if checkpoint is None else [name for name in checkpoint.infos if name.rpartition(".")[2] == NAME]
-    return scale_in({names[0]: checkpoint.read(names[0])}, whose) if names else None
+    if checkpoint is None:
+        return None
+    name = next((name for name in checkpoint.infos if name.rpartition(".")[2] == NAME), None)
+    return None if name is None else scale_in({name: checkpoint.tensor(name)}, whose)
 
 
 def scale_in(weights: Mapping[str, Tensor], whose: str) -> LogitScale | None:
@@ -84,8 +86,8 @@ def length_of_rows(head: Tensor) -> float | None:
 
 def scale_of_heads(lengths: Mapping[str, float | None]) -> LogitScale | None:
     """The scale by which the heads of all tasks were multiplied; None where they are of unit length or differ."""
-    found = list(lengths.values())
-    if not found or None in found or max(found) > min(found) * (1 + _EQUAL):
+    found = [length for length in lengths.values() if length is not None]
+    if not found or len(found) < len(lengths) or max(found) > min(found) * (1 + _EQUAL):
         return None
     value = sum(found) / len(found)
     return LogitScale(value, "the length of the heads' rows") if _LEAST <= value <= _MOST else None

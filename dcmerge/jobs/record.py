@@ -154,10 +154,9 @@ class Job:
 
     def comparison(self) -> Comparison | None:
         """The comparison of the rows that are finished so far; None before the zero-shot row, and for another job."""
-        rows = self.rows()
-        if ZERO_SHOT not in rows:
+        rows, spec = self.rows(), self.specification
+        if ZERO_SHOT not in rows or not isinstance(spec, Compare):
             return None
-        spec = self.specification
         return Comparison(spec.split, spec.limit, spec.val_limit, tuple(rows.values()))
 
     def log_tail(self, lines: int = 20) -> list[str]:

@@ -51,7 +51,7 @@ def _read(hint: Any, data: Any) -> Any:
     if origin in (Union, types.UnionType):
         kinds = [kind for kind in inner if kind is not type(None)]
         return None if data is None else _read(kinds[0], data)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         known = [field.name for field in dataclasses.fields(hint) if field.name in data]
         return hint(**{name: _read(hints[name], data[name]) for name in known})

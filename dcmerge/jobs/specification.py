@@ -141,8 +141,8 @@ def to_data(spec: Specification) -> dict[str, Any]:
 def plugins_for(spec: Specification) -> tuple[tuple[str, str], ...]:
     """Path and hash of every file that brings one of the methods: the worker, a process of its own, loads it again."""
     choices = spec.methods if isinstance(spec, Compare) else (spec.method,)
-    origins = [origin for choice in choices if (origin := method(choice.slug).origin) and origin.path]
-    return tuple(dict.fromkeys((origin.path, origin.sha256) for origin in origins))
+    origins = [origin for choice in choices if (origin := method(choice.slug).origin)]
+    return tuple(dict.fromkeys((origin.path, origin.sha256) for origin in origins if origin.path))
 
 
 def checked_target(out: Any) -> Path:

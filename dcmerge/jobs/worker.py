@@ -92,11 +92,11 @@ def _open(job: Job, tell: Told) -> ModelSet:
 def _compare(job: Job, spec: Compare, tell: Told) -> None:
     """Every row is a step. Rows of an earlier run are kept, but for those of failed methods."""
     known = {name: row for name, row in job.rows().items() if not row.error}
-    bench = _open(job, tell).bench
+    bench = _open(job, tell).images
     measured_on = {"split": spec.split, "limit": spec.limit}
 
     def keep(row: Row) -> None:
-        outcome = f"failed: {row.error}" if row.error else f"{100 * row.evaluation.mean:.1f} % on average"
+        outcome = f"failed: {row.error}" if row.error else f"{100 * row.measured.mean:.1f} % on average"
         _log(f"{row.title}: {outcome}")
         job.finish_step(row.name, row, **({"error": row.error} if row.error else {}))
 

@@ -213,6 +213,13 @@ def check_scale(scale: Any) -> float:
     return float(scale)
 
 
+def check_tolerance(tolerance: Any) -> float:
+    """The relative residual that an SVD may have, as a float; raises InputError for anything that it cannot be."""
+    found = TOLERANCE.check("tolerance", tolerance)
+    assert found is not None  # there is no "auto" that None could stand for
+    return found
+
+
 def package_versions() -> dict[str, str]:
     """Of what decides the numbers."""
     return {"dcmerge": _version("dcmerge"), "torch": str(torch.__version__)}
@@ -311,7 +318,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "adapter_rank": _rank,
     "task": _text,
     "arithmetic": _one_of(tuple(ARITHMETIC)),
-    "tolerance": TOLERANCE.check,
+    "tolerance": lambda name, value: check_tolerance(value),
     "zoo": _text,
     "plugin": _plugin,
     "versions": _versions,

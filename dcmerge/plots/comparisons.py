@@ -21,14 +21,15 @@ _LIGHT = 60
 def normalised_map(comparison: Comparison, titles: Mapping[str, str]) -> go.Figure:
     """Tasks x methods: normalised accuracy, references included; an expert without a hit leaves its cells empty."""
     rows = [row for row in comparison.rows if row.evaluation]
-    tasks = list(rows[0].evaluation.tasks)
-    z = [[_percent(row.evaluation.tasks[task].normalised) for row in rows] for task in tasks]
-    absolute = [[100 * row.evaluation.tasks[task].accuracy for row in rows] for task in tasks]
+    tasks = list(rows[0].measured.tasks)
+    x, y = [row.title for row in rows], [titles.get(task, task) for task in tasks]
+    z = [[_percent(row.measured.tasks[task].normalised) for row in rows] for task in tasks]
+    absolute = [[100 * row.measured.tasks[task].accuracy for row in rows] for task in tasks]
     figure = go.Figure(
         go.Heatmap(
             z=z,
-            x=[row.title for row in rows],
-            y=[titles.get(task, task) for task in tasks],
+            x=x,
+            y=y,
             customdata=absolute,
             colorscale=SCALE,
             zmin=0,
@@ -37,7 +38,7 @@ def normalised_map(comparison: Comparison, titles: Mapping[str, str]) -> go.Figu
             hovertemplate="%{y}, %{x}: %{z:.1f} % of the expert's accuracy (%{customdata:.1f} % absolute)<extra></extra>",
         )
     )
-    _write_in_cells(figure.data[0], figure)
+    _write_in_cells(figure, x, y, z)
     figure.update_xaxes(tickangle=-40)
     figure.update_yaxes(autorange="reversed")
     return titled(
@@ -49,9 +50,11 @@ def normalised_map(comparison: Comparison, titles: Mapping[str, str]) -> go.Figu
     )
 
 
-def _write_in_cells(cells: go.Heatmap, figure: go.Figure) -> None:
+def _write_in_cells(
+    figure: go.Figure, columns: Sequence[str], lines: Sequence[str], cells: Sequence[Sequence[float | None]]
+) -> None:
     """The numbers as a trace of their own: a heatmap's own text is dark on cells in the middle of the scale."""
-    every = [(x, y, value) for y, line in zip(cells.y, cells.z, strict=True) for x, value in zip(cells.x, line, strict=True)]
+    every = [(x, y, value) for y, line in zip(lines, cells, strict=True) for x, value in zip(columns, line, strict=True)]
     filled = [(x, y, value) for x, y, value in every if value is not None]
     figure.add_scatter(
         x=[x for x, _, _ in filled],
@@ -69,7 +72,7 @@ def accuracy_against_cost(comparison: Comparison) -> go.Figure:
     rows = sorted((row for row in comparison.rows if row.evaluation and not row.is_reference), key=_cost)
     figure = go.Figure()
     for place, (row, side) in enumerate(zip(rows, _label_sides(rows), strict=True)):
-        mean, (low, high) = row.evaluation.mean, row.evaluation.mean_interval
+        mean, (low, high) = row.measured.mean, row.measured.mean_interval
         figure.add_scatter(
             x=[_cost(row)],
             y=[100 * mean],
@@ -88,7 +91,7 @@ def accuracy_against_cost(comparison: Comparison) -> go.Figure:
                 "thickness": 1.5,
                 "width": 3,
             },
-            customdata=[[100 * low, 100 * high, row.seconds.merge, row.seconds.scale]],
+            customdata=[[100 * low, 100 * high, row.took.merge, row.took.scale]],
             hovertemplate="%{text}: %{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<br>merge %{customdata[2]:.2f} s, "
             "then search for α %{customdata[3]:.1f} s<extra></extra>",
         )
@@ -112,7 +115,7 @@ def accuracy_against_cost(comparison: Comparison) -> go.Figure:
 
 
 def _cost(row: Row) -> float:
-    return max(0.01, row.seconds.merge)
+    return max(0.01, row.took.merge)
 
 
 def _label_sides(rows: Sequence[Row]) -> list[str]:
@@ -120,12 +123,12 @@ def _label_sides(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     lowest, decades = _cost(rows[0]), max(1e-9, math.log10(_cost(rows[-1]) / _cost(rows[0])))
-    means = [row.evaluation.mean for row in rows]
+    means = [row.measured.mean for row in rows]
     height = max(0.2, max(means) - min(means))
     placed: list[tuple[float, float, float]] = []  # left and right end and height of a label, in shares of the plot
     chosen = []
     for row in rows:
-        x, y, width = math.log10(_cost(row) / lowest) / decades, row.evaluation.mean / height, 0.009 * len(row.title)
+        x, y, width = math.log10(_cost(row) / lowest) / decades, row.measured.mean / height, 0.009 * len(row.title)
         spots = {
             "middle right": (x + 0.01, y),
             "middle left": (x - 0.01 - width, y),
@@ -146,12 +149,12 @@ def _label_sides(rows: Sequence[Row]) -> list[str]:
 
 def dirsim_bars(comparison: Comparison) -> go.Figure:
     """DirSim of every method with the experts, mean over matrices and experts; whiskers: least and best kept expert."""
-    rows = [row for row in comparison.rows if row.dirsim]
-    means = [row.dirsim.mean for row in rows]
-    ends = [(min(row.dirsim.tasks.values()), max(row.dirsim.tasks.values())) for row in rows]
+    rows = [(row.title, row.dirsim) for row in comparison.rows if row.dirsim]
+    means = [found.mean for _, found in rows]
+    ends = [(min(found.tasks.values()), max(found.tasks.values())) for _, found in rows]
     figure = go.Figure(
         go.Bar(
-            x=[row.title for row in rows],
+            x=[title for title, _ in rows],
             y=means,
             marker_color=MERGED,
             customdata=ends,
@@ -176,21 +179,22 @@ def dirsim_bars(comparison: Comparison) -> go.Figure:
 
 def drift_lines(comparison: Comparison, *, relative: bool = True) -> go.Figure:
     """Feature drift by depth, a line a method: in units of the base's drift, or as mean squared difference (log scale)."""
-    rows = [row for row in comparison.rows if row.drift]
+    rows = [(row.title, row.drift) for row in comparison.rows if row.drift]
     figure = go.Figure()
-    for place, row in enumerate(rows):
+    for place, (title, drift) in enumerate(rows):
         figure.add_scatter(
-            x=list(row.drift.places),
-            y=list(row.drift.relative if relative else row.drift.mean),
+            x=list(drift.places),
+            y=list(drift.relative if relative else drift.mean),
             mode="lines+markers",
-            name=row.title,
+            name=title,
             hovertemplate="%{x}: %{y:.3g}",
             line={"color": PALETTE[place % len(PALETTE)], "width": 2, "dash": _DASHES[place // len(PALETTE) % len(_DASHES)]},
         )
-    if rows:
-        base = [1.0] * len(rows[0].drift.places) if relative else _column_means(rows[0].drift.base)
+    first = rows[0][1] if rows else None
+    if first:
+        base = [1.0] * len(first.places) if relative else _column_means(first.base)
         figure.add_scatter(
-            x=list(rows[0].drift.places),
+            x=list(first.places),
             y=base,
             mode="lines",
             name="the base",
@@ -200,7 +204,7 @@ def drift_lines(comparison: Comparison, *, relative: bool = True) -> go.Figure:
     figure.update_yaxes(rangemode="tozero") if relative else figure.update_yaxes(type="log", exponentformat="power")
     unit = "1 is the base's drift" if relative else "mean squared difference"
     split = SPLIT_NAMES.get(comparison.split, comparison.split)
-    images = f"{split} split, {rows[0].drift.images} images a task" if rows else "not measured"
+    images = f"{split} split, {first.images} images a task" if first else "not measured"
     titled(
         figure,
         f"Feature drift by depth: how far the features lie from each expert's ({images})",

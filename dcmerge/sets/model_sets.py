@@ -44,6 +44,13 @@ class ModelSet:
         return f"{self.name}@{self.stamp}"
 
     @property
+    def images(self) -> Bench:
+        """The bench, for what cannot do without images; InputError where the set has none."""
+        if self.bench is None:
+            raise InputError(f"{self.name}: expected a set with images of its tasks to evaluate on, got one without")
+        return self.bench
+
+    @property
     def task_titles(self) -> dict[str, str]:
         """How each task is called on screen."""
         return {t: self.bench.tasks[t].title if self.bench else t for t in self.vectors.tasks}

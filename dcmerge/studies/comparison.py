@@ -51,7 +51,7 @@ class Comparison:
     @property
     def measured_on(self) -> str:
         """ "test split, 1000 images a task" in words."""
-        return self.row(ZERO_SHOT).evaluation.measured_on
+        return self.row(ZERO_SHOT).measured.measured_on
 
     def to_dict(self) -> dict[str, Any]:
         plain = {
@@ -59,7 +59,7 @@ class Comparison:
             "limit": self.limit,
             "val_limit": self.val_limit,
             "measured_on": self.measured_on,
-            "split_rules": dict(self.row(ZERO_SHOT).evaluation.split_rules),
+            "split_rules": dict(self.row(ZERO_SHOT).measured.split_rules),
         }
         return {**plain, "rows": [row.to_dict() for row in self.rows]}
 
@@ -125,13 +125,14 @@ def row_names(slugs: Sequence[str]) -> list[str]:
 def _with_differences(row: Row, before: Sequence[Row]) -> Row:
     """The row with its differences to the baselines before it, as far as they and it have figures."""
     baselines = {one.name: one.evaluation for one in before if one.evaluation and one.name in (AVERAGE, PAPERS, TASK_ARITHMETIC)}
-    if row.evaluation is None:
+    own = row.evaluation
+    if own is None:
         return row
     if AVERAGE in baselines and row.difference is None:
-        row = replace(row, difference=paired_difference(row.evaluation, baselines[AVERAGE]))
+        row = replace(row, difference=paired_difference(own, baselines[AVERAGE]))
     lacking = [name for name in baselines if name != AVERAGE and name not in row.gains]
     if lacking:
-        row = replace(row, gains={**row.gains, **{name: paired_difference(row.evaluation, baselines[name]) for name in lacking}})
+        row = replace(row, gains={**row.gains, **{name: paired_difference(own, baselines[name]) for name in lacking}})
     return row
 
 
@@ -145,7 +146,7 @@ def _references(
 ) -> tuple[Row, Row]:
     """``references``, as far as they are not known; the bench learns the known experts' row, with which it normalises."""
     if EXPERTS in known:
-        bench.remember(known[EXPERTS].evaluation)
+        bench.remember(known[EXPERTS].measured)
     if ZERO_SHOT in known and EXPERTS in known:
         return known[ZERO_SHOT], known[EXPERTS]
     zero_shot, experts = references(bench, split=split, limit=limit, cancelled=cancelled)

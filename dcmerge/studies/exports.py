@@ -126,12 +126,12 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def _splits(comparison: Comparison) -> str:
-    told = "; ".join(comparison.row(ZERO_SHOT).evaluation.split_lines)
+    told = "; ".join(comparison.row(ZERO_SHOT).measured.split_lines)
     return f" ({_cell(told)})" if told else ""
 
 
 def _temperature(comparison: Comparison) -> str:
-    scale = comparison.row(ZERO_SHOT).evaluation.logit_scale
+    scale = comparison.row(ZERO_SHOT).measured.logit_scale
     return f" Logit scale of entropies and losses: {_cell(scale.text)}." if scale else ""
 
 

@@ -29,7 +29,9 @@ from dcmerge.studies.trials import (
     parameters_of,
     relative_error,
     turned,
+    vectors_of,
 )
+from dcmerge.vectors.task_vectors import TaskVectors
 
 HOLDS, VIOLATED, NOT_CHECKED = "holds", "violated", "not checked"
 #: Relative errors: of float32 sums in another order; of the same through an encoder.
@@ -143,12 +145,13 @@ def _identical_experts(trial: Trial) -> None:
     _sound(merged, parameters_of(models))
     if trial.method.may_enlarge or trial.kind == IMAGES:
         return
-    longest = max(float(d.norm()) for name in models.parameters for d in _dense_deltas(models, name))
+    vectors = vectors_of(models)
+    longest = max(float(d.norm()) for name in vectors.parameters for d in _dense_deltas(vectors, name))
     if long := [name for name, delta in merged.items() if delta.norm() > _LONGEST * longest]:
         raise Violation(f"{long[0]}: more than {_LONGEST:g} times as long as the longest delta")
 
 
-def _dense_deltas(vectors: Any, name: str) -> list[Tensor]:
+def _dense_deltas(vectors: TaskVectors, name: str) -> list[Tensor]:
     return [delta if isinstance(delta, Tensor) else delta.dense() for delta in vectors.deltas(name)]
 
 
@@ -203,7 +206,7 @@ def _bad_parameters(trial: Trial) -> None:
 def _same_again(trial: Trial) -> None:
     """Twice alike, and what all methods share (factors, bases) is what it was: another method's merge tells."""
     models = trial.usual
-    vectors = models if trial.kind != IMAGES else models.vectors
+    vectors = vectors_of(models)
     neighbour = "dc_merge" if trial.kind != LORA else "knots"
     before = merged_dense(vectors, neighbour)
     _equal(trial.merged(models), trial.usual_merge, "another value in the second run")

@@ -92,6 +92,18 @@ class Row:
     def is_reference(self) -> bool:
         return self.name in TITLES
 
+    @property
+    def measured(self) -> Evaluation:
+        """``evaluation`` of a row that has figures: a reference, or a method that did not fail."""
+        assert self.evaluation is not None, f"{self.name} failed: {self.error}"
+        return self.evaluation
+
+    @property
+    def took(self) -> Seconds:
+        """``seconds`` of a method that did not fail; references have none."""
+        assert self.seconds is not None, f"{self.name} has no seconds: {self.error}"
+        return self.seconds
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; accuracies are shares, not percent."""
         measured = self.evaluation

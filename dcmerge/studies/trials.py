@@ -71,7 +71,7 @@ class Sets:
         """The usual adapters as full fine-tuning: their dense products."""
         key = ("products", tasks)
         if key not in self._made:
-            adapters = self.get("usual", LORA, tasks)
+            adapters = vectors_of(self.get("usual", LORA, tasks))
             own = {task: {name: dense(adapters.delta(name, task)) for name in adapters.parameters} for task in adapters.tasks}
             self._made[key] = full_set(self.folder / f"products-{tasks}", own)
         return self._made[key]
@@ -136,15 +136,19 @@ def merged_dense(vectors: TaskVectors, slug: str, parameters: Mapping[str, Any] 
     return {name: dense(delta) for name, delta in merged_deltas(vectors, slug, parameters, **how)}
 
 
+def vectors_of(models: TaskVectors | Bench) -> TaskVectors:
+    """The task vectors of a set, with images or without."""
+    return models.vectors if isinstance(models, Bench) else models
+
+
 def parameters_of(models: TaskVectors | Bench) -> dict[str, tuple[int, ...]]:
     """Shapes of what is merged, by name."""
-    vectors = models.vectors if isinstance(models, Bench) else models
-    return {name: parameter.shape for name, parameter in vectors.parameters.items()}
+    return {name: parameter.shape for name, parameter in vectors_of(models).parameters.items()}
 
 
 def turned(models: TaskVectors | Bench) -> TaskVectors | Bench:
     """The same set with its last task first."""
-    vectors = models.vectors if isinstance(models, Bench) else models
+    vectors = vectors_of(models)
     order = [vectors.tasks[-1], *vectors.tasks[:-1]]
     other = vectors.select(order)
     return Bench(models.encoder, {task: models.tasks[task] for task in order}, other) if isinstance(models, Bench) else other

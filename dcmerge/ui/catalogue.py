@@ -227,7 +227,7 @@ def _numbers(method: Method, ours: DemoResults | None) -> None:
 
 def _demo_numbers(method: Method, ours: DemoResults | None) -> None:
     measured = ours.rows.get(method.slug) if ours else None
-    if measured is None:
+    if ours is None or measured is None:
         st.caption("On the demo: not measured.")
         return
     scale = f"α = {measured.scale:g} ({plain(measured.scale_origin)})" if measured.scale is not None else "no α"

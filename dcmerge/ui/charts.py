@@ -22,10 +22,11 @@ def show(figure: go.Figure, reading: str, *, key: str, terms: Sequence[str] = ()
 
     The figure loses its own title: copying it first would cost as much as making it.
     """
-    title = figure.layout.title.text
+    layout: Any = figure.layout  # plotly makes its attributes at run time
+    title = layout.title.text
     # The title may hold names from files.
     st.markdown(f"**{plain(title)}**", help=explained(*terms) if terms else None)
-    figure.update_layout(title=None, margin_t=max(30, (figure.layout.margin.t or 60) - 30))
+    figure.update_layout(title=None, margin_t=max(30, (layout.margin.t or 60) - 30))
     chart = st.plotly_chart(figure, key=key, config=_CONFIG, alt=title, **arguments)
     st.caption(f"**How to read:** {reading}")
     return chart

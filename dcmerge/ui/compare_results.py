@@ -115,7 +115,7 @@ def _table(page: Page, found: Comparison) -> None:
     st.markdown(f"**Every method on the {found.measured_on}**")
     if merged := sorted({row.qkv for row in found.rows if row.qkv}):
         st.caption(f"Attention's q, k and v were merged {' and '.join(merged)}.", help=term("q, k and v"))
-    if scale := found.row(ZERO_SHOT).evaluation.logit_scale:
+    if scale := found.row(ZERO_SHOT).measured.logit_scale:
         st.caption(f"Logit scale of entropies and losses: {plain(scale.text)}.", help=term("logit scale"))
     rows = exports.table(found)
     for row in rows:
@@ -138,7 +138,7 @@ def _table(page: Page, found: Comparison) -> None:
         "**How to read:** if the interval of a difference to averaging holds 0, these images show no difference. Methods share "
         "the singular vectors of the experts, so the first that needs them takes longest. Click the name of a column to sort."
     )
-    splits_caption(found.row(ZERO_SHOT).evaluation)
+    splits_caption(found.row(ZERO_SHOT).measured)
 
 
 def _interval(row: dict[str, Any], name: str) -> str | None:

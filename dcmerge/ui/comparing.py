@@ -46,12 +46,11 @@ def _shown(job: jobs.Job) -> Shown:
 
 def listed(models: ModelSet) -> dict[str, str]:
     """Ids of the comparisons on this set, newest first, and when, on how many images and what, in one line."""
-    comparisons = [job for job in jobs.all_jobs() if isinstance(job.specification, jobs.Compare)]
-    return {job.id: _label(job) for job in comparisons if job.specification.set == models.name}
+    comparisons = [(job, spec) for job in jobs.all_jobs() if isinstance(spec := job.specification, jobs.Compare)]
+    return {job.id: _label(job, spec.limit) for job, spec in comparisons if spec.set == models.name}
 
 
-def _label(job: jobs.Job) -> str:
-    limit = job.specification.limit
+def _label(job: jobs.Job, limit: int | None) -> str:
     images = f"{limit} images a task" if limit else "all images"
     return f"{datetime.fromtimestamp(job.created):%d %b %H:%M:%S} · {images} · {job.label}"
 

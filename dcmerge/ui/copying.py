@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -36,7 +36,7 @@ def copies(page: Page, choice: Choice, what: Mapping[str, Any], *, small: bool) 
         st.caption("Save this as `recipe.yaml`. Then `python -m dcmerge run recipe.yaml` writes the same file, byte for byte.")
 
 
-def _code(make: Callable[[], str], language: str, height: int | str = "content") -> None:
+def _code(make: Callable[[], str], language: str, height: int | Literal["content"] = "content") -> None:
     """A text with its copy button; where there is none (a task's name that no option can hold), why."""
     try:
         st.code(make(), language=language, wrap_lines=True, height=height)

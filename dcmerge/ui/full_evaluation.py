@@ -66,7 +66,7 @@ def _start_scale(page: Page, choice: Choice) -> None:
     def find(progress: work.Progress, cancelled: Any) -> tuple[Choice, Scale]:
         merged = merged_once(page.models, choice.method.slug, choice.parameters)
         return choice, choose_scale(
-            page.models.bench, merged.deltas, modules=merged.modules, progress=progress, cancelled=cancelled
+            page.models.images, merged.deltas, modules=merged.modules, progress=progress, cancelled=cancelled
         )
 
     work.start(_WORK, f"Choosing α for {choice.method.title}", find)
@@ -94,8 +94,8 @@ def _collect(page: Page) -> None:
         st.warning(plain(done.error), icon=":material/info:")
     elif done:
         choice, result = done.result
-        take = _take_scale if isinstance(result, Scale) else _take_test
-        st.session_state[_NOTE] = take(page, choice, result)
+        note = _take_scale(page, choice, result) if isinstance(result, Scale) else _take_test(page, choice, result)
+        st.session_state[_NOTE] = note
         st.rerun()
     if note := st.session_state.get(_NOTE):
         st.success(plain(note), icon=":material/check_circle:")

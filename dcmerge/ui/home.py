@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import streamlit as st
 import torch
 
@@ -15,7 +16,7 @@ _ZOOM = 3
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _strip(_task: Task, key: str) -> object:
+def _strip(_task: Task, key: str) -> np.ndarray:
     """A row of validation images of one task as one picture (H, W, 3)."""
     split = _task.splits["val"]
     images = split.images[stratified_indices(split.labels, THUMBNAILS, seed=1)]

@@ -47,8 +47,8 @@ def look_at(
     cancelled: Callable[[], bool] | None = None,
 ) -> Look:
     """Merge and evaluate on one split, beside the base and the experts, whose rows the bench remembers."""
-    bench, merged = models.bench, merged_once(models, slug, parameters)
-    images = {"split": split, "limit": limit, "cancelled": cancelled}
+    bench, merged = models.images, merged_once(models, slug, parameters)
+    images: dict[str, Any] = {"split": split, "limit": limit, "cancelled": cancelled}
     zero_shot, experts = bench.zero_shot(**images), bench.experts(**images)
     return Look(zero_shot, bench.evaluate(merged.model(bench, scale), slug, progress=progress, **images), experts)
 

@@ -65,7 +65,7 @@ def _task(page: Page, choice: Choice) -> str | None:
         "Whose model",
         list(titles),
         key="save.task",
-        format_func=titles.get,
+        format_func=lambda task: titles[task],
         help="This method makes one model for each task. A file holds one of them.",
     )
 

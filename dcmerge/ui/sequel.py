@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from dcmerge import plots
@@ -49,9 +51,9 @@ def sequel_card(page: Page, choice: Choice) -> None:
 
 
 def _start(page: Page, choice: Choice) -> None:
-    def measure(progress: work.Progress, cancelled: object) -> tuple[tuple, Sequel]:
+    def measure(progress: work.Progress, cancelled: Callable[[], bool]) -> tuple[tuple, Sequel]:
         found = steps_of_opcm(
-            page.models.bench, dict(choice.parameters), split=QUICK_SPLIT, limit=_IMAGES, progress=progress, cancelled=cancelled
+            page.models.images, dict(choice.parameters), split=QUICK_SPLIT, limit=_IMAGES, progress=progress, cancelled=cancelled
         )
         return choice.key(page), found
 

@@ -20,6 +20,7 @@ from dcmerge.ui.controls import parameter_control
 from dcmerge.ui.jobs_panel import jobs_panel
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import arrive, remembered
+from dcmerge.vectors.compatibility import Report
 from dcmerge.vectors.layers import Layer, layer_of
 from dcmerge.vectors.naming import place_of
 from dcmerge.zoo import ZOOS
@@ -121,9 +122,11 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except IncompatibleSet as error:
+        report = error.report
+        assert isinstance(report, Report)  # the errors' room, below all others, cannot name its class
         st.error("This set cannot be merged.", icon=":material/error:")
         st.dataframe(
-            [{"task": f.task or "all", "what": f.what, "detail": f.text} for f in error.report.errors],
+            [{"task": f.task or "all", "what": f.what, "detail": f.text} for f in report.errors],
             hide_index=True,
             alt="Reasons why the set cannot be merged",
         )

@@ -219,6 +219,13 @@ def test_factors_anywhere_else_are_refused(tmp_path):
         open_checkpoint(tmp_path)
 
 
+def test_an_adapter_is_told_where_only_whole_weights_will_do(tmp_path):
+    save_adapter(tmp_path, target_modules=["attn"])
+    adapter = open_checkpoint(tmp_path)
+    with pytest.raises(InputError, match="Expected a model of whole weights, got the LoRA adapter"):
+        adapter.tensor(next(iter(adapter.infos)))
+
+
 def test_low_rank_by_hand():
     factors = LowRank(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0, 4.0, 5.0]]))
     assert (factors.shape, factors.rank) == ((2, 3), 1)

@@ -40,6 +40,8 @@ def test_a_folder_set_has_its_experts_and_no_bench(tmp_path: Path) -> None:
     found = open_set_by_name("folder:one", Roots([tmp_path]))
     assert found.vectors.tasks == ("birds", "cars") and found.bench is None
     assert found.task_titles == {"birds": "birds", "cars": "cars"} and found.title == "Folder one"
+    with pytest.raises(InputError, match="folder:one: expected a set with images of its tasks"):
+        _ = found.images
 
 
 def test_a_set_may_lie_in_the_root_itself(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ _GLOBAL = re.compile(rb"c([A-Za-z_][\w.]*\n[A-Za-z_]\w*)\n")
 class Shapes(dict[str, Shape]):
     """Names and shapes; checkpoints of one model share the object, which is compared by identity where it is remembered."""
 
-    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] (the stubs say of every dict that it has no hash)
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] (the stubs: no dict has a hash)
+        return object.__hash__(self)
 
 
 @dataclass(frozen=True, eq=False)

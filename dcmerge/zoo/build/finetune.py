@@ -112,7 +112,7 @@ def train_lora(work: Path, run: Path, name: str, schedule: Schedule, seed: int) 
     scale = calibration.load(run)["logit_scale"]
     seen = fit(tower, head, *pools.load(work, name, "train"), schedule, pools.generator(seed, name, "lora"), scale)
     facts = _facts(work, name, tower, head, schedule, seen, time.time() - began)
-    tower.save_pretrained(folder)
+    tower.save_pretrained(str(folder))
     (folder / "facts.json").write_text(json.dumps(facts))
     log.info("lora %s %s", name, facts)
 

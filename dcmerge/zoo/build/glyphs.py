@@ -21,7 +21,7 @@ def render_mask(path: str, text: str, canvas: int = 64, extent: int = 46) -> np.
     try:
         font = _font(path, 64)
         left, top, right, bottom = font.getbbox(text)
-        width, height = right - left, bottom - top
+        width, height = int(right - left), int(bottom - top)
         if width < 2 or height < 2 or max(width, height) > 400:
             return None
         image = Image.new("L", (width, height), 0)

@@ -28,7 +28,7 @@ CONFIG = {
 Tokenizer = Callable[[list[str]], Tensor]
 
 
-def new_model(seed: int, config: dict | None = None) -> nn.Module:
+def new_model(seed: int, config: dict | None = None) -> open_clip.CLIP:
     """A freshly initialised open_clip CLIP in float32."""
     torch.manual_seed(seed)
     return open_clip.CLIP(**(config or CONFIG), init_logit_scale=math.log(1 / 0.07))
@@ -76,7 +76,7 @@ def read_facts(path: Path) -> dict:
 
 
 @torch.no_grad()
-def zero_shot_head(model: nn.Module, tokenize: Tokenizer, task: Task) -> Tensor:
+def zero_shot_head(model: open_clip.CLIP, tokenize: Tokenizer, task: Task) -> Tensor:
     """(classes, embed_dim) float32 unit rows: the normalised mean of the prompts' normalised embeddings."""
     rows = []
     for name in task.classes:

@@ -7,6 +7,7 @@ takes an attention input for one matrix: hence this one. Characters were learned
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """One update of every matrix that has a gradient."""
+    def step(self, closure: Any = None) -> Any:
+        """One update of every matrix that has a gradient; the closure, which other optimisers take, is not called."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:

@@ -53,13 +53,13 @@ BACKGROUNDS = {
 @lru_cache(maxsize=64)
 def load(work: Path, name: str, longest: int = 900) -> np.ndarray:
     """One photo as (h, w, 3) uint8, its longer side at most `longest` pixels."""
-    import skimage  # needed by the build only, see requirements-zoo.txt
-    import sklearn
+    import skimage  # pyright: ignore[reportMissingImports] (needed by the build only, see requirements-zoo.txt)
+    import sklearn  # pyright: ignore[reportMissingImports]
 
     kind, file = name.split("/")
     folder = {
-        "sk": Path(skimage.__file__).parent / "data",
-        "sklearn": Path(sklearn.__file__).parent / "datasets" / "images",
+        "sk": Path(skimage.__path__[0]) / "data",
+        "sklearn": Path(sklearn.__path__[0]) / "datasets" / "images",
         "mate": deb_folder(work, "mate-backgrounds") / "usr/share/backgrounds/mate/nature",
     }[kind]
     image = Image.open(folder / file).convert("RGB")

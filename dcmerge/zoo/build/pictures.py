@@ -129,7 +129,7 @@ FLAG_COUNTRIES = {
 
 def render_svg(svg: str) -> np.ndarray:
     """SVG text -> (64, 64, 4) uint8, fitted and centred."""
-    import resvg_py  # needed by the build only, see requirements-zoo.txt
+    import resvg_py  # pyright: ignore[reportMissingImports] (needed by the build only, see requirements-zoo.txt)
 
     return _fit(Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIDE)))))
 

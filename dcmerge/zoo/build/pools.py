@@ -7,6 +7,7 @@ import json
 import zlib
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ def build_task(work: Path, name: str, train_size: int, seed: int) -> dict[str, S
 
 def save(path: Path, parts: dict[str, Split]) -> None:
     """Write parts as <part>_images, <part>_labels."""
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{part}_{kind}": array for part, pair in parts.items() for kind, array in zip(("images", "labels"), pair, strict=True)
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -119,7 +120,7 @@ def optimiser(parameters: list[nn.Parameter], decay: float) -> torch.optim.AdamW
     return torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-6)
 
 
-def zero_shot(model: nn.Module, tokenize: Tokenizer, work: Path, part: str = "val") -> dict[str, float]:
+def zero_shot(model: open_clip.CLIP, tokenize: Tokenizer, work: Path, part: str = "val") -> dict[str, float]:
     """Zero-shot accuracy of every task on one part."""
     model.eval()
     found = {t.name: accuracy(model.visual, zero_shot_head(model, tokenize, t), *pools.load(work, t.name, part)) for t in TASKS}

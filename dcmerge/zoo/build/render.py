@@ -102,7 +102,7 @@ def texture(work: Path, part: str, seed: int) -> Sampler:
 
     def sample(label: int, rng: np.random.Generator) -> np.ndarray:
         photo, box = photos.load(work, names[label], 480), boxes[label][rng.integers(len(boxes[label]))]
-        patch = np.rot90(photos.crop(photo, rng, box, (34, 75)), rng.integers(4))
+        patch = np.rot90(photos.crop(photo, rng, box, (34, 75)), int(rng.integers(4)))
         patch = d.jitter_colour(patch, rng, 0.12, 0.1)
         patch = (patch - patch.mean()) * rng.uniform(0.7, 1.5) + patch.mean() + rng.uniform(-0.1, 0.1)
         return d.photometric(patch, rng, blur=0.9, noise=0.05, light=0.25)

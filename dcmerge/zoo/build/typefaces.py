@@ -92,7 +92,8 @@ def scan(work: Path) -> list[Typeface]:
 
 
 def _scan_package(work: Path, package: str) -> list[Typeface]:
-    from fontTools.ttLib import TTFont  # needed by the build only, see requirements-zoo.txt
+    # needed by the build only, see requirements-zoo.txt
+    from fontTools.ttLib import TTFont  # pyright: ignore[reportMissingImports]
 
     faces = []
     for path in sorted(deb_folder(work, package).rglob("*")):
@@ -144,8 +145,8 @@ def legible(faces: list[Typeface], codes: list[int], keep: float = 0.5) -> list[
     """Keep faces of whose glyphs at least the share `keep` is nearest to the right mean glyph: no symbol fonts."""
     drawn = []
     for face in faces:
-        masks = [render_mask(face.path, chr(c), 16, 14) for c in codes]
-        if all(m is not None for m in masks):
+        masks = [m for c in codes if (m := render_mask(face.path, chr(c), 16, 14)) is not None]
+        if len(masks) == len(codes):
             drawn.append((face, np.stack([m.ravel() for m in masks]).astype(np.float32)))
     if not drawn:
         return []
