@@ -1,6 +1,6 @@
 # make app    set up on first use, then start the dashboard on http://127.0.0.1:8501
 # make test   set up with the development tools and a browser, then lint and run every test
-# make lint   check format and style; make format mends what can be mended without a person
+# make lint   check format, style (ruff) and types (basedpyright); make format mends what can be mended without a person
 # make wheel  build the package, dist/*.whl, and its source, dist/*.tar.gz
 # make bench  measure against a plain implementation (see benchmarks/RESULTS.md); ARGS="layer lora --runs 5"
 # make clean  remove the environment and everything generated
@@ -33,6 +33,7 @@ test: $(DEV_STAMP) lint browser
 lint: $(DEV_STAMP)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
+	$(PY) -m basedpyright --pythonpath $(PY)
 
 format: $(DEV_STAMP)
 	$(PY) -m ruff check --fix .

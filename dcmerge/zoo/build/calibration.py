@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ CLIP = 100.0  # reported beside the others
 
 
 @torch.no_grad()
-def cosines(model: nn.Module, work: Path, tasks: Sequence[Task], part: str = "val") -> dict[str, tuple[Tensor, Tensor]]:
+def cosines(model: open_clip.CLIP, work: Path, tasks: Sequence[Task], part: str = "val") -> dict[str, tuple[Tensor, Tensor]]:
     """Task -> cosines of its images with its zero-shot head (n, classes), and labels (n,)."""
     model.eval()
     found, tokenize = {}, tokenizer()
@@ -44,7 +45,7 @@ def at_scale(found: Mapping[str, tuple[Tensor, Tensor]], scale: float) -> dict[s
     return {name: round(float(mean), 4) for name, mean in zip(("nll", "ece", "confidence", "accuracy"), means, strict=True)}
 
 
-def calibrate(model: nn.Module, work: Path, run: Path, tasks: Sequence[Task], proxies: float) -> None:
+def calibrate(model: open_clip.CLIP, work: Path, run: Path, tasks: Sequence[Task], proxies: float) -> None:
     """Choose the scale by the calibration error on validation and keep run/calibration.json."""
     learned = round(float(model.logit_scale.detach().exp()), 4)
     found = cosines(model, work, tasks)

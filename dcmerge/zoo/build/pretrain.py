@@ -128,7 +128,7 @@ def zero_shot(model: open_clip.CLIP, tokenize: Tokenizer, work: Path, part: str 
     return found
 
 
-def load_base(run: Path) -> nn.Module:
+def load_base(run: Path) -> open_clip.CLIP:
     """The trained base with both towers."""
     model = new_model(0)
     model.load_state_dict(load_file(run / "base.safetensors"))
