@@ -132,7 +132,7 @@ def test_an_earlier_merge_is_replaced_where_that_is_asked_for_and_nothing_else_i
     merged.save(tmp_path / "out", scale=2.0, replace=True)
     assert "2 (given)" in (tmp_path / "out/README.md").read_text().replace("\\", "")
     (tmp_path / "out/thesis.doc").write_text("precious")
-    with pytest.raises(InputError, match="no folder that a merge wrote .it holds thesis.doc"):
+    with pytest.raises(InputError, match="not a folder that a merge wrote .it holds thesis.doc"):
         merged.save(tmp_path / "out", replace=True)
     assert (tmp_path / "out/thesis.doc").read_text() == "precious"
     (tmp_path / "empty").mkdir()
