@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: How a note begins that tells of something wrong.
+WARNING = "warning: "
+
 
 class InputError(ValueError):
     """Bad input: the message is one sentence for the user, saying what was expected and what came.

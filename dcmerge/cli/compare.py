@@ -12,7 +12,7 @@ from typing import Any
 from dcmerge import jobs
 from dcmerge.checkpoints import check_text_target, write_text
 from dcmerge.checkpoints.regrouped import STORED
-from dcmerge.cli.evaluate import JOINT, about_images, add_evaluated, notes_of, val_limit
+from dcmerge.cli.evaluate import JOINT, about_images, add_evaluated, notes_of, tell_of_weak_experts, val_limit
 from dcmerge.cli.options import (
     Commands,
     Parser,
@@ -26,7 +26,7 @@ from dcmerge.cli.options import (
     set_title,
 )
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
-from dcmerge.errors import InputError
+from dcmerge.errors import WARNING, InputError
 from dcmerge.methods import fitting_methods, method, methods
 from dcmerge.studies.comparison import AVERAGE, Comparison, compare
 from dcmerge.studies.exports import as_csv, as_markdown
@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         slugs = [slug for slug in slugs if slug not in skipped]
         if args.background:
             return _submit(args, slugs, parameters)
+        tell_of_weak_experts(bench, val_limit(args))
         found = compare(
             bench, slugs, parameters, limit=args.limit, val_limit=val_limit(args), diagnosed=args.diagnose, progress=progress
         )
@@ -210,6 +211,8 @@ def as_text(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
             [_costs(row) for row in found.rows if not row.is_reference],
             left=(0, 4),
         ),
+        *(paragraph(f"{note}.") for note in found.notes),
+        *(paragraph(f"{row.name}: {note}.") for row in measured for note in row.notes if note.startswith(WARNING)),
         *(paragraph(f"{row.name} failed: {row.error}") for row in failed),
     ]
     return "\n".join(parts)

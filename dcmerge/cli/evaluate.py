@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,7 +32,7 @@ from dcmerge.cli.options import (
 )
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.errors import InputError
-from dcmerge.evaluation import Bench, Evaluation, Scale, TaskAccuracy
+from dcmerge.evaluation import Bench, Evaluation, Scale, TaskAccuracy, weak_experts
 from dcmerge.merging.recipe import check_scale
 from dcmerge.studies.continual import OPCM, steps_of_opcm
 from dcmerge.studies.measuring import Row, Seconds, measure, references
@@ -93,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         if args.checkpoint:
             row = checkpoint_row(bench, args)
         else:
+            tell_of_weak_experts(bench, val_limit(args))
             row = measure(
                 bench,
                 args.method,
@@ -109,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
             "split": args.split,
             "measured_on": row.measured.measured_on,
             "notes": list(bench.notes),
+            "warnings": list(weak_experts(zero_shot.measured, experts.measured)),
             "logit_scale": asdict(bench.logit_scale),
             "qkv": bench.vectors.qkv,
             "qkv_stored": bench.vectors.qkv_stored,
@@ -200,6 +203,7 @@ def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[
         [
             paragraph(f"{row.title} on {title}{f': {settings}' if settings else ''}"),
             *([paragraph(scale_text(row.scale, measured.split))] if row.scale else ()),
+            *(paragraph(f"{note}.") for note in (*row.notes, *weak_experts(zero_shot.measured, experts.measured))),
             *(paragraph(f"Method {line}.") for line in plugin_lines([row.name])),
             f"Top-1 accuracy in percent with its 95 % Wilson interval, {measured.measured_on}.",
             *about_images(measured, notes),
@@ -213,6 +217,12 @@ def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[
             ),
         ]
     )
+
+
+def tell_of_weak_experts(bench: Bench, limit: int | None) -> None:
+    """Before anything is merged, name the experts that do not beat the base on their own task (on validation)."""
+    for text in bench.weak_experts(limit=limit):
+        print(paragraph(f"{text}."), file=sys.stderr)
 
 
 def notes_of(bench: Bench) -> tuple[str, ...]:

@@ -235,6 +235,7 @@ def measured_and_written(
         raise InputError("measure: expected the whole merged model, got --task, --delta-only or --adapter-rank with it")
     check_target(vectors, target)
     merged = merge(vectors, args.method, bench=bench, progress=progress, **parameters)
+    merged = replace(merged, told=(*merged.told, *bench.weak_experts(split=args.measure)))
     found = bench.evaluate(merged.model(bench, chosen["scale"]), args.method, split=args.measure, progress=progress)
     return merged.write(replace(target, evaluation=found), **chosen), found
 

@@ -69,7 +69,7 @@ def check_lines(slug: str, found: list[Finding]) -> list[str]:
 
 def as_dict(method: Method) -> dict[str, Any]:
     """Everything a program needs to offer the method."""
-    names = ("slug", "title", "idea", "formula", "source", "needs", "returns", "usual_scale")
+    names = ("slug", "title", "idea", "formula", "source", "needs", "returns", "usual_scale", "differs")
     plain = {name: getattr(method, name) for name in names}
     plain["plugin"] = method.origin.to_dict() if method.origin else None
     return {**plain, "parameters": [parameter_dict(declared) for declared in method.parameters.values()]}
@@ -100,6 +100,7 @@ def as_text(method: Method) -> str:
             indent=2,
         ),
         paragraph(f"source: {method.source}", indent=2),
+        *([paragraph(f"differs from the publication: {method.differs}", indent=2)] if method.differs else []),
         *([paragraph(f"{method.origin.label}, sha256 {method.origin.sha256}", indent=2)] if method.origin else []),
         paragraph(f"formula: {method.formula}", indent=2),
     ]

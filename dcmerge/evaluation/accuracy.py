@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcmerge.errors import InputError
+from dcmerge.errors import WARNING, InputError
 from dcmerge.evaluation.temperature import LogitScale
 
 #: 97.5 % quantile of the normal distribution, for 95 % intervals.
@@ -145,6 +145,17 @@ class Evaluation:
             "split_rules": dict(self.split_rules),
             "logit_scale": asdict(self.logit_scale) if self.logit_scale else None,
         }
+
+
+def weak_experts(zero_shot: Evaluation, experts: Evaluation) -> tuple[str, ...]:
+    """A sentence for every expert that does not beat the base on its own task; both were measured on the same images."""
+    return tuple(
+        f"{WARNING}the expert of {name} does not know its task: it is right on {100 * own.accuracy:.1f} % of its images, and the "
+        f"base without fine-tuning on {100 * zero_shot.tasks[name].accuracy:.1f} % ({experts.measured_on}). Check its file, its "
+        "head and the order of the labels before you merge it"
+        for name, own in experts.tasks.items()
+        if own.accuracy <= zero_shot.tasks[name].accuracy
+    )
 
 
 @dataclass(frozen=True)

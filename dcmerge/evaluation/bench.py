@@ -1,8 +1,8 @@
-"""The bench on which merges are compared: one encoder, several tasks, the zero-shot and the expert rows, the choice of α."""
+"""The bench on which merges are compared: one encoder, several tasks, the zero-shot and the expert rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dcmerge.checkpoints import Checkpoint, scaled_sum
 from dcmerge.checkpoints.schemes import open_clip_weights
-from dcmerge.evaluation.accuracy import Evaluation, TaskAccuracy
+from dcmerge.evaluation.accuracy import Evaluation, TaskAccuracy, weak_experts
 from dcmerge.evaluation.encoders import ImageEncoder
 from dcmerge.evaluation.joint import JointLabels
 from dcmerge.evaluation.models import Model, TaskModule, Weights
@@ -29,18 +29,6 @@ EXPERTS = "experts"
 _JOINED = 256 << 20
 #: How Hugging Face's names of the text tower begin, which is not read.
 _TEXT_TOWER = ("text_model.", "text_projection.")
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A scale α and where it came from; ``curve`` holds the (α, mean normalised validation accuracy) that were tried.
-
-    The accuracies are absolute where an expert is right on no image, which leaves its ratio without meaning.
-    """
-
-    value: float
-    origin: str
-    curve: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(eq=False)
@@ -247,6 +235,10 @@ class Bench:
         key = (EXPERTS, split, limit, seed)
         return self.memo.get(key, lambda: self._evaluate_experts(split, limit, seed, cancelled))
 
+    def weak_experts(self, *, split: str = "val", limit: int | None = None) -> tuple[str, ...]:
+        """What is wrong with the experts before anything is merged: those that do not beat the base on their own task."""
+        return weak_experts(self.zero_shot(split=split, limit=limit), self.experts(split=split, limit=limit))
+
     def remember(self, evaluation: Evaluation) -> None:
         """Take over a zero-shot or an experts' row that was computed before, on the same images."""
         self.memo.get((evaluation.model, evaluation.split, evaluation.limit, evaluation.seed), lambda: evaluation)
@@ -259,51 +251,3 @@ class Bench:
             hits = (features @ task.head.T).argmax(dim=1) == part.labels
             rows[name] = TaskAccuracy(name, hits, hits.double().mean().item())
         return Evaluation(EXPERTS, split, rows, limit, seed, self.split_rules, self.logit_scale)
-
-
-def choose_scale(
-    bench: Bench,
-    merged: Mapping[str, Delta],
-    *,
-    modules: Mapping[str, TaskModule] | None = None,
-    step: float = 0.1,
-    last: float = 3.0,
-    furthest: float = 10.0,
-    coarse: int = 4,
-    limit: int | None = None,
-    progress: Progress | None = None,
-    cancelled: Cancelled | None = None,
-) -> Scale:
-    """The α of the best mean normalised accuracy on validation, on the grid step, 2·step .. last.
-
-    Every ``coarse``-th value is tried first, then every value between the best one's neighbours: with one maximum this
-    finds the grid's best at a third of the cost; ``coarse`` 1 tries them all. While the best is the last value the grid
-    goes on, up to ``furthest``. Ties go to the smaller α, as in the authors' code. Test images are never looked at.
-    ``modules``: what each task adds, where a method makes such parts.
-    """
-    tried: dict[int, float] = {}
-
-    def measure(points: Sequence[int]) -> int:
-        new = [point for point in points if point >= 1 and point not in tried]
-        for done, point in enumerate(new):
-            if progress:
-                progress(done / len(new), f"α = {point * step:g} on validation")
-            alpha = point * step
-            model = bench.model(merged, alpha, modules) if modules else bench.merged_weights(merged, alpha)
-            found = bench.evaluate(model, "merged", split="val", limit=limit, cancelled=cancelled)
-            tried[point] = found.mean if found.mean_normalised is None else found.mean_normalised
-        return max(sorted(tried), key=tried.__getitem__)
-
-    end = round(last / step)
-    best = measure([*range(coarse, end, coarse), end])
-    while best == end and end < round(furthest / step):
-        end += coarse
-        best = measure([end])
-    best = measure(range(best - coarse + 1, best + coarse))
-    curve = tuple((round(point * step, 6), tried[point]) for point in sorted(tried))
-    return Scale(round(best * step, 6), f"validation split, {_images(bench, limit)} images a task", curve)
-
-
-def _images(bench: Bench, limit: int | None) -> str:
-    sizes = sorted({len(bench.split(task, "val", limit)) for task in bench.tasks})
-    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Assembly, Bench, Evaluation, Model, TaskModule
+from dcmerge.merging.lengths import Length
 from dcmerge.merging.output import Rounding, Target, Written, check_target, rounding_of, write_merged
 from dcmerge.merging.recipe import (
     ADAPTER,
@@ -34,7 +36,8 @@ class Merged:
 
     ``modules`` holds what each task adds at inference, for methods with such parts. ``curve`` is the loss of every step,
     for methods that train. ``assembly`` is the merged model where it was put together from whole blocks; α is 1 then, and the
-    deltas tell the same where the base has as many. ``dtype`` is that of the arithmetic.
+    deltas tell the same where the base has as many. ``dtype`` is that of the arithmetic. ``told``: what the method says of its
+    parameters on this set.
     """
 
     vectors: TaskVectors
@@ -45,6 +48,18 @@ class Merged:
     curve: tuple[float, ...] = field(default=(), repr=False)
     assembly: Assembly | None = field(default=None, repr=False)
     dtype: torch.dtype = torch.float32
+    told: tuple[str, ...] = ()
+
+    def notes(self, scale: float) -> tuple[str, ...]:
+        """What a user should know of this merge at this α, in words; warnings begin with "warning: "."""
+        return (*self.told, *self._length.notes(self.vectors, scale))
+
+    @cached_property
+    def _length(self) -> Length:
+        length = Length()
+        for _ in length.counted(self.deltas.items()):
+            pass
+        return length
 
     def model(self, bench: Bench, scale: float) -> Model:
         """What is evaluated: base + α · merged, with each task's part. Raises InputError for a scale that has no meaning."""
@@ -136,7 +151,9 @@ class Merged:
         own = own_delta(self.method, self.modules, task)
         deltas = ((name, own(name, delta)) for name, delta in self.deltas.items())
         said = {"content": target.content, "adapter_rank": target.rank, "task": task}
-        return write_merged(self.vectors, deltas, target, scale, lambda dtype: self.recipe(scale, scale_origin, dtype, **said))
+        return write_merged(
+            self.vectors, deltas, target, scale, lambda dtype: self.recipe(scale, scale_origin, dtype, **said), self.told
+        )
 
 
 def merge(
@@ -156,7 +173,7 @@ def merge(
     """
     plan = planned(vectors, slug, parameters, bench=bench, progress=progress, cancelled=cancelled, dtype=dtype)
     deltas = dict(deltas_of(plan, progress=progress, cancelled=cancelled))
-    return Merged(vectors, slug, plan.values, deltas, plan.modules(), plan.curve, plan.assembly(), dtype)
+    return Merged(vectors, slug, plan.values, deltas, plan.modules(), plan.curve, plan.assembly(), dtype, plan.notes())
 
 
 def merge_to_file(vectors: TaskVectors, slug: str, path: str | Path, *, delta_only: bool = False, **how: Any) -> Written:
@@ -211,7 +228,7 @@ def follow(
     check_depth(slug, plan.assembly(), scale)
     own = own_delta(slug, plan.modules(), recipe.task)
     stream = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress, cancelled=cancelled))
-    return write_merged(vectors, stream, target, scale, lambda dtype: _as_followed(recipe, vectors, dtype))
+    return write_merged(vectors, stream, target, scale, lambda dtype: _as_followed(recipe, vectors, dtype), plan.notes())
 
 
 def _as_followed(recipe: Recipe, vectors: TaskVectors, dtype: str) -> Recipe:

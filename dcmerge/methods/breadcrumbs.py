@@ -7,10 +7,13 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dcmerge.methods.declare import Number
+from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
 from dcmerge.spectral.alignment import kept_by_rank
 from dcmerge.vectors.layers import Layer
+
+#: What is kept by default in either form.
+DENSITY = {"mergekit": 0.9, "published": 0.14}
 
 
 @merging_method(
@@ -21,17 +24,51 @@ from dcmerge.vectors.layers import Layer
     source="Davari and Belilovsky 2023, arXiv 2312.06795",
     everywhere=True,
     usual_scale=0.3,
+    differs="The default is mergekit's form: 90 % of a parameter's entries stay. Form “published” keeps the middle 14 % of "
+    "every row, as in the paper.",
 )
 def breadcrumbs(
     layer: Layer,
     *,
-    density: Annotated[float, Number("Density", "Share of each parameter's entries that is kept.", 0, 1, 0.01)] = 0.9,
-    gamma: Annotated[float, Number("Outliers", "Share of the largest entries that is left out.", 0, 1, 0.01)] = 0.01,
+    form: Annotated[
+        str,
+        Choice(
+            "Form",
+            "mergekit: the entries of a parameter are ranked together, and most of them stay. published: those of each row "
+            "are, and few stay, as in the paper.",
+            tuple(DENSITY),
+        ),
+    ] = "mergekit",
+    density: Annotated[
+        float | None,
+        Number(
+            "Density",
+            "Share of the entries that is kept.",
+            0,
+            1,
+            0.01,
+            auto=", ".join(f"{kept:g} for {form}" for form, kept in DENSITY.items()),
+        ),
+    ] = None,
+    gamma: Annotated[float, Number("Outliers", "Share of the entries, the largest ones, that is left out.", 0, 1, 0.01)] = 0.01,
 ) -> Tensor:
-    """Σ_t of each delta's entries of rank γ·d .. (γ + density)·d by magnitude, the largest first. Defaults as in mergekit."""
-    return torch.stack([_middle(delta, density, gamma) for delta in layer.dense_deltas()]).sum(dim=0)
+    """Σ_t of each delta's entries of rank γ·d .. (γ + density)·d by magnitude, the largest first.
+
+    Ranked are the d entries of a parameter, or with the published form those of each row. The paper leaves out the largest 1 %
+    and the smallest 85 % of every row (of a vector, of all its entries).
+    """
+    share = DENSITY[form] if density is None else density
+    middle = _middle if form == "mergekit" else _middle_of_rows
+    return torch.stack([middle(delta, share, gamma) for delta in layer.dense_deltas()]).sum(dim=0)
 
 
 def _middle(delta: Tensor, density: float, gamma: float) -> Tensor:
     # Both counts rounded down, as mergekit does.
     return kept_by_rank(delta, int(gamma * delta.numel()), int(density * delta.numel()))
+
+
+def _middle_of_rows(delta: Tensor, density: float, gamma: float) -> Tensor:
+    rows = delta.reshape(len(delta) if delta.dim() > 1 else 1, -1)
+    first, count = int(gamma * rows.shape[1]), int(density * rows.shape[1])
+    kept = rows.abs().argsort(dim=1, descending=True, stable=True)[:, first : first + count]
+    return torch.zeros_like(rows).scatter(1, kept, rows.gather(1, kept)).reshape(delta.shape)

@@ -40,6 +40,8 @@ def _inputs(
     everywhere=True,
     prepare=_inputs,
     usual_scale=0.4,
+    differs="The authors' repository was not at hand: the formulas are the paper's. A norm's scale is masked only where that "
+    "lowers the conflict, biases are scored by the other tasks' squares, and the class embedding is summed as it is.",
 )
 def cat(
     layer: Layer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
+from dcmerge.errors import WARNING
 from dcmerge.methods.declare import Choice, Flag, Number
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.tsv_m import RANK
@@ -27,6 +29,9 @@ from dcmerge.spectral.linalg import SVD
 from dcmerge.spectral.spectra import SMOOTHINGS, smooth
 from dcmerge.vectors.layers import Layer
 from dcmerge.vectors.task_vectors import Delta
+
+#: The authors' share of the kept entries, for full fine-tuning and eight adapters of rank 16 alike.
+PUBLISHED_KEEP = 1e-3
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,38 @@ def smoothing_in_use(smoothing: str, kind: str) -> str:
     return ("average" if kind == "lora" else "none") if smoothing == "auto" else smoothing
 
 
+def entries_kept(layer: Layer, rank: int, keep: float | None) -> int:
+    """How many entries of each aligned delta are kept at this weight.
+
+    A share counts the entries of the authors' bases: k = min(m, n) wide for full fine-tuning, whose columns beyond T·r are
+    padding, and k = T·r wide for adapters. None keeps the authors' 1e-3 · k², but at least one entry for each of a task's r own
+    directions: for eight adapters of rank 16 and for CLIP's matrices that is the authors' number, for two adapters theirs would
+    be a single entry.
+    """
+    padded = layer.vectors.kind == "full" and rank == layer.default_rank()
+    width = min(layer.shape) if padded else rank * len(layer.tasks)
+    if keep is None:
+        return max(keep_count(PUBLISHED_KEEP, width), rank)
+    return keep_count(keep, width)
+
+
+def notes_on_keep(layers: Sequence[Layer], *, rank: int | None, keep: float | None, **_: object) -> tuple[str, ...]:
+    """How many entries of how many directions a merge keeps, and a warning where it is fewer than one a direction."""
+    found = {(entries_kept(layer, r, keep), r) for layer in layers if layer.is_matrix and (r := layer.rank(rank))}
+    if not found:
+        return ()
+    entries, directions = (_span(values) for values in zip(*found, strict=True))
+    told = f"keeps {entries} entries a task and matrix, for {directions} directions of the task's own"
+    if not any(count < r for count, r in found):
+        return (told,)
+    return (told, f"{WARNING}fewer entries than directions are kept, so most directions are lost; auto keeps one for each")
+
+
+def _span(values: Iterable[int]) -> str:
+    low, high = min(numbers := set(values)), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def _smoothed(s: Tensor, own: int, strategy: str, rho: float) -> Tensor:
     """The first ``own`` of (r,) singular values flattened among themselves: beyond an adapter's rank there is no direction."""
     return torch.cat([smooth(s[:own], strategy, rho), s.new_zeros(len(s) - own)])
@@ -97,15 +134,14 @@ def trace(
     rank: int | None = None,
     smoothing: str = "auto",
     rho: float = 5.0,
-    keep: float = 1e-3,
+    keep: float | None = None,
     elect: bool = True,
     block_mask: bool = True,
 ) -> Trace | None:
     """All stages of DC-Merge on one matrix; None where not one component a task fits (T > min(m, n)).
 
     Adapters of a smaller rank than the largest at this weight are filled up with components of singular value zero, and smoothed
-    over their own. The kept share counts the entries of the authors' bases: min(m, n) wide for full fine-tuning, whose columns
-    beyond T·r are padding, and T·r wide for adapters.
+    over their own. ``keep`` None is max(1e-3 · k², r) entries a task, see ``entries_kept``.
     """
     r = layer.rank(rank)
     if r == 0:
@@ -114,8 +150,7 @@ def trace(
     strategy = smoothing_in_use(smoothing, layer.vectors.kind)
     smoothed = torch.stack([_smoothed(svd.s, own, strategy, rho) for svd, own in zip(factors, layer.own_ranks(r), strict=True)])
     M = aligned_deltas(basis, smoothed)
-    padded = layer.vectors.kind == "full" and r == layer.default_rank()
-    thresholds = keep_thresholds(M, keep_count(keep, min(layer.shape) if padded else M.shape[-1]))
+    thresholds = keep_thresholds(M, entries_kept(layer, r, keep))
     return Trace(factors, strategy, smoothed, basis, M, thresholds, elect, block_mask)
 
 
@@ -128,6 +163,10 @@ def trace(
     source="DC-Merge 2026, arXiv 2603.06242",
     keeps_factors=True,
     sees_factors=True,
+    notes=notes_on_keep,
+    differs="Where the authors' 0.1 % of the entries are fewer than a task has directions, one entry for each direction is "
+    "kept. Directions of no weight (equal experts, deltas of zero) are left out, where the authors' code completes "
+    "them at random.",
 )
 def dc_merge(
     layer: Layer,
@@ -154,16 +193,25 @@ def dc_merge(
         ),
     ] = 5.0,
     keep: Annotated[
-        float,
-        Number("Kept entries", "The share of the entries of each aligned delta that is kept.", 0, 1, 1e-4, soft_high=0.1),
-    ] = 1e-3,
+        float | None,
+        Number(
+            "Kept entries",
+            "Share of the entries of each aligned delta that is kept, by magnitude. The authors keep 0.001.",
+            0,
+            1,
+            1e-4,
+            auto="0.001, but at least one entry for each of a task's own directions",
+            soft_high=0.1,
+        ),
+    ] = None,
     elect: Annotated[bool, Flag("Elect signs", "On: TIES in the cover basis. Off: the sum of the kept entries.")] = True,
     block_mask: Annotated[bool, Flag("Block mask", "Drops the entries that mix the directions of two tasks.")] = True,
 ) -> Delta:
     """D = C_U (Φ(M_1..M_T) ∘ mask) C_Vᵀ; the mean of the deltas where not one component a task fits.
 
     The defaults are the authors' published code: FFT without explicit smoothing, LoRA with average smoothing, 0.1 % of
-    the entries kept by magnitude (ties included), disjoint mean of elected signs, T diagonal blocks.
+    the entries kept by magnitude (ties included), disjoint mean of elected signs, T diagonal blocks. They differ in one thing:
+    where 0.1 % are fewer than r entries, r are kept (``keep=0.001`` is the authors' rule everywhere).
     """
     stages = trace(layer, rank=rank, smoothing=smoothing, rho=rho, keep=keep, elect=elect, block_mask=block_mask)
     return layer.mean() if stages is None else layer.in_kind(stages.merged)

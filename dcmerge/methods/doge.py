@@ -21,6 +21,9 @@ from dcmerge.spectral.alignment import kept_entries, per_task
 from dcmerge.vectors.layers import Layer
 
 _ROUNDING = 1e-5
+#: η as a share of the mean length of the matrix's task vectors, and Adam's step as a share of the root mean square of its deltas.
+#: At CLIP's lengths (0.2 to 0.4 a matrix, root mean square 2.8e-4) they give about the authors' 0.07 and 1e-4.
+RELATIVE_ETA, RELATIVE_STEP = 0.3, 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +39,11 @@ def _prepared(
     *,
     calibration: Calibration | None,
     stage: str,
-    eta: float,
+    eta: float | None,
     density: float,
     divisor: float,
     iterations: int,
-    learning_rate: float,
+    learning_rate: float | None,
     adaptation_steps: int,
     adaptation_rate: float,
     batch: int,
@@ -59,7 +62,9 @@ def _prepared(
         D = layer.dense_deltas()
         lambdas = _scales(D, eta)
         shared = shared_directions(layer, float(len(D)))
-        vectors[layer.name] = (D + corrections(D, lambdas, shared, iterations, learning_rate)) * kept_entries(D, thresholds)
+        unit, step = _unit_and_step(D, learning_rate)
+        found = unit * corrections(D / unit, lambdas, shared, iterations, step)
+        vectors[layer.name] = (D + found) * kept_entries(D, thresholds)
         first.append(lambdas)
     found = learned_coefficients(
         calibration,
@@ -76,10 +81,23 @@ def _prepared(
     return Prepared(thresholds, {name: combined(D, found[name]) for name, D in vectors.items()})
 
 
-def _scales(D: Tensor, eta: float) -> Tensor:
-    """λ_t = η / ‖D_t‖, 0 of a task without change; (T,)."""
+def _scales(D: Tensor, eta: float | None) -> Tensor:
+    """λ_t = η / ‖D_t‖, 0 of a task without change; (T,). η None is RELATIVE_ETA times the mean of the lengths that are not 0."""
     norms = D.flatten(1).norm(dim=1)
+    if eta is None:
+        eta = RELATIVE_ETA * float(norms.sum() / (norms > 0).sum().clamp_min(1))
     return torch.where(norms > 0, eta / norms.clamp_min(1e-30), 0.0)
+
+
+def _unit_and_step(D: Tensor, learning_rate: float | None) -> tuple[float, float]:
+    """The unit in which the matrices (T, m, n) are corrected, and Adam's step in it.
+
+    Without a rate of one's own the unit is their root mean square: the gradient grows with the third power of the deltas, and
+    that of small ones would vanish beside Adam's ε.
+    """
+    if learning_rate is not None:
+        return 1.0, learning_rate
+    return max(D.square().mean().sqrt().item(), 1e-30), RELATIVE_STEP
 
 
 @merging_method(
@@ -94,6 +112,8 @@ def _scales(D: Tensor, eta: float) -> Tensor:
     prepare=_prepared,
     quick={"adaptation_steps": 25},
     homogeneous=False,
+    differs="η and Adam's step follow the size of the deltas; the authors' 0.07 and 0.0001 are the same for CLIP's. With "
+    "learned coefficients these start at η over the norm of each task vector, in the authors' code at 0.3.",
 )
 def doge(
     layer: Layer,
@@ -108,15 +128,35 @@ def doge(
             ("task_arithmetic", "adamerging"),
         ),
     ] = "task_arithmetic",
-    eta: Annotated[float, Number("η", "Length of each scaled task vector in a matrix.", 0, 100, 0.01, soft_high=1)] = 0.07,
+    eta: Annotated[
+        float | None,
+        Number(
+            "η",
+            "Length of each scaled task vector in a matrix. The authors' 0.07 fits CLIP's lengths.",
+            0,
+            100,
+            0.01,
+            auto=f"{RELATIVE_ETA:g} times the mean length of the matrix's task vectors",
+            soft_high=1,
+        ),
+    ] = None,
     density: Annotated[float, Number("Density", "Share of each task vector's entries that is kept.", 0, 1, 0.05)] = 0.3,
     divisor: Annotated[
         float, Number("Subspace divisor", "The shared subspace has min(m, n) / divisor directions.", 1, 1000, 1, soft_high=16)
     ] = 6.0,
     iterations: Annotated[int, ITERATIONS] = 400,
     learning_rate: Annotated[
-        float, Number("Learning rate", "About how far Adam moves an entry in one step.", 0, 1, 1e-4, soft_high=1e-2)
-    ] = 1e-4,
+        float | None,
+        Number(
+            "Learning rate",
+            "About how far Adam moves an entry in one step. The authors' 0.0001 fits CLIP's small deltas.",
+            0,
+            1,
+            1e-4,
+            auto=f"{RELATIVE_STEP:g} times the root mean square of the matrix's deltas",
+            soft_high=1e-2,
+        ),
+    ] = None,
     adaptation_steps: Annotated[int, STEPS] = 100,
     adaptation_rate: Annotated[float, RATE] = 5e-3,
     batch: Annotated[int, BATCH] = 16,
@@ -135,7 +175,8 @@ def doge(
     if prepared.learned is not None:
         return prepared.learned[layer.name].to(layer.dtype)
     lambdas = _scales(D, eta)
-    delta = correction(D, lambdas, shared_directions(layer, divisor), iterations, learning_rate)
+    unit, step = _unit_and_step(D, learning_rate)
+    delta = unit * correction(D / unit, lambdas, shared_directions(layer, divisor), iterations, step)
     return (per_task(lambdas, D) * (D + delta) * kept_entries(D, prepared.thresholds)).sum(dim=0)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import dense
 from dcmerge.evaluation import TaskModule
+from dcmerge.methods.declare import Choice
 from dcmerge.methods.registry import merging_method
 from dcmerge.vectors.layers import Layer
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
@@ -21,15 +23,19 @@ def elected_vector(D: Tensor) -> Tensor:
     return sign * (D * sign).amax(dim=0).clamp_min(0)
 
 
-def _rescalers(layers: Sequence[Layer]) -> dict[str, float]:
-    """c_t = ‖τ_t‖₁ / ‖m_t ∘ τ‖₁ over the whole model, which gives every masked vector its task vector's size."""
+def _rescalers(layers: Sequence[Layer], *, size: str) -> dict[str, float]:
+    """c_t = Σ|τ_t| / Σ|m_t ∘ τ|, which gives every masked vector its task vector's size.
+
+    ``size`` "means" sums the mean of every parameter, so that a bias counts as much as a matrix; "entries" sums all entries.
+    """
     tasks = layers[0].tasks
     own, masked = torch.zeros(len(tasks), dtype=torch.float64), torch.zeros(len(tasks), dtype=torch.float64)
     for layer in layers:
         D = layer.dense_deltas()
         unified = elected_vector(D)
-        own += D.abs().reshape(len(D), -1).double().sum(dim=1)
-        masked += (unified.abs() * (D * unified > 0)).reshape(len(D), -1).double().sum(dim=1)
+        share = 1 / unified.numel() if size == "means" else 1.0
+        own += share * D.abs().reshape(len(D), -1).double().sum(dim=1)
+        masked += share * (unified.abs() * (D * unified > 0)).reshape(len(D), -1).double().sum(dim=1)
     return {task: float(a / b) if b > 0 else 1.0 for task, a, b in zip(tasks, own, masked, strict=True)}
 
 
@@ -63,6 +69,19 @@ def modulated(vectors: TaskVectors, task: str, rescaler: float, name: str, merge
     modules=_modules,
     fixed_scale="each task's own rescaler takes its place",
 )
-def emr(layer: Layer, *, prepared: dict[str, float]) -> Tensor:
-    """The elected vector. Sizes are sums over the whole model; one port takes the mean of every parameter instead."""
+def emr(
+    layer: Layer,
+    *,
+    prepared: dict[str, float],
+    size: Annotated[
+        str,
+        Choice(
+            "Size",
+            "What a task's number restores. means: the sum of every parameter's mean magnitude, as in the authors' code. "
+            "entries: the sum of all magnitudes.",
+            ("means", "entries"),
+        ),
+    ] = "means",
+) -> Tensor:
+    """The elected vector; each task's mask and number are its module."""
     return elected_vector(layer.dense_deltas())

@@ -105,7 +105,7 @@ def fisher(
             "Equal norms",
             "Give every expert's Fisher information one norm over the whole model, so that no task outweighs the others.",
         ),
-    ] = False,
+    ] = True,
     images: Annotated[str, SPLIT] = "val",
     seed: Annotated[int, SEED] = 0,
 ) -> Tensor:

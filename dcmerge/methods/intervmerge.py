@@ -88,7 +88,7 @@ def _trained(
     *,
     calibration: Calibration,
     origin: str,
-    scale: float | None,
+    merged_scale: float | None,
     variant: str,
     rank: int,
     channels: int,
@@ -100,7 +100,7 @@ def _trained(
 ) -> Repaired:
     bench, tasks, encoder = calibration.bench, layers[0].tasks, calibration.encoder
     count = encoder.layers  # first: it raises for encoders without blocks
-    deltas = scaled_merge(layers, calibration, origin, scale)
+    deltas = scaled_merge(layers, calibration, origin, merged_scale)
     weights = bench.merged_weights(deltas, 1.0)
     teachers = {task: calibration.embeddings_of_expert(task, images) for task in tasks}
     width = encoder.shapes["visual.class_embedding"][0]
@@ -150,7 +150,7 @@ def intervmerge(
     *,
     prepared: Repaired,
     origin: Annotated[str, ORIGIN] = "task_arithmetic",
-    scale: Annotated[float | None, SCALE] = None,
+    merged_scale: Annotated[float | None, SCALE] = None,
     variant: Annotated[
         str,
         Choice(

@@ -50,6 +50,14 @@ class Plan:
         with guarded(self.method, "its parts of the tasks"):
             return self.method.modules(self.layers, self.prepared) if self.method.modules else {}
 
+    def notes(self) -> tuple[str, ...]:
+        """What the parameters mean for this set, in words."""
+        if self.method.notes is None:
+            return ()
+        with guarded(self.method, "its notes"):
+            known = {"prepared": self.prepared} if self.method.prepare else {}
+            return self.method.notes(self.layers, **self.values, **known)
+
     def assembly(self) -> Assembly | None:
         """The network of whole blocks, where that is the result."""
         with guarded(self.method, "its network"):

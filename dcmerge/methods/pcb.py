@@ -30,8 +30,8 @@ class Ranges:
 
 def competition(D: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """β_t = exp(T · n_t²) ∘ tanh(D_t ∘ ΣD), (T, ...): n_t is |D_t| clamped to low .. high and scaled to 0 .. 1."""
-    low, high = per_task(low, D), per_task(high, D)
-    n = (D.abs().clamp(min=low, max=high) - low) / (high - low).clamp_min(1e-30)
+    sizes, low, high = clamped(D, low, high).abs(), per_task(low, D), per_task(high, D)
+    n = (sizes - low).clamp_min(0) / (high - low).clamp_min(1e-30)
     return torch.exp(len(D) * n.square()) * torch.tanh(D * D.sum(dim=0))
 
 
@@ -63,6 +63,8 @@ def _quantile(values: Tensor, q: float) -> Tensor:
     prepare=_survey,
     usual_scale=1.2,
     homogeneous=False,
+    differs="Agreement is with the sum of the task vectors, as in the published README; the authors' script for vision models"
+    " takes the sum of the normalised ones.",
 )
 def pcb(
     layer: Layer,
@@ -70,10 +72,20 @@ def pcb(
     prepared: Ranges,
     ratio: Annotated[float, Number("Ratio", "Share of each task vector's entries that survives.", 0, 1, 0.01)] = 0.05,
 ) -> Tensor:
-    """Weighted mean of the deltas with s_t in 0 .. 1, zero for all but about ``ratio`` of a task's entries."""
+    """Weighted mean of the clamped deltas with s_t in 0 .. 1, zero for all but about ``ratio`` of a task's entries.
+
+    Clamped: every magnitude within the range that leaves 1 % of the task's entries out at either end, as in all published code.
+    Agreement is with the sum of the deltas as they are (the published README's form; the authors' script for vision models takes
+    the sum of the normalised ones).
+    """
     D = layer.dense_deltas()
     s = scores(D, prepared)
-    return (D * s).sum(dim=0) / s.sum(dim=0).clamp_min(1e-12)
+    return (clamped(D, prepared.low, prepared.high) * s).sum(dim=0) / s.sum(dim=0).clamp_min(1e-12)
+
+
+def clamped(D: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """D (T, ...) with magnitudes in low .. high, both (T,); an entry without a sign stays 0."""
+    return D.sign() * D.abs().clamp(min=per_task(low, D), max=per_task(high, D))
 
 
 def scores(D: Tensor, ranges: Ranges) -> Tensor:

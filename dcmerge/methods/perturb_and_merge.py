@@ -12,7 +12,7 @@ from torch import Tensor
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Split
 from dcmerge.evaluation.calibration import Calibration
-from dcmerge.methods.declare import Choice, Number
+from dcmerge.methods.declare import Choice, Flag, Number
 from dcmerge.methods.opcm import arrival
 from dcmerge.methods.registry import merging_method
 from dcmerge.vectors.layers import Layer
@@ -146,6 +146,15 @@ def _empirical_fisher(calibration: Calibration, rows: KeyValueRows, task: str, t
     return total
 
 
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """θ̂_T as deltas of the trained projections; of every task in turn the trace of its Fisher information and its α."""
+
+    deltas: Mapping[str, Tensor]
+    traces: Mapping[str, float]
+    coefficients: Mapping[str, float]
+
+
 def _sequence(
     layers: Sequence[Layer],
     *,
@@ -156,12 +165,14 @@ def _sequence(
     batch: int,
     epsilon: float,
     probability: float,
+    normalise: bool,
     **training: Any,
-) -> dict[str, Tensor]:
-    """θ̂_T as deltas of the trained projections."""
+) -> Learned:
+    """Every task in turn: trained, its curvature added, and gone along as far as all tasks so far allow."""
     tasks, bench = arrival(layers[0].tasks, seed if order == "random" else None), calibration.bench
     rows = KeyValueRows(bench.base_weights(), _projections(layers))
     theta, curvature = torch.zeros(rows.size), Curvature(torch.zeros(rows.size), torch.zeros(rows.size))
+    traces, coefficients = {}, {}
     for done, task in enumerate(tasks):
         images, begun = calibration.labelled_batches(task, batch, seed + done), len(calibration.curve)
 
@@ -177,9 +188,18 @@ def _sequence(
         )
         calibration.tell((done + _TRAINING) / len(tasks), f"Fisher information of {task}")
         optimum = theta + delta
-        curvature.add(optimum, _empirical_fisher(calibration, rows, task, optimum, exemplars, seed))
-        theta = theta + curvature.coefficient(theta, delta) * delta
-    return rows.deltas(theta)
+        fisher = _empirical_fisher(calibration, rows, task, optimum, exemplars, seed)
+        traces[task] = fisher.double().sum().item()
+        curvature.add(optimum, fisher / max(traces[task], 1e-30) if normalise else fisher)
+        coefficients[task] = curvature.coefficient(theta, delta)
+        theta = theta + coefficients[task] * delta
+    return Learned(rows.deltas(theta), traces, coefficients)
+
+
+def _told(layers: Sequence[Layer], *, prepared: Learned, **_: object) -> tuple[str, ...]:
+    """The traces and the steps: a task whose trace outweighs the others' decides alone."""
+    steps = ", ".join(f"{task} {value:.2f} ({prepared.traces[task]:.3g})" for task, value in prepared.coefficients.items())
+    return (f"goes these shares α of each task's way (in brackets the trace of its Fisher information): {steps}",)
 
 
 def _projections(layers: Sequence[Layer]) -> tuple[str, ...]:
@@ -210,11 +230,12 @@ _COUNT = {"low": 1, "high": 1000000, "step": 1, "integer": True}
     fixed_scale="the coefficients are in closed form",
     quick={"steps": 5, "exemplars": 32},
     order_matters=True,
+    notes=_told,
 )
 def perturb_and_merge(
     layer: Layer,
     *,
-    prepared: Mapping[str, Tensor],
+    prepared: Learned,
     steps: Annotated[
         int,
         Number(
@@ -248,7 +269,15 @@ def perturb_and_merge(
             soft_high=300,
             **_COUNT,
         ),
-    ] = 64,
+    ] = 256,
+    normalise: Annotated[
+        bool,
+        Flag(
+            "Equal traces",
+            "Divide every task's Fisher information by its trace. Where traces differ by thousands, the paper's sum (off) is "
+            "that of one task: the others are forgotten or skipped.",
+        ),
+    ] = True,
     order: Annotated[
         str, Choice("Order", "given: the tasks as the set lists them. random: drawn with the seed.", ("given", "random"))
     ] = "given",
@@ -270,9 +299,12 @@ def perturb_and_merge(
     One α for the whole model, as in the paper's main results. The first task's is 1, and what the base knows of a task counts for
     nothing before its turn: long training on the first tasks costs the later ones.
 
-    Two things differ from the paper: the heads are the tasks' frozen zero-shot ones, where the paper trains one with a learning
-    rate of 1e-2, and the images are those of the validation split with their labels, since a model set has no training images.
-    Test images are never looked at.
+    The trace of a task's Fisher information, and with it the task's weight, grows with how sure of a wrong answer the model is:
+    from 0.5 to 7,700 on one set of eight tasks, so that one of them decided alone. By default every trace is made 1.
+
+    Two more things differ from the paper: the heads are the tasks' frozen zero-shot ones, where the paper trains one with a
+    learning rate of 1e-2, and the images are those of the validation split with their labels, since a model set has no training
+    images. Test images are never looked at.
     """
-    value = prepared.get(layer.name)
+    value = prepared.deltas.get(layer.name)
     return torch.zeros(layer.shape, dtype=layer.dtype) if value is None else value.to(layer.dtype)

@@ -55,6 +55,10 @@ class Method:
     draws at random for one task after another, or takes them in turn), not ``homogeneous`` (twice the deltas are not twice the
     merge), ``may_enlarge`` (the merge may be far longer than the experts' deltas), ``sees_factors`` (adapters are more to it
     than their products: it looks at B and A, at how many directions they have, or has other defaults for them).
+
+    ``notes(layers, **parameters)``, with ``prepared`` where it prepares, says in half sentences what these values mean for this
+    set; one that begins with "warning: " is a warning. ``differs`` says in a sentence how the defaults differ from what the
+    authors published; empty: they do not.
     """
 
     slug: str
@@ -81,6 +85,8 @@ class Method:
     may_enlarge: bool = False
     sees_factors: bool = False
     origin: Origin | None = None
+    notes: Callable[..., tuple[str, ...]] | None = None
+    differs: str = ""
 
     @property
     def label(self) -> str:

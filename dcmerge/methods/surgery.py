@@ -36,7 +36,7 @@ def _trained(
     *,
     calibration: Calibration,
     origin: str,
-    scale: float | None,
+    merged_scale: float | None,
     rank: int,
     iterations: int,
     learning_rate: float,
@@ -45,7 +45,7 @@ def _trained(
     seed: int,
 ) -> Repaired:
     bench, tasks = calibration.bench, layers[0].tasks
-    deltas = scaled_merge(layers, calibration, origin, scale)
+    deltas = scaled_merge(layers, calibration, origin, merged_scale)
     weights = bench.merged_weights(deltas, 1.0)
     students = {task: calibration.embeddings(weights, task, images) for task in tasks}
     teachers = {task: calibration.embeddings_of_expert(task, images) for task in tasks}
@@ -90,7 +90,7 @@ def surgery(
     *,
     prepared: Repaired,
     origin: Annotated[str, ORIGIN] = "task_arithmetic",
-    scale: Annotated[float | None, SCALE] = None,
+    merged_scale: Annotated[float | None, SCALE] = None,
     rank: Annotated[int, Number("Rank", "Width of each task's adapter.", 1, 4096, 1, integer=True, soft_high=128)] = 16,
     iterations: Annotated[
         int,

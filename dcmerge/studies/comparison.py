@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dcmerge.errors import Cancelled, InputError
-from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Bench, paired_difference
+from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Bench, paired_difference, weak_experts
 from dcmerge.methods import method
 from dcmerge.studies.measuring import (
     PAPERS,
@@ -53,6 +53,12 @@ class Comparison:
         """ "test split, 1000 images a task" in words."""
         return self.row(ZERO_SHOT).measured.measured_on
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is wrong with the experts themselves, as far as both references are there."""
+        measured = {row.name: row.evaluation for row in self.rows if row.is_reference and row.evaluation}
+        return weak_experts(measured[ZERO_SHOT], measured[EXPERTS]) if len(measured) == 2 else ()
+
     def to_dict(self) -> dict[str, Any]:
         plain = {
             "split": self.split,
@@ -60,6 +66,7 @@ class Comparison:
             "val_limit": self.val_limit,
             "measured_on": self.measured_on,
             "split_rules": dict(self.row(ZERO_SHOT).measured.split_rules),
+            "warnings": list(self.notes),
         }
         return {**plain, "rows": [row.to_dict() for row in self.rows]}
 

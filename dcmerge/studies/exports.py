@@ -58,6 +58,7 @@ def _row(row: Row) -> dict[str, Any]:
         "images a task": measured and measured.images,
         "logit scale": measured and measured.logit_scale and round(measured.logit_scale.value, 4),
         "logit scale from": measured and measured.logit_scale and measured.logit_scale.origin,
+        "notes": "; ".join(row.notes) or None,
         "splits": measured and "; ".join(measured.split_lines),
         "error": row.error,
     }
@@ -122,7 +123,9 @@ def as_markdown(comparison: Comparison) -> str:
         "tasks' classes, the image's task unknown. Minus averaging: points, paired "
         f"bootstrap over images.{_temperature(comparison)}"
     )
-    return f"{about}\n\n{body}\n"
+    said = [*comparison.notes, *(f"{row.title}: {note}" for row in comparison.rows for note in row.notes)]
+    notes = "".join(f"\n- {_cell(note)}" for note in said)
+    return f"{about}\n\n{body}\n{notes}{chr(10) if notes else ''}"
 
 
 def _splits(comparison: Comparison) -> str:

@@ -82,6 +82,8 @@ class Row:
     qkv: str | None = None
     #: This row minus Task Arithmetic, by the name of its row: at the papers' α and at the one chosen on validation.
     gains: Mapping[str, Difference] = field(default_factory=dict)
+    #: What a reader should know of the merge at its α: see ``Merged.notes``.
+    notes: tuple[str, ...] = ()
 
     @property
     def slug(self) -> str:
@@ -125,6 +127,7 @@ class Row:
             "drift": self.drift.to_dict() if self.drift else None,
             "curve": list(self.curve),
             "qkv": self.qkv,
+            "notes": list(self.notes),
         }
 
 
@@ -178,6 +181,7 @@ def measure(
         *why,
         merged.curve,
         None if bench.vectors.qkv == NONE else bench.vectors.qkv,
+        notes=merged.notes(found.value),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from dcmerge import plots
+from dcmerge.errors import WARNING
 from dcmerge.evaluation import ZERO_SHOT
 from dcmerge.methods import NEEDS, methods
 from dcmerge.studies import exports
@@ -16,6 +17,7 @@ from dcmerge.studies.glossary import explained, term
 from dcmerge.ui import comparing
 from dcmerge.ui.charts import show, splits_caption
 from dcmerge.ui.compare_setup import SHOWN
+from dcmerge.ui.notes import show_notes
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import remembered
@@ -50,6 +52,8 @@ def results_cards(page: Page) -> None:
         found = _filtered(shown.comparison)
         if found is None:
             return
+        show_notes(found.notes)
+        show_notes(f"{note} ({row.title})" for row in found.rows for note in row.notes if note.startswith(WARNING))
         _table(page, found)
         _export(found)
     _figures(page, found)

@@ -7,12 +7,13 @@ from datetime import datetime
 import streamlit as st
 
 from dcmerge import plots
-from dcmerge.evaluation import Evaluation, paired_difference
+from dcmerge.evaluation import Evaluation, paired_difference, weak_experts
 from dcmerge.studies.glossary import explained, term
 from dcmerge.ui.charts import show
 from dcmerge.ui.choice import Choice
 from dcmerge.ui.history import Run, record
-from dcmerge.ui.merging import quick_look
+from dcmerge.ui.merging import merged_once, quick_look
+from dcmerge.ui.notes import show_notes
 from dcmerge.ui.shell import Page, readable_errors
 from dcmerge.ui.text import percent
 from dcmerge.ui.view import remembered
@@ -44,7 +45,9 @@ def live_card(page: Page, choice: Choice) -> None:
         with readable_errors(), st.spinner("Merging and evaluating …"):
             look = quick_look(page.models, choice.method.slug, choice.parameters, choice.scale.value, limit)
         record(Run(page.models.key, choice.method.slug, choice.parameters, choice.scale, look.merged, datetime.now()))
+        show_notes(weak_experts(look.zero_shot, look.experts))
         _metrics(look.zero_shot, look.merged, look.experts)
+        show_notes(merged_once(page.models, choice.method.slug, choice.parameters).notes(choice.scale.value))
         show(
             plots.accuracy_bars(look.zero_shot, look.merged, look.experts, page.models.task_titles, label=choice.method.title),
             "grey is the base without fine-tuning, dark the task's own expert, blue the merged model. The whiskers are 95 % "

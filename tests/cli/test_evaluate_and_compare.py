@@ -136,7 +136,9 @@ def test_compare_runs_all_methods(run: Run) -> None:
 
 def test_compare_in_text(run: Run) -> None:
     done = run("compare", "--zoo=demo-lora", "--methods", "tsv_m, dc_merge", "--limit=6")
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    # The tiny experts were never trained: that is said before anything is merged, in as many sentences.
+    assert done.err.count("does not know its task") == done.err.count("warning: ") > 0
     lines = done.out.splitlines()
     assert max(map(len, lines)) <= WIDTH
     for name in ("zero-shot", "average", "tsv_m", "dc_merge", "experts"):

@@ -80,6 +80,7 @@ def test_every_command_has_help_and_json(run: Run) -> None:
         "recipe",
         "evaluate",
         "compare",
+        "zoo",
         "jobs",
         "cache",
         "app",

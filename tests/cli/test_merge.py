@@ -45,7 +45,7 @@ def test_parameters_scale_and_inputs_are_in_the_recipe(run: Run, models: list[st
     settings = ["--set", "smoothing=linear", "--set", "rho=2.5", "--set=elect=off", "--set=rank=2"]
     done = run("merge", *models, "--method", "dc_merge", *settings, "--scale=0.5", "--out", out, "--json")
     recipe = json.loads(metadata(out)[METADATA_KEY])
-    expected = {"smoothing": "linear", "rho": 2.5, "elect": False, "rank": 2, "keep": 1e-3, "block_mask": True}
+    expected = {"smoothing": "linear", "rho": 2.5, "elect": False, "rank": 2, "keep": None, "block_mask": True}
     assert recipe["parameters"] == expected == done.json["parameters"]
     assert (recipe["method"], recipe["scale"], recipe["scale_origin"]) == ("dc_merge", 0.5, "given")
     base_hash = hashlib.sha256((tmp_path / "base.safetensors").read_bytes()).hexdigest()

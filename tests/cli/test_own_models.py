@@ -47,7 +47,10 @@ def test_compare_runs_every_method_that_fits_those_with_images_too(run: Run, own
     found = run("compare", *own[1], "--quick", "--json", *files).json
     rows = {row["name"]: row for row in found["rows"]}
     fitting = {slug for slug, method in methods().items() if "lora" not in method.needs}
-    assert set(rows) == {"zero-shot", *fitting, "experts"} and set(found["skipped"]) == {"knots", "robustmerge"}
+    assert set(rows) == {"zero-shot", *fitting, "task_arithmetic-0.3", "experts"} and set(found["skipped"]) == {
+        "knots",
+        "robustmerge",
+    }
     assert {name: row["error"] for name, row in rows.items() if row["error"]} == {}
     assert "seed 0" in found["split_rules"]["corners"]
     assert "seed 0" in (tmp_path / "t.csv").read_text() and "seed 0" in (tmp_path / "t.md").read_text()

@@ -222,8 +222,17 @@ def test_an_optimum_beyond_the_grid_is_followed(at: float) -> None:
     assert choose_scale(KnownBench(peak(at, width=3.0)), {}).value == at
 
 
-def test_an_optimum_below_the_grid_is_its_first_value() -> None:
-    assert choose_scale(KnownBench(peak(0.0)), {}).value == 0.1
+@pytest.mark.parametrize("at", [0.02, 0.04, 0.06, 0.12, 0.016])
+def test_an_optimum_near_the_first_value_is_found_in_fifths(at: float) -> None:
+    found = choose_scale(KnownBench(lambda scale: peak(at, width=0.2)(scale)), {})
+    assert found.value == at and "tried" not in found.origin
+
+
+@pytest.mark.parametrize(("accuracy", "value", "end"), [(peak(0.0), 0.01, "smallest"), (peak(12.0, width=10.0), 10.0, "largest")])
+def test_a_scale_at_the_border_of_what_was_tried_says_so(accuracy: Callable[[float], float], value: float, end: str) -> None:
+    found = choose_scale(KnownBench(accuracy), {})
+    assert found.value == value
+    assert found.origin == f"validation split, 1000 images a task; the {end} value tried"
 
 
 def test_ties_go_to_the_smaller_scale() -> None:

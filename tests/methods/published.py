@@ -142,3 +142,75 @@ def ties(deltas: Mapping[str, Mapping[str, Tensor]], density: float = 0.2, aggre
     shapes = [next(iter(deltas.values()))[name].shape for name in names]
     parts = merged.split([shape.numel() for shape in shapes])
     return {name: part.reshape(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+
+
+def pcb(deltas: Sequence[Tensor], ratio: float) -> Tensor:
+    """Magnitudes clamped at 1 % at either end; their squares and the agreement with the sum score; the best ``ratio`` stays."""
+    D = torch.stack([delta.flatten() for delta in deltas])
+    count = D.shape[1]
+
+    def within(x: Tensor, low: float, high: float) -> Tensor:
+        ordered = x.sort(dim=1).values
+        first, last = max(0, round(low * count) - 1), round((1 - high) * count) - 1
+        return x.clamp(ordered[:, first, None], ordered[:, last, None])
+
+    def to_unit(x: Tensor) -> Tensor:
+        least, most = x.amin(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)
+        return (x - least) / (most - least)
+
+    sizes = within(D.abs(), 0.01, 0.01)
+    beta = torch.exp(len(D) * to_unit(sizes) ** 2) * torch.tanh(D * D.sum(dim=0))
+    s = to_unit(within(beta, 1 - ratio, 0.0))
+    return ((D.sign() * sizes * s).sum(dim=0) / s.sum(dim=0).clamp_min(1e-12)).reshape(deltas[0].shape)
+
+
+def breadcrumbs(deltas: Sequence[Tensor], density: float, gamma: float, by_row: bool) -> Tensor:
+    """Of every row, or of the whole matrix, the entries behind the largest share ``gamma``, as many as ``density`` says."""
+
+    def middle(x: Tensor) -> Tensor:
+        first, mask = int(gamma * len(x)), torch.zeros_like(x)
+        mask[x.abs().sort(descending=True).indices[first : first + int(density * len(x))]] = 1
+        return x * mask
+
+    if by_row:
+        return sum(torch.stack([middle(row) for row in delta]) for delta in deltas)
+    return sum(middle(delta.flatten()).reshape(delta.shape) for delta in deltas)
+
+
+Pair = tuple[Tensor, Tensor]
+
+
+def robustmerge_paper(factors: Sequence[Pair], density: float) -> Tensor:
+    """Algorithm 1: Σ_n B̃_n diag(S̃_n) Ã_n; factors are pairs (B (m, r), A (r, n)), of each the largest entries stay."""
+
+    def pruned(x: Tensor) -> Tensor:
+        return keep_topk(x, round(density * x.numel()) / x.numel())
+
+    S = torch.stack([A.abs().sum(dim=1) / pruned(A).abs().sum(dim=1) for _, A in factors])
+    shares = S / S.sum(dim=0)
+    return sum(pruned(B) @ torch.diag(share) @ pruned(A) for (B, A), share in zip(factors, shares, strict=True))
+
+
+def robustmerge_code(factors: Sequence[Pair], density: float) -> Tensor:
+    """The authors' code: both factors merged on their own, doubled; scales raised to the value at 80 % of their own order."""
+
+    def pruned(x: Tensor) -> Tensor:
+        threshold = x.abs().flatten().sort().values[int(x.numel() * (1 - density)) - 1]
+        return x * (x.abs() >= threshold)
+
+    S = torch.stack([A.abs().sum(dim=1) / pruned(A).abs().sum(dim=1) for _, A in factors])
+    S = torch.maximum(S, S.sort(dim=1).values[:, int(S.shape[1] * 0.8), None])
+    merged_A = sum(2 * pruned(A) for _, A in factors)
+    merged_B = sum(2 * pruned(B) * scale for (B, _), scale in zip(factors, S, strict=True)) / S.sum(dim=0)
+    return merged_B @ merged_A
+
+
+def swudi(deltas: Sequence[Tensor], duration: float, leading: float) -> Tensor:
+    """Gradient flow from the sum towards WUDI's minimum: every leading eigendirection goes the share 1 − exp(−λt) of its way."""
+    A = sum(D.T @ D / D.norm() ** 2 for D in deltas)
+    B = sum(D @ D.T @ D / D.norm() ** 2 for D in deltas)
+    start, minimum = sum(deltas), B @ torch.linalg.pinv(A, hermitian=True)
+    eigenvalues, Q = torch.linalg.eigh(A)
+    share = 1 - torch.exp(-eigenvalues * duration / eigenvalues.mean())
+    share[: len(share) - round(leading * len(share))] = 0
+    return start + (minimum - start) @ Q @ torch.diag(share) @ Q.T

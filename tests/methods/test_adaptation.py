@@ -29,9 +29,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("concrete", {"start": 0.3}),
     ("concrete", {"start": 0.3, "final": "discrete"}),
     ("concrete", {"start": 0.3, "stage": "adamerging"}),
-    ("surgery", {"scale": 0.3, "rank": 4}),
-    ("intervmerge", {"scale": 0.3}),
-    ("intervmerge", {"scale": 0.3, "variant": "mini"}),
+    ("surgery", {"merged_scale": 0.3, "rank": 4}),
+    ("intervmerge", {"merged_scale": 0.3}),
+    ("intervmerge", {"merged_scale": 0.3, "variant": "mini"}),
     ("doge", {"stage": "adamerging", "iterations": 3}),
 ]
 every_case = pytest.mark.parametrize(("slug", "parameters"), CASES, ids=lambda value: str(value).replace("'", ""))

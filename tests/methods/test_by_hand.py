@@ -151,14 +151,15 @@ ORTHOGONAL = [diagonal(3, 1, 0, 0), diagonal(0, 0, 4, 2)]
 @pytest.mark.parametrize(
     ("parameters", "wanted"),
     [
-        ({}, (3, 0, 4, 0)),
+        ({}, (3, 1, 4, 2)),
+        ({"keep": 1e-3}, (3, 0, 4, 0)),
         ({"keep": 0.0}, (3, 0, 4, 0)),
         ({"keep": 2 / 16}, (3, 1, 4, 2)),
         ({"keep": 1.0, "block_mask": False}, (3, 1, 4, 2)),
         ({"smoothing": "average", "keep": 2 / 16}, (2, 2, 3, 3)),
         ({"smoothing": "linear", "rho": 2.0, "keep": 2 / 16}, (8 / 3, 4 / 3, 4, 2)),
         ({"smoothing": "linear", "rho": 1.0, "keep": 2 / 16}, (2, 2, 3, 3)),
-        ({"smoothing": "linear", "rho": 2.0}, (8 / 3, 0, 4, 0)),
+        ({"smoothing": "linear", "rho": 2.0, "keep": 1e-3}, (8 / 3, 0, 4, 0)),
         ({"elect": False, "keep": 1.0}, (3, 1, 4, 2)),
         ({"rank": 1, "keep": 1.0}, (3, 0, 4, 0)),
         ({"rank": 1, "smoothing": "average"}, (3, 0, 4, 0)),
@@ -218,8 +219,9 @@ def test_dc_merge_elects_or_sums(tmp_path: Path) -> None:
 
 def test_dc_merge_of_one_task_is_its_kept_delta(tmp_path: Path) -> None:
     delta = diagonal(4, 3, 2, 1)
-    assert torch.allclose(merged(tmp_path, [delta], "dc_merge"), diagonal(4, 0, 0, 0), atol=1e-6)
-    assert torch.allclose(merged(tmp_path, [delta], "dc_merge", keep=1.0), delta, atol=1e-6)
+    assert torch.allclose(merged(tmp_path, [delta], "dc_merge", keep=1e-3), diagonal(4, 0, 0, 0), atol=1e-6)
+    for keep in (None, 1.0):
+        assert torch.allclose(merged(tmp_path, [delta], "dc_merge", keep=keep), delta, atol=1e-6)
 
 
 def test_what_auto_smoothing_means() -> None:

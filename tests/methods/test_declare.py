@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dcmerge import InputError, methods
 from dcmerge.methods import method
 from dcmerge.methods.declare import Choice, Declared, Flag, Number
+from dcmerge.methods.origins import RESERVED
 from dcmerge.methods.registry import merging_method
 
 ALL = [(slug, declared) for slug, one in methods().items() for declared in one.parameters.values()]
@@ -56,6 +57,7 @@ def test_a_catalogue_entry_is_complete(slug: str) -> None:
     one = method(slug)
     assert one.slug == slug and one.title and one.idea.endswith(".") and one.formula and one.source
     assert one.function.__doc__ and set(one.needs) and one.usual_scale > 0
+    assert not RESERVED & set(one.parameters), "merge(..., scale=…) and its like could not pass them on"
 
 
 #: The order in which interfaces list the methods: from the simplest, baselines before what builds on them.

@@ -23,7 +23,7 @@ LAMBDAS = torch.tensor([0.3, 0.4, 0.2], dtype=torch.float64)
 NOTHING = torch.zeros(10, 0, dtype=torch.float64)
 SHARED = torch.linalg.qr(random_matrices(1, 10, 4, 9)[0].double()).Q
 #: DOGE-AM with few steps, so that a test is quick; the first rate is large for them.
-AM = {"stage": "adamerging", "iterations": 5, "learning_rate": 1e-2, "batch": 15}
+AM = {"stage": "adamerging", "eta": 0.07, "iterations": 5, "learning_rate": 1e-2, "batch": 15}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_without_adaptation_it_is_the_sum_of_its_corrected_trimmed_vectors(bench
 
 
 def test_with_neither_kind_of_steps_nor_trim_it_is_task_arithmetic_of_one_length(bench: Bench) -> None:
-    how = {"stage": "adamerging", "iterations": 0, "adaptation_steps": 0, "density": 1.0}
+    how = {"stage": "adamerging", "eta": 0.07, "iterations": 0, "adaptation_steps": 0, "density": 1.0}
     found = merged_on(bench, "doge", how)
     for name in matrices(bench):
         own = bench.vectors.deltas(name)
@@ -168,5 +168,14 @@ def test_the_shared_subspace_has_as_many_directions_as_there_are_ranks_a_task(tm
 def test_longer_task_vectors_change_nothing_where_nothing_is_corrected(tmp_path: Path) -> None:
     deltas = random_matrices(2, 10, 14)
     sets = [layer_set(tmp_path / str(c), [deltas[0], c * deltas[1]]) for c in (1, 4)]
-    once, longer = (dict(merged_deltas(own, "doge", {"iterations": 0}))["weight"] for own in sets)
+    once, longer = (dict(merged_deltas(own, "doge", {"iterations": 0, "eta": 0.07}))["weight"] for own in sets)
     torch.testing.assert_close(once, longer)
+
+
+@pytest.mark.parametrize("slug", ["doge", "wudi"])
+def test_by_default_the_steps_fit_the_deltas_so_that_larger_ones_give_a_larger_merge(tmp_path: Path, slug: str) -> None:
+    """The authors' absolute steps would move CLIP-sized deltas a long way and these hardly."""
+    deltas = random_matrices(3, 10, 14)
+    small, large = (layer_set(tmp_path / str(c), [c * delta for delta in deltas]) for c in (2**-10, 1))
+    found, wanted = (dict(merged_deltas(own, slug))["weight"] for own in (small, large))
+    assert relative_error(2**10 * found, wanted) < 1e-2

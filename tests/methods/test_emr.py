@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,13 @@ def test_one_expert_comes_back(tmp_path: Path) -> None:
         torch.testing.assert_close(delta, deltas[name])
 
 
-def test_every_tasks_vector_keeps_the_size_of_its_own(merged: Merged) -> None:
+@pytest.mark.parametrize(("size", "of"), [("means", torch.Tensor.mean), ("entries", torch.Tensor.sum)])
+def test_every_tasks_vector_keeps_the_size_of_its_own(merged: Merged, size: str, of: Callable[[Tensor], Tensor]) -> None:
+    """Worked in float64: by default the sum of the parameters' means, as the authors have it, else the sum of all entries."""
+    merged = merge(merged.vectors, "emr", size=size)
     for task in merged.vectors.tasks:
-        own = sum(dense(merged.vectors.delta(name, task)).abs().sum().item() for name in SHAPES)
-        found = sum(delta.abs().sum().item() for delta in own_deltas(merged, task).values())
+        own = sum(of(dense(merged.vectors.delta(name, task)).abs().double()).item() for name in SHAPES)
+        found = sum(of(delta.abs().double()).item() for delta in own_deltas(merged, task).values())
         assert found == pytest.approx(own, rel=1e-5)
 
 

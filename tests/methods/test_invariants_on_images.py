@@ -28,7 +28,7 @@ FEW: dict[str, Any] = {
     "batch_size": 2,
     "batch": 2,
     "start": 0.2,
-    "scale": 0.3,
+    "merged_scale": 0.3,
 }
 #: Methods that work on transformer blocks, and say so of other towers.
 BLOCKS_NEEDED = {"intervmerge", "rmm", "perturb_and_merge"}

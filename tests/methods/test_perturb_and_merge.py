@@ -196,23 +196,28 @@ def fisher_by_hand(bench: Bench, task: str, theta: dict[str, Tensor], part: Spli
     return total
 
 
-def test_two_tasks_are_merged_by_the_closed_form(blocks_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("normalise", [True, False])
+def test_two_tasks_are_merged_by_the_closed_form(blocks_bench: Bench, monkeypatch: pytest.MonkeyPatch, normalise: bool) -> None:
     """Both optima as the method trained them, their Fisher information and α_2 by hand."""
     module = sys.modules["dcmerge.methods.perturb_and_merge"]
     updates: list[Tensor] = []
     monkeypatch.setattr(module, "fine_tuned", lambda *rest, **more: updates.append(fine_tuned(*rest, **more)) or updates[-1])
-    everything = {**QUICK, "exemplars": 40, "learning_rate": 1e-2}
-    merged = merge(blocks_bench.vectors, "perturb_and_merge", bench=blocks_bench, **everything).deltas
+    everything = {**QUICK, "exemplars": 40, "learning_rate": 1e-2, "normalise": normalise}
+    found = merge(blocks_bench.vectors, "perturb_and_merge", bench=blocks_bench, **everything)
+    merged = found.deltas
     rows = KeyValueRows(blocks_bench.base_weights(), tuple(name for name in merged if name.endswith("in_proj_weight")))
     first, second = updates
     optima = {"task0": rows.deltas(first), "task1": rows.deltas(first + second)}
     delta, above, below = rows.deltas(second), 0.0, 0.0
     for task, optimum in optima.items():
         F = fisher_by_hand(blocks_bench, task, optimum, blocks_bench.split(task, "val", None))
+        trace = sum(own.sum() for own in F.values()) if normalise else 1.0
+        F = {name: own / trace for name, own in F.items()}
         for name in rows.names:
             above -= float(((optima["task0"][name] - optimum[name]) * F[name] * delta[name]).sum())
             below += float((delta[name] * F[name] * delta[name]).sum())
     assert 0 < above / below < 1
+    assert "task0 1.00 (" in found.notes(1.0)[0] and f"task1 {above / below:.2f} (" in found.notes(1.0)[0]
     for name in rows.names:
         wanted = optima["task0"][name] + above / below * delta[name]
         torch.testing.assert_close(merged[name], wanted, rtol=1e-3, atol=1e-6)

@@ -60,7 +60,7 @@ def test_dc_merge_of_full_fine_tuning_without_mask(tmp_path: Path) -> None:
 def test_dc_merge_of_a_whole_model_averages_the_rest(tmp_path: Path) -> None:
     """Names with text_projection, vectors, scalars and convolutions are means; every other matrix is merged."""
     deltas, base = random_deltas(3), random_tensors(0, scale=2.0)
-    found = merged_dense(full_set(tmp_path, deltas, base), "dc_merge")
+    found = merged_dense(full_set(tmp_path, deltas, base), "dc_merge", {"keep": published.KEEP})
     for name, delta in found.items():
         own = [task[name] for task in deltas.values()]
         is_merged = delta.dim() == 2 and "text_projection" not in name
@@ -79,7 +79,7 @@ def test_dc_merge_of_adapters(tmp_path: Path, rows: int, columns: int, tasks: in
         (torch.randn(rows, rank, generator=draw) * decay, torch.randn(rank, columns, generator=draw)) for _ in range(tasks)
     ]
     vectors = lora_set(tmp_path, {f"task{t}": {"q_proj.weight": pair} for t, pair in enumerate(factors)})
-    found = merged_dense(vectors, "dc_merge", {"smoothing": smoothing})["q_proj.weight"]
+    found = merged_dense(vectors, "dc_merge", {"smoothing": smoothing, "keep": published.KEEP})["q_proj.weight"]
     used = "average" if smoothing == "auto" else smoothing
     wanted = published.dc_merge_lora(double([B @ A for B, A in factors]), used, rank=rank)
     assert relative_error(found, wanted) < TOLERANCE
@@ -144,3 +144,42 @@ def test_the_default_rank_is_the_published_one(tmp_path: Path) -> None:
     for tasks in (2, 5, 8):
         vectors = layer_set(tmp_path / str(tasks), random_matrices(tasks, 17, 23))
         assert layer_of(vectors, "weight").default_rank() == int(17 * (1 / tasks))
+
+
+@pytest.mark.parametrize("ratio", [0.05, 0.2])
+def test_pcb(tmp_path: Path, ratio: float) -> None:
+    deltas = random_matrices(4, 25, 40)
+    assert relative_error(merged(tmp_path, deltas, "pcb", ratio=ratio), published.pcb(double(deltas), ratio)) < TOLERANCE
+
+
+@pytest.mark.parametrize(("density", "gamma"), [(0.14, 0.01), (0.5, 0.1), (0.05, 0.0)])
+def test_breadcrumbs_by_row_and_by_parameter(tmp_path: Path, density: float, gamma: float) -> None:
+    deltas = random_matrices(3, 30, 200)
+    for form, by_row in (("published", True), ("mergekit", False)):
+        found = merged(tmp_path / form, deltas, "breadcrumbs", form=form, density=density, gamma=gamma)
+        assert relative_error(found, published.breadcrumbs(double(deltas), density, gamma, by_row)) < TOLERANCE
+
+
+def test_what_breadcrumbs_keep_by_default(tmp_path: Path) -> None:
+    (delta,) = random_matrices(1, 30, 200)
+    for form, kept in (("published", 28), ("mergekit", 180)):
+        assert int((merged(tmp_path / form, [delta], "breadcrumbs", form=form) != 0).sum()) == 30 * kept
+
+
+@pytest.mark.parametrize("rank", [3, 5, 16])
+def test_robustmerge_in_both_forms(tmp_path: Path, rank: int) -> None:
+    draw = torch.Generator().manual_seed(rank)
+    factors = [(torch.randn(30, rank, generator=draw), torch.randn(rank, 44, generator=draw)) for _ in range(3)]
+    vectors = lora_set(tmp_path, {f"task{t}": {"q_proj.weight": pair} for t, pair in enumerate(factors)})
+    exact = [(B.double(), A.double()) for B, A in factors]
+    for form, formula in (("sum", published.robustmerge_paper), ("published", published.robustmerge_code)):
+        found = merged_dense(vectors, "robustmerge", {"form": form})["q_proj.weight"]
+        assert relative_error(found, formula(exact, 0.2)) < TOLERANCE, form
+
+
+@case
+@pytest.mark.parametrize(("duration", "leading"), [(20.0, 0.65), (3.0, 1.0), (1e5, 0.3)])
+def test_wudis_spectral_solver(tmp_path: Path, rows: int, columns: int, tasks: int, duration: float, leading: float) -> None:
+    deltas = random_matrices(tasks, rows, columns)
+    found = merged(tmp_path, deltas, "wudi", solver="spectral", duration=duration, leading=leading)
+    assert relative_error(found, published.swudi(double(deltas), duration, leading)) < TOLERANCE

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcmerge import Cancelled, InputError, merge, merge_to_file
-from dcmerge.evaluation import Bench, ImageEncoder
+from dcmerge.evaluation import Assembly, Bench, ImageEncoder
 from dcmerge.merging.merge import Merged, check_depth
 from dcmerge.methods import method
 from dcmerge.methods.registry import EXTRAS
 from dcmerge.methods.rmm.agent import Training, sampled_chains
 from dcmerge.methods.rmm.game import FAILED, LONGEST, AveragedReward, BlockGame, Chain, gymnasium_environment
+from dcmerge.methods.rmm.method import WEIGHTS
 from dcmerge.methods.rmm.network import MERGED, Blocks, mean_accuracy, merged_candidates
 from dcmerge.studies.measuring import measure
 from tests.builders import relative_error
@@ -191,7 +192,7 @@ def test_merged_candidates(blocks_bench: Bench) -> None:
         assert tuple(found) == names and all(own.keys() == blocks_bench.vectors.parameters.keys() for own in found.values())
     name = "visual.transformer.resblocks.0.mlp.c_fc.weight"
     kept = found["DARE-TIES"][name]
-    ties = merge(blocks_bench.vectors, "ties", density=0.3).deltas[name]
+    ties = merge(blocks_bench.vectors, "ties", density=0.3, aggregate="sum").deltas[name]
     assert torch.equal(found["TIES"][name], ties) and relative_error(kept, found["DARE"][name]) < 1 and kept.any()
 
 
@@ -272,17 +273,24 @@ def test_saving_while_merging(blocks_bench: Bench, merged: Merged, tmp_path: Pat
     assert (tmp_path / "out.safetensors").exists() == fits
 
 
-def test_a_policy_that_never_reaches_the_end_leaves_the_first_merged_model(
-    blocks_bench: Bench, monkeypatch: pytest.MonkeyPatch
+def test_a_policy_that_never_reaches_the_end_leaves_the_best_whole_candidate(
+    blocks_bench: Bench, blocks: Blocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Experts and merged candidates compete with the policy's networks; the candidate's α is the best on validation."""
     import sys
 
     monkeypatch.setattr(sys.modules["dcmerge.methods.rmm.method"], "sampled_chains", lambda *rest: [])
     found = merge(blocks_bench.vectors, "rmm", bench=blocks_bench, **QUICK)
-    assert found.assembly.blocks == tuple(f"block {layer} of TIES" for layer in range(3))
-    ties = merge(blocks_bench.vectors, "ties", density=0.3).deltas
-    for name, delta in found.deltas.items():
-        torch.testing.assert_close(delta, ties[name], rtol=0, atol=1e-6)
+    parts = {task: blocks_bench.split(task, "val", None) for task in blocks_bench.tasks}
+    ties = merge(blocks_bench.vectors, "ties", density=0.3, aggregate="sum").deltas
+    whole = {f"TIES at {alpha:g}": blocks_bench.merged_weights(ties, alpha) for alpha in WEIGHTS}
+    whole |= {task: blocks_bench.expert_weights(task) for task in blocks_bench.vectors.tasks}
+    encoder = blocks_bench.encoder
+    scores = {n: mean_accuracy(blocks_bench, Assembly(encoder, w, (), encoder.layers), parts) for n, w in whole.items()}
+    chosen = found.assembly
+    assert mean_accuracy(blocks_bench, chosen, parts) == pytest.approx(max(scores.values()))
+    assert {name.partition(" of ")[2] for name in chosen.blocks} <= {"TIES", *blocks_bench.vectors.tasks}
+    assert len({name.partition(" of ")[2] for name in chosen.blocks}) == 1
 
 
 def test_it_can_be_cancelled(blocks_bench: Bench) -> None:

@@ -38,7 +38,7 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def trained(bench: Bench, slug: str, iterations: int, **parameters: Any) -> Plan:
-    how = {"scale": 0.3, "batch": 15, "iterations": iterations, **parameters}
+    how = {"merged_scale": 0.3, "batch": 15, "iterations": iterations, **parameters}
     return planned(bench.vectors, slug, how, bench=bench)
 
 
@@ -115,7 +115,7 @@ def test_an_embedding_that_is_the_teachers_gives_no_gradient() -> None:
 
 
 def test_the_expert_itself_needs_no_surgery(tmp_path: Path) -> None:
-    plan = trained(tiny_bench(tmp_path, tasks=1), "surgery", 3, scale=1.0)
+    plan = trained(tiny_bench(tmp_path, tasks=1), "surgery", 3, merged_scale=1.0)
     assert plan.curve == (0, 0, 0)
     z = torch.randn(5, 8, generator=seeded())
     assert torch.equal(plan.modules()["task0"].repair(z), z)
@@ -238,7 +238,7 @@ def test_shifts_begin_at_the_merge_itself(bench: Bench) -> None:
 
 
 def test_the_expert_itself_needs_no_shift(tmp_path: Path) -> None:
-    plan = trained(tiny_bench(tmp_path, tasks=1), "intervmerge", 1, scale=1.0, variant="mini")
+    plan = trained(tiny_bench(tmp_path, tasks=1), "intervmerge", 1, merged_scale=1.0, variant="mini")
     assert plan.curve[0] == pytest.approx(0, abs=1e-5)
 
 

@@ -205,7 +205,7 @@ def test_wudis_adam_descends_from_the_sum_and_stays_above_the_minimum(tmp_path: 
 
 
 def test_wudi_of_one_expert_is_the_expert(tmp_path: Path) -> None:
-    for solver in ("adam", "exact"):
+    for solver in ("adam", "spectral", "exact"):
         assert relative_error(merged(tmp_path / solver, [A], "wudi", solver=solver), A) < 1e-4
 
 
@@ -373,5 +373,8 @@ def test_pcb_keeps_about_its_ratio(tmp_path: Path, ratio: float) -> None:
 
 
 def test_pcb_of_identical_experts_is_the_expert_where_it_is_kept(tmp_path: Path) -> None:
+    """Apart from the largest 1 %, whose magnitude is that of the next smaller one."""
     found = merged(tmp_path, [A, A], "pcb", ratio=0.2)
-    torch.testing.assert_close(found[found != 0], A[found != 0])
+    clamped = A.clamp(min=-found.abs().max(), max=found.abs().max())
+    torch.testing.assert_close(found[found != 0], clamped[found != 0])
+    assert (A.abs() > found.abs().max()).sum() == 0.01 * A.numel()

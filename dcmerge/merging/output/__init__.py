@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from dcmerge.checkpoints import StoredCheckpoint, new_folder, write_safetensors, write_text
+from dcmerge.merging.lengths import Length
 from dcmerge.merging.output.adapters import Shrunk, places, write_factors
 from dcmerge.merging.output.cards import card
 from dcmerge.merging.output.folders import copy_companions, write_shards
@@ -32,27 +33,35 @@ _ROUNDING = 1e-10
 
 
 def write_merged(
-    vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], target: Target, scale: float, recipe: Callable[[str], Recipe]
+    vectors: TaskVectors,
+    deltas: Iterable[tuple[str, Delta]],
+    target: Target,
+    scale: float,
+    recipe: Callable[[str], Recipe],
+    told: tuple[str, ...] = (),
 ) -> Written:
     """Write a merge where and how the target says; ``recipe`` is asked with the dtypes that are written.
+
+    ``told``: what the method says of its parameters on this set; it comes first among the notes.
 
     Raises InputError for a target that cannot be written, a model without a base, an adapter of full fine-tuning, and values
     that leave the range of the dtype; whatever goes wrong, nothing is left behind.
     """
     check_target(vectors, target)
     # From here on everything has the names and the grouping of the files.
-    vectors, deltas = vectors.as_stored(deltas)
+    length, experts = Length(), vectors
+    vectors, deltas = vectors.as_stored(length.counted(deltas))
     made = recipe(written_dtypes(vectors, target.content, target.torch_dtype)).embedded()
     if target.content == "adapter":
-        return _adapter(vectors, deltas, target, scale, made)
+        return _adapter(vectors, deltas, target, scale, made, lambda: told + length.notes(experts, scale))
     infos = infos_of(vectors, target.content, target.torch_dtype)
     metadata = {METADATA_KEY: made.to_json(), "content": target.content}
     rounding = Rounding()
     tensors = tensors_of(vectors, deltas, target.content, scale, target.torch_dtype, rounding)
-    notes = _notes(vectors) if target.content == "model" else ()
+    notes = told + (_notes(vectors) if target.content == "model" else ())
     if not target.is_folder:
         write_safetensors(target.path, tensors, infos, metadata)
-        notes += (rounding.text,) if rounding.text else ()
+        notes += length.notes(experts, scale) + ((rounding.text,) if rounding.text else ())
         if target.card:
             write_text(target.path.with_suffix(".md"), card(vectors, made, target, notes))
         return _written(target, len(infos), notes, rounding)
@@ -60,7 +69,8 @@ def write_merged(
     assert isinstance(base, StoredCheckpoint)  # a delta is no folder, and ``check_target`` refuses a model without a base
     with new_folder(target.path, ours=ours if target.replace else None) as folder:
         write_shards(base, tensors, infos, folder, metadata)
-        notes += copy_companions(base, folder, target.dtype) + ((rounding.text,) if rounding.text else ())
+        notes += copy_companions(base, folder, target.dtype) + length.notes(experts, scale)
+        notes += (rounding.text,) if rounding.text else ()
         write_text(folder / CARD, card(vectors, made, target, notes))
     return _written(target, len(infos), notes, rounding)
 
@@ -88,11 +98,18 @@ def check_target(vectors: TaskVectors, target: Target) -> None:
         infos_of(stored, target.content)
 
 
-def _adapter(vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], target: Target, scale: float, recipe: Recipe) -> Written:
+def _adapter(
+    vectors: TaskVectors,
+    deltas: Iterable[tuple[str, Delta]],
+    target: Target,
+    scale: float,
+    recipe: Recipe,
+    told: Callable[[], tuple[str, ...]],
+) -> Written:
     metadata = {METADATA_KEY: recipe.to_json(), "content": "adapter"}
     with new_folder(target.path, ours=ours if target.replace else None) as folder:
         done = write_factors(vectors, deltas, folder, scale, target.rank, metadata)
-        notes = tuple(_of_adapter(done, target.rank))
+        notes = (*told(), *_of_adapter(done, target.rank))
         write_text(folder / CARD, card(vectors, recipe, target, notes))
     ranks = min(done.ranks.values()), max(done.ranks.values())
     return replace(_written(target, 2 * len(done.ranks), notes), ranks=ranks, discarded=done.discarded, worst=done.worst)

@@ -20,6 +20,8 @@ from dcmerge.vectors.layers import Layer
 
 #: Share of the progress that training takes; the rest is the choice among the policy's networks.
 _TRAINING = 0.7
+#: What is tried as α of a merged candidate.
+WEIGHTS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,7 @@ def _chosen(
     *,
     calibration: Calibration,
     candidates: str,
-    weight: float,
+    weight: float | None,
     episodes: int,
     data_scale: float,
     dar_scale: float,
@@ -51,7 +53,9 @@ def _chosen(
     merged = merged_candidates(layers, candidates, seed)
     first = next(iter(merged))
     models = {task: bench.expert_weights(task) for task in layers[0].tasks}
-    blocks = Blocks(bench.encoder, models | {name: bench.merged_weights(own, weight) for name, own in merged.items()}, first)
+    weights = {name: _chosen_weight(calibration, own) if weight is None else weight for name, own in merged.items()}
+    models |= {name: bench.merged_weights(own, weights[name]) for name, own in merged.items()}
+    blocks = Blocks(bench.encoder, models, first)
     raw = _raw_reward(calibration, blocks, data_scale, seed)
     game = BlockGame(depth, len(blocks.names), AveragedReward(raw, episodes, data_scale, dar_scale))
 
@@ -59,9 +63,22 @@ def _chosen(
         calibration.tell(_TRAINING * share, f"training the policy, episode {game.finished + 1}")
 
     chains = sampled_chains(game, Training(episodes, epochs, learning_rate, seed), samples, tell)
-    best = _best(calibration, blocks, chains or [blocks.whole(first)])
-    outside = {name: weight * delta for name, delta in merged[first].items() if name not in bench.encoder.shapes}
+    best = _best(calibration, blocks, [*map(blocks.whole, blocks.names), *chains])
+    outside = {name: weights[first] * delta for name, delta in merged[first].items() if name not in bench.encoder.shapes}
     return Chosen(blocks.assembled(best), bench.base_weights(), outside)
+
+
+def _chosen_weight(calibration: Calibration, merged: Mapping[str, Tensor]) -> float:
+    """The α of a merged candidate with the best mean accuracy on the labelled validation images."""
+    bench = calibration.bench
+    parts = {task: calibration.labelled(task) for task in bench.tasks}
+    found = {
+        weight: mean_accuracy(
+            bench, Assembly(bench.encoder, bench.merged_weights(merged, weight), (), bench.encoder.layers), parts
+        )
+        for weight in WEIGHTS
+    }
+    return max(found, key=found.__getitem__)
 
 
 def _raw_reward(calibration: Calibration, blocks: Blocks, data_scale: float, seed: int) -> Callable[[Chain], float]:
@@ -127,16 +144,17 @@ def rmm(
         ),
     ] = "ties",
     weight: Annotated[
-        float,
+        float | None,
         Number(
             "Weight",
-            "α of the merged candidates. DARE adds up the experts, so many experts need less than the authors' 1.",
+            "α of the merged candidates. They add the experts, so that many of them need less than the authors' 1.",
             0,
             10,
             0.05,
+            auto=f"the best on validation of {WEIGHTS[0]:g} to {WEIGHTS[-1]:g}",
             soft_high=2,
         ),
-    ] = 1.0,
+    ] = None,
     episodes: Annotated[
         int, Number("Episodes", "Networks tried in training; the paper takes 700.", soft_high=700, **_COUNT)
     ] = 60,
@@ -166,8 +184,10 @@ def rmm(
     Rewards come from the validation split with its labels, since a model set has no training images; test images are never
     looked at. The authors' code has its own PPO: here it is stable-baselines3's, which updates after 4·L actions in place of 4
     episodes, has one learning rate for actor and critic, and divides rewards by their running deviation where theirs normalises
-    returns. They report the mean of 10 sampled networks; a merge is one model, so the best of them on validation is returned, and
-    where none reaches the end the first merged model. An episode ends, as failed, after 4·L actions; theirs has no bound.
+    returns. They report the mean of 10 sampled networks; a merge is one model, so the best on validation is returned, of the
+    sampled networks, the experts and the merged candidates. Their TIES is the elected sum, as here, and their TIES and DARE prune
+    a copy that is never used, so that the published runs did not prune; here they do. An episode ends, as failed, after 4·L
+    actions; theirs has no bound.
     """
     value = prepared.assembly.weights.get(layer.name)
     if value is not None:

@@ -30,11 +30,11 @@ def merged_candidates(layers: Sequence[Layer], kind: str, seed: int) -> dict[str
     """Merged task vectors by name, dense, in the order of MERGED."""
     vectors, dtype = layers[0].vectors, layers[0].dtype
 
-    def registered(slug: str, **parameters: float) -> dict[str, Tensor]:
+    def registered(slug: str, **parameters: float | str) -> dict[str, Tensor]:
         return {name: dense(delta) for name, delta in merged_deltas(vectors, slug, parameters, dtype=dtype)}
 
     make = {
-        "TIES": lambda: registered("ties", density=_TIES_DENSITY),
+        "TIES": lambda: registered("ties", density=_TIES_DENSITY, aggregate="sum"),
         "DARE": lambda: registered("dare", density=_DARE_DENSITY, seed=seed),
         "DARE-TIES": lambda: {layer.name: dare_ties(layer, _DARE_DENSITY, seed) for layer in layers},
     }

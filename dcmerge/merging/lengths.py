@@ -1,0 +1,42 @@
+"""How long a merged task vector is beside the experts' own: what tells that a scale does not fit what a method returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+from dcmerge.errors import WARNING
+from dcmerge.spectral.linalg import frobenius_norm
+from dcmerge.vectors.task_vectors import Delta, TaskVectors
+
+#: A step from the base that is so many times as long as the longest expert's leaves what fine-tuning ever saw.
+LONG = 3.0
+
+
+class Length:
+    """The norm of a merged task vector before α, counted while its deltas pass by."""
+
+    def __init__(self) -> None:
+        self._square = 0.0
+
+    def counted(self, deltas: Iterable[tuple[str, Delta]]) -> Iterator[tuple[str, Delta]]:
+        """The same deltas, one at a time."""
+        for name, delta in deltas:
+            self._square += frobenius_norm(delta) ** 2
+            yield name, delta
+
+    @property
+    def norm(self) -> float:
+        return math.sqrt(self._square)
+
+    def notes(self, vectors: TaskVectors, scale: float) -> tuple[str, ...]:
+        """A warning where α · merged is more than LONG times as long as the longest expert's task vector."""
+        longest = max((vectors.report.delta_norms.get(task, 0.0) for task in vectors.tasks), default=0.0)
+        ratio = abs(scale) * self.norm / longest if longest else 0.0
+        if ratio <= LONG:
+            return ()
+        return (
+            f"{WARNING}α = {scale:g} makes the merged task vector {ratio:.1f} times as long as the longest expert's. "
+            f"Models that far from the base rarely work: try an α below {LONG * abs(scale) / ratio:.2g}, or choose it on "
+            "validation images",
+        )
