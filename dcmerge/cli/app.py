@@ -9,8 +9,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from dcmerge.cli.options import Commands, Parser, add_command, add_plugins, whole_number
+from dcmerge.cli.options import Commands, Parser, add_command, whole_number
 from dcmerge.cli.output import print_json
+from dcmerge.cli.plugins import add_plugins
 from dcmerge.errors import InputError
 from dcmerge.methods.plugins import VARIABLE as PLUGINS_VARIABLE
 from dcmerge.runtime.processes import environment

@@ -13,19 +13,9 @@ from dcmerge import jobs
 from dcmerge.checkpoints import check_text_target, write_text
 from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.cli.evaluate import JOINT, about_images, add_evaluated, notes_of, tell_of_weak_experts, val_limit
-from dcmerge.cli.options import (
-    Commands,
-    Parser,
-    add_command,
-    add_plugins,
-    collected,
-    opened_bench,
-    pair,
-    plugin_lines,
-    plugins_of,
-    set_title,
-)
+from dcmerge.cli.options import Commands, Parser, add_command, collected, opened_bench, pair, set_title
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
+from dcmerge.cli.plugins import add_plugins, plugin_lines, plugins_of
 from dcmerge.errors import WARNING, InputError
 from dcmerge.methods import fitting_methods, method, methods
 from dcmerge.studies.comparison import AVERAGE, Comparison, compare

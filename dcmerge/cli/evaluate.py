@@ -20,17 +20,15 @@ from dcmerge.cli.options import (
     add_command,
     add_method,
     add_model_set,
-    add_plugins,
     method_parameters,
     number,
     opened_bench,
     parameters_text,
-    plugin_lines,
-    plugins_of,
     set_title,
     whole_number,
 )
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
+from dcmerge.cli.plugins import add_plugins, plugin_lines, plugins_of
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation, Scale, TaskAccuracy, weak_experts
 from dcmerge.merging.recipe import check_scale

@@ -18,15 +18,14 @@ from dcmerge.cli.options import (
     add_command,
     add_method,
     add_model_set,
-    add_plugins,
     method_parameters,
     number,
     open_models,
     parameters_text,
-    plugin_lines,
     whole_number,
 )
 from dcmerge.cli.output import Progress, paragraph, percent, print_json, qkv_lines, seconds, size
+from dcmerge.cli.plugins import add_plugins, plugin_lines
 from dcmerge.cli.targets import SUFFIX, check_recipe_target, checked_output, refuse_inputs
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation

@@ -6,8 +6,9 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from dcmerge.cli.options import Commands, Parser, add_command, add_plugins, plugin_lines, plugins_of
+from dcmerge.cli.options import Commands, Parser, add_command
 from dcmerge.cli.output import Progress, paragraph, print_json, table
+from dcmerge.cli.plugins import add_plugins, plugin_lines, plugins_of
 from dcmerge.methods import NEEDS, Method, methods
 from dcmerge.methods.declare import Choice, Declared, Number, value_text
 from dcmerge.studies.invariants import HOLDS, VIOLATED, Finding, check_method

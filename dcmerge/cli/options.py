@@ -14,7 +14,7 @@ from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.evaluation.datasets import SPLIT_RULES
 from dcmerge.evaluation.own_models import BenchSpecification, open_bench
-from dcmerge.methods import method, methods
+from dcmerge.methods import method
 from dcmerge.methods.declare import value_text
 from dcmerge.vectors.task_vectors import TaskVectors
 from dcmerge.zoo import Zoo, open_zoo
@@ -284,28 +284,6 @@ def add_method(parser: argparse._ActionsContainer, **method_settings: Any) -> No
         metavar="KEY=VALUE",
         help="a parameter of the method; once for each parameter",
     )
-
-
-def add_plugins(parser: argparse._ActionsContainer) -> None:
-    """``--plugin``; ``main`` loads what it names before the command runs."""
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="FILE.py",
-        help="a Python file with methods of your own, which is run; once for each file",
-    )
-
-
-def plugins_of(slugs: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Name and hash of the plugins of those methods that are not built in, by slug."""
-    known = methods()
-    return {slug: origin.to_dict() for slug in slugs if slug in known and (origin := known[slug].origin)}
-
-
-def plugin_lines(slugs: Iterable[str]) -> list[str]:
-    """The same in words, a line a method."""
-    return [f"{slug}: from {one['name']}, sha256 {one['sha256']}" for slug, one in plugins_of(slugs).items()]
 
 
 def method_parameters(args: argparse.Namespace) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dcmerge.cli.options import Commands, Parser, add_command, add_plugins
+from dcmerge.cli.options import Commands, Parser, add_command
 from dcmerge.cli.output import print_json, printable
+from dcmerge.cli.plugins import add_plugins
 from dcmerge.errors import InputError
 from dcmerge.merging.mergekit import to_mergekit
 from dcmerge.merging.running import Source, read_source

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 from dcmerge.cli.merge import as_text, report_of
-from dcmerge.cli.options import Commands, Parser, add_command, add_plugins, collected, pair
+from dcmerge.cli.options import Commands, Parser, add_command, collected, pair
 from dcmerge.cli.output import Progress, print_json, printable
+from dcmerge.cli.plugins import add_plugins
 from dcmerge.cli.recipe import show
 from dcmerge.cli.targets import SUFFIX, refuse_inputs, target_of
 from dcmerge.errors import InputError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from dcmerge.checkpoints.documents import dumped_document, parsed_document, read
 from dcmerge.checkpoints.paths import shown
 from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.errors import InputError
+from dcmerge.merging.fields import inputs_field, mapping_field, one_of, plugin_field, rank_field, text_field, versions_field
 from dcmerge.methods import method, methods
 from dcmerge.methods.declare import Number
 from dcmerge.vectors.task_vectors import TaskVectors
@@ -30,8 +30,6 @@ GIVEN, USUAL = "given", "the method's usual α"
 CONTENTS = MODEL, DELTA, ADAPTER = "model", "delta", "adapter"
 ARITHMETIC = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCE = Number("Tolerance", "Relative residual that a randomised SVD may have; 0 is exact.", 0, 0.1, 1e-4)
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
 
 Read = TypeVar("Read")
 
@@ -246,80 +244,20 @@ def _spelled_out(declared: Mapping[str, Any], values: Mapping[str, Any]) -> dict
     return {name: None if name in automatic and value == "auto" else value for name, value in values.items()}
 
 
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise InputError(f"{name}: expected a text, got {value!r:.200}")
-    return value
-
-
-def _mapping(name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) and key for key in value):
-        raise InputError(f"{name}: expected names with values, got {value!r:.200}")
-    return dict(value)
-
-
-def _inputs(name: str, value: Any) -> dict[str, dict[str, str]]:
-    return {_text(name, task): _input(f"{name}.{shown(task)}", entry) for task, entry in _mapping(name, value).items()}
-
-
-def _input(name: str, value: Any) -> dict[str, str]:
-    return _hashed(name, value, "file")
-
-
-def _plugin(name: str, value: Any) -> dict[str, str]:
-    found = _hashed(name, value, "name")
-    if "sha256" not in found:
-        raise InputError(f"{name}.sha256: expected 64 hexadecimal digits, got none")
-    return found
-
-
-def _hashed(name: str, value: Any, what: str) -> dict[str, str]:
-    """{``what``, "sha256"} of one thing with a hash, which may be missing."""
-    entry = _mapping(name, value)
-    if unknown := sorted(set(entry) - {what, "sha256"}):
-        raise InputError(f"{name}: expected {what} and sha256, got the unknown key {shown(unknown[0])!r}")
-    found = {what: _text(f"{name}.{what}", entry.get(what))}
-    if entry.get("sha256") is None:
-        return found
-    digest = entry["sha256"]
-    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
-        raise InputError(f"{name}.sha256: expected 64 hexadecimal digits, got {digest!r:.200}")
-    return found | {"sha256": digest}
-
-
-def _one_of(options: tuple[str, ...]) -> Callable[[str, Any], str]:
-    def check(name: str, value: Any) -> str:
-        if not isinstance(value, str) or value not in options:
-            raise InputError(f"{name}: expected one of {', '.join(options)}, got {value!r:.200}")
-        return value
-
-    return check
-
-
-def _rank(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name}: expected a rank of at least 1, got {value!r:.200}")
-    return value
-
-
-def _versions(name: str, value: Any) -> dict[str, str]:
-    return {package: _text(f"{name}.{shown(package)}", text) for package, text in _mapping(name, value).items()}
-
-
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "inputs": _inputs,
-    "method": _text,
-    "parameters": _mapping,
+    "inputs": inputs_field,
+    "method": text_field,
+    "parameters": mapping_field,
     "scale": lambda name, value: check_scale(value),
-    "scale_origin": _text,
-    "dtype": _text,
-    "qkv": _one_of(QKV),
-    "content": _one_of(CONTENTS),
-    "adapter_rank": _rank,
-    "task": _text,
-    "arithmetic": _one_of(tuple(ARITHMETIC)),
+    "scale_origin": text_field,
+    "dtype": text_field,
+    "qkv": one_of(QKV),
+    "content": one_of(CONTENTS),
+    "adapter_rank": rank_field,
+    "task": text_field,
+    "arithmetic": one_of(tuple(ARITHMETIC)),
     "tolerance": lambda name, value: check_tolerance(value),
-    "zoo": _text,
-    "plugin": _plugin,
-    "versions": _versions,
+    "zoo": text_field,
+    "plugin": plugin_field,
+    "versions": versions_field,
 }
