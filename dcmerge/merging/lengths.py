@@ -11,6 +11,8 @@ from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
 #: A step from the base that is so many times as long as the longest expert's leaves what fine-tuning ever saw.
 LONG = 3.0
+#: How the origin of an α begins that was chosen on validation images.
+VALIDATED = "validation"
 
 
 class Length:
@@ -29,14 +31,19 @@ class Length:
     def norm(self) -> float:
         return math.sqrt(self._square)
 
-    def notes(self, vectors: TaskVectors, scale: float) -> tuple[str, ...]:
-        """A warning where α · merged is more than LONG times as long as the longest expert's task vector."""
+    def notes(self, vectors: TaskVectors, scale: float, origin: str | None = None) -> tuple[str, ...]:
+        """A warning where α · merged is more than LONG times as long as the longest expert's task vector.
+
+        None where ``origin`` tells that α was chosen on validation: what was seen to work needs no warning.
+        """
+        if origin is not None and origin.startswith(VALIDATED):
+            return ()
         longest = max((vectors.report.delta_norms.get(task, 0.0) for task in vectors.tasks), default=0.0)
         ratio = abs(scale) * self.norm / longest if longest else 0.0
         if ratio <= LONG:
             return ()
+        bound = LONG * abs(scale) / ratio
         return (
-            f"{WARNING}α = {scale:g} makes the merged task vector {ratio:.1f} times as long as the longest expert's. "
-            f"Models that far from the base rarely work: try an α below {LONG * abs(scale) / ratio:.2g}, or choose it on "
-            "validation images",
+            f"{WARNING}α = {scale:g} makes the merged task vector {ratio:.1f} times as long as the longest expert's, and no expert "
+            f"went so far from the base. Choose α on validation images, or try one below {bound:.2g}",
         )

@@ -50,9 +50,9 @@ class Merged:
     dtype: torch.dtype = torch.float32
     told: tuple[str, ...] = ()
 
-    def notes(self, scale: float) -> tuple[str, ...]:
-        """What a user should know of this merge at this α, in words; warnings begin with "warning: "."""
-        return (*self.told, *self._length.notes(self.vectors, scale))
+    def notes(self, scale: float, origin: str | None = None) -> tuple[str, ...]:
+        """What a user should know of this merge at this α, and at one from there, in words; warnings begin with "warning: "."""
+        return (*self.told, *self._length.notes(self.vectors, scale, origin))
 
     @cached_property
     def _length(self) -> Length:

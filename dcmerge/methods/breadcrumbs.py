@@ -13,7 +13,7 @@ from dcmerge.spectral.alignment import kept_by_rank
 from dcmerge.vectors.layers import Layer
 
 #: What is kept by default in either form.
-DENSITY = {"mergekit": 0.9, "published": 0.14}
+DENSITY = {"published": 0.14, "mergekit": 0.9}
 
 
 @merging_method(
@@ -24,8 +24,6 @@ DENSITY = {"mergekit": 0.9, "published": 0.14}
     source="Davari and Belilovsky 2023, arXiv 2312.06795",
     everywhere=True,
     usual_scale=0.3,
-    differs="The default is mergekit's form: 90 % of a parameter's entries stay. Form “published” keeps the middle 14 % of "
-    "every row, as in the paper.",
 )
 def breadcrumbs(
     layer: Layer,
@@ -34,11 +32,11 @@ def breadcrumbs(
         str,
         Choice(
             "Form",
-            "mergekit: the entries of a parameter are ranked together, and most of them stay. published: those of each row "
-            "are, and few stay, as in the paper.",
+            "published: the entries of each row are ranked together, and few stay, as in the paper. mergekit: those of a whole "
+            "parameter are, and most stay.",
             tuple(DENSITY),
         ),
-    ] = "mergekit",
+    ] = "published",
     density: Annotated[
         float | None,
         Number(

@@ -69,7 +69,7 @@ def wudi(
             1,
             soft_high=100,
         ),
-    ] = 20.0,
+    ] = 5.0,
     leading: Annotated[
         float,
         Number("Leading directions", "Spectral solver: share of the eigenvectors, the largest ones, that count.", 0, 1, 0.05),

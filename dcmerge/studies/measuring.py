@@ -181,7 +181,7 @@ def measure(
         *why,
         merged.curve,
         None if bench.vectors.qkv == NONE else bench.vectors.qkv,
-        notes=merged.notes(found.value),
+        notes=merged.notes(found.value, found.origin),
     )
 
 

@@ -47,7 +47,7 @@ def live_card(page: Page, choice: Choice) -> None:
         record(Run(page.models.key, choice.method.slug, choice.parameters, choice.scale, look.merged, datetime.now()))
         show_notes(weak_experts(look.zero_shot, look.experts))
         _metrics(look.zero_shot, look.merged, look.experts)
-        show_notes(merged_once(page.models, choice.method.slug, choice.parameters).notes(choice.scale.value))
+        show_notes(merged_once(page.models, choice.method.slug, choice.parameters).notes(choice.scale.value, choice.scale.origin))
         show(
             plots.accuracy_bars(look.zero_shot, look.merged, look.experts, page.models.task_titles, label=choice.method.title),
             "grey is the base without fine-tuning, dark the task's own expert, blue the merged model. The whiskers are 95 % "

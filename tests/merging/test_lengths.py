@@ -29,8 +29,15 @@ def test_only_a_merge_more_than_three_times_as_long_is_warned_of(vectors: TaskVe
     assert bool(notes) is (ratio > 3)
     if notes:
         assert f"{ratio:.1f} times as long as the longest expert's" in notes[0] and notes[0].startswith("warning: ")
-        bound = float(notes[0].partition("try an α below ")[2].partition(",")[0])
+        bound = float(notes[0].partition("or try one below ")[2])
         assert lengths(vectors, "task_arithmetic", bound) == pytest.approx(3, rel=0.05)
+
+
+def test_an_alpha_that_was_chosen_on_validation_is_not_warned_of(vectors: TaskVectors, tmp_path: Path) -> None:
+    origin = "validation split, 40 images a task"
+    merged = merge(vectors, "task_arithmetic")
+    assert merged.notes(5.0) and not merged.notes(5.0, origin)
+    assert not merged.save(tmp_path / "held.safetensors", scale=5.0, scale_origin=origin).notes
 
 
 def test_a_written_merge_and_its_card_say_the_same(vectors: TaskVectors, tmp_path: Path) -> None:

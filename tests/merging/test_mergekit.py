@@ -310,7 +310,7 @@ BACK = {
     "ties": {"density": 0.3, "trim": "parameter"},
     "model_stock": {"limit": False},
     "dare": {"density": 0.3, "rescale": "l1", "combine": "elected_mean"},
-    "breadcrumbs": {"density": 0.3, "gamma": 0.1},
+    "breadcrumbs": {"form": "mergekit", "density": 0.3, "gamma": 0.1},
     "karcher": {"iterations": 7},
 }
 
@@ -352,7 +352,7 @@ FILES = {"base": {"file": "b"}, "x": {"file": "x"}, "y": {"file": "y"}}
         ({"method": "ties"}, "ties: mergekit cannot express trim model, expected parameter"),
         ({"method": "dare"}, "dare: mergekit cannot express rescale density, expected l1 or none"),
         ({"method": "model_stock", "scale": 1.0}, "model_stock: mergekit cannot express limit True, expected False"),
-        ({"method": "breadcrumbs", "parameters": {"density": 0.9, "gamma": 0.2}}, "density . gamma exceed 1"),
+        ({"method": "breadcrumbs", "parameters": {"form": "mergekit", "gamma": 0.2}}, "density . gamma exceed 1"),
         ({"method": "average", "content": "delta"}, "expected one, got a delta"),
         ({"method": "emr", "task": "x"}, "expected one, got one task's"),
         ({"method": "average", "inputs": {"x": {"file": "x"}}}, "expected a base, got adapters alone"),

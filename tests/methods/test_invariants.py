@@ -26,7 +26,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "ties": [{"aggregate": "sum"}, {"density": 1.0}, {"density": 0.0}],
     "tsv_m": [{"rank": 1}, {"rank": 4096}],
     "dare": [{"density": 0.1, "seed": 3}, {"density": 1.0}],
-    "breadcrumbs": [{"density": 0.3, "gamma": 0.1}, {"form": "published"}],
+    "breadcrumbs": [{"density": 0.3, "gamma": 0.1}, {"form": "mergekit"}],
     "consensus_ta": [{"agreement": 0}, {"agreement": 3, "strictness": 0.2}],
     "wudi": [{"solver": "exact"}, {"solver": "spectral"}, {"learning_rate": 1e-2, "iterations": 20}],
     "doge": [{"iterations": 0}, {"density": 1.0, "divisor": 1.0, "iterations": 20, "learning_rate": 1e-2}],

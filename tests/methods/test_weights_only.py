@@ -86,13 +86,13 @@ def test_dare_elects_signs_where_asked_to(tmp_path: Path) -> None:
 
 def test_breadcrumbs_worked_by_hand(tmp_path: Path) -> None:
     delta = torch.tensor([[10.0, -9, 8, -7, 6], [5, -4, 3, -2, 1]])
-    found = merged(tmp_path, [delta], "breadcrumbs", density=0.5, gamma=0.2)
+    found = merged(tmp_path, [delta], "breadcrumbs", form="mergekit", density=0.5, gamma=0.2)
     assert found.tolist() == [[0, 0, 8, -7, 6], [5, -4, 0, 0, 0]]
 
 
 @pytest.mark.parametrize(("density", "gamma", "kept"), [(0.9, 0.01, 540), (0.5, 0.0, 300), (1.0, 0.1, 540), (0.0, 0.0, 0)])
 def test_breadcrumbs_keep_exactly_their_share(tmp_path: Path, density: float, gamma: float, kept: int) -> None:
-    found = merged(tmp_path, [A], "breadcrumbs", density=density, gamma=gamma)
+    found = merged(tmp_path, [A], "breadcrumbs", form="mergekit", density=density, gamma=gamma)
     assert int((found != 0).sum()) == kept
 
 

@@ -281,4 +281,4 @@ def _of_task_vectors(config: _Config) -> tuple[str, dict[str, Any], float, str]:
     gamma = config.each("gamma", 0.01) if density < 1 else 0.0
     if density + gamma > 1:
         raise InputError(f"gamma: expected at most 1 - density = {1 - density:g}, got {gamma:g}")
-    return "breadcrumbs", {"density": density, "gamma": gamma}, scale, origin
+    return "breadcrumbs", {"form": "mergekit", "density": density, "gamma": gamma}, scale, origin

@@ -10,6 +10,7 @@ from dcmerge.errors import InputError
 from dcmerge.merging.mergekit.reading import METHOD_KEY
 from dcmerge.merging.recipe import BASE, CONTENTS, Recipe
 from dcmerge.methods import method
+from dcmerge.methods.breadcrumbs import DENSITY
 
 
 def to_mergekit(recipe: Recipe) -> str:
@@ -47,9 +48,11 @@ def _written(recipe: Recipe, count: int) -> tuple[str, dict[str, Any], dict[str,
         shared = {"normalize": p["combine"] == "elected_mean", "rescale": p["rescale"] == "l1", "lambda": scale}
         return name, shared, own | {"density": p["density"]}
     if recipe.method == "breadcrumbs":
-        if p["density"] + p["gamma"] > 1:
+        _only("breadcrumbs", "form", p["form"], "mergekit")
+        density = DENSITY["mergekit"] if p["density"] is None else p["density"]
+        if density + p["gamma"] > 1:
             raise InputError("breadcrumbs: mergekit leaves out fewer outliers where density + gamma exceed 1, expected at most 1")
-        return "breadcrumbs", plain, own | {"density": p["density"], "gamma": p["gamma"]}
+        return "breadcrumbs", plain, own | {"density": density, "gamma": p["gamma"]}
     if recipe.method not in ("model_stock", "slerp", "karcher"):
         known = "average, task_arithmetic, ties, dare, breadcrumbs, model_stock, slerp, karcher"
         raise InputError(f"method: mergekit has no {recipe.method}, expected one of {known}")

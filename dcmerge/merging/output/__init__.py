@@ -53,7 +53,7 @@ def write_merged(
     vectors, deltas = vectors.as_stored(length.counted(deltas))
     made = recipe(written_dtypes(vectors, target.content, target.torch_dtype)).embedded()
     if target.content == "adapter":
-        return _adapter(vectors, deltas, target, scale, made, lambda: told + length.notes(experts, scale))
+        return _adapter(vectors, deltas, target, scale, made, lambda: told + length.notes(experts, scale, made.scale_origin))
     infos = infos_of(vectors, target.content, target.torch_dtype)
     metadata = {METADATA_KEY: made.to_json(), "content": target.content}
     rounding = Rounding()
@@ -61,7 +61,7 @@ def write_merged(
     notes = told + (_notes(vectors) if target.content == "model" else ())
     if not target.is_folder:
         write_safetensors(target.path, tensors, infos, metadata)
-        notes += length.notes(experts, scale) + ((rounding.text,) if rounding.text else ())
+        notes += length.notes(experts, scale, made.scale_origin) + ((rounding.text,) if rounding.text else ())
         if target.card:
             write_text(target.path.with_suffix(".md"), card(vectors, made, target, notes))
         return _written(target, len(infos), notes, rounding)
@@ -69,7 +69,7 @@ def write_merged(
     assert isinstance(base, StoredCheckpoint)  # a delta is no folder, and ``check_target`` refuses a model without a base
     with new_folder(target.path, ours=ours if target.replace else None) as folder:
         write_shards(base, tensors, infos, folder, metadata)
-        notes += copy_companions(base, folder, target.dtype) + length.notes(experts, scale)
+        notes += copy_companions(base, folder, target.dtype) + length.notes(experts, scale, made.scale_origin)
         notes += (rounding.text,) if rounding.text else ()
         write_text(folder / CARD, card(vectors, made, target, notes))
     return _written(target, len(infos), notes, rounding)
