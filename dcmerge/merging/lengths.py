@@ -44,6 +44,6 @@ class Length:
             return ()
         bound = LONG * abs(scale) / ratio
         return (
-            f"{WARNING}α = {scale:g} makes the merged task vector {ratio:.1f} times as long as the longest expert's, and no expert "
-            f"went so far from the base. Choose α on validation images, or try one below {bound:.2g}",
+            f"{WARNING}α = {scale:g} makes the merged task vector {ratio:.1f} times as long as the longest expert's, and no "
+            f"expert went so far from the base. Choose α on validation images, or try one below {bound:.2g}",
         )

@@ -53,7 +53,7 @@ def cat(
     ] = 4,
     loss: Annotated[
         float, Number("Loss λ", "How much the knowledge that a task loses counts against the conflict that is removed.", **_LOSS)
-    ] = 5.0,
+    ] = 1.0,
     channels: Annotated[
         int, Number("Channels", "How many channels are masked for each task, in scales and in biases.", **_COUNT)
     ] = 4,
@@ -68,6 +68,9 @@ def cat(
 ) -> Tensor:
     """The sum of the trimmed deltas. All cuts are found on the untrimmed deltas and made in task order; only those that lower the
     conflict are made. What is neither a linear layer, a norm's scale nor a bias is summed as it is.
+
+    λ was chosen on the demo's validation images (normalised, α chosen there too): 78.3 % at 1, 76.2 at 5, the value of the one
+    public port. c = 4 and two images stay: 16 or 32 directions and 16 images were worse.
     """
     D, inputs = layer.dense_deltas(), [prepared[task] for task in layer.tasks]
     if layer.name in inputs[0].grams:
