@@ -34,7 +34,7 @@ class Picture:
 
 README_PICTURES = (
     Picture("Spectra", "smoothing=linear&rho=5", 2),
-    Picture("Merge", "method=dc_merge&dc_merge.alpha=1.6&smoothing=linear&rho=5", 1),
+    Picture("Merge", "method=dc_merge&dc_merge.alpha=2.4&smoothing=linear&rho=5", 1),
 )
 
 
