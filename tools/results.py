@@ -17,6 +17,7 @@ import torch
 
 from dcmerge.methods import methods
 from dcmerge.methods.reported import reported
+from dcmerge.studies.measuring import slug_of
 
 #: Families of checkpoints whose numbers may be ranked together, all on ViT-B/32 and eight tasks.
 FAMILIES = {"Task Arithmetic": "the Task Arithmetic papers' checkpoints", "FusionBench": "FusionBench's checkpoints"}
@@ -52,7 +53,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _needs(row: Mapping[str, Any]) -> str:
-    slug = row["name"].partition("-")[0]
+    slug = slug_of(row["name"])
     return ", ".join(need for need in methods()[slug].needs if need != "weights") if slug in methods() else ""
 
 

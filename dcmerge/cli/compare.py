@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         slugs = [slug for slug in slugs if slug not in skipped]
         if args.background:
             return _submit(args, slugs, parameters)
-        tell_of_weak_experts(bench, val_limit(args))
+        tell_of_weak_experts(bench.weak_experts(limit=val_limit(args)))
         found = compare(
             bench, slugs, parameters, limit=args.limit, val_limit=val_limit(args), diagnosed=args.diagnose, progress=progress
         )

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         if args.checkpoint:
             row = checkpoint_row(bench, args)
         else:
-            tell_of_weak_experts(bench, val_limit(args))
+            tell_of_weak_experts(weak_experts(zero_shot.measured, experts.measured))
             row = measure(
                 bench,
                 args.method,
@@ -217,9 +217,9 @@ def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[
     )
 
 
-def tell_of_weak_experts(bench: Bench, limit: int | None) -> None:
-    """Before anything is merged, name the experts that do not beat the base on their own task (on validation)."""
-    for text in bench.weak_experts(limit=limit):
+def tell_of_weak_experts(found: Sequence[str]) -> None:
+    """Before anything is merged, name the experts that do not beat the base on their own task."""
+    for text in found:
         print(paragraph(f"{text}."), file=sys.stderr)
 
 

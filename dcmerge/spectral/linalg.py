@@ -243,7 +243,7 @@ def frobenius_norm(delta: Tensor | LowRank) -> float:
     """‖D‖_F; of factors by tr((LᵀL)(RRᵀ)), without the dense product."""
     if isinstance(delta, LowRank):
         return math.sqrt(max(0.0, delta.inner(delta)))
-    return torch.linalg.vector_norm(delta.double()).item()
+    return torch.linalg.vector_norm(delta, dtype=torch.float64).item()
 
 
 def answered(B: Tensor, G: Tensor, cutoff: float = _UNSEEN) -> Tensor:
