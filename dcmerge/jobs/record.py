@@ -24,8 +24,6 @@ from dcmerge.runtime import state_files
 from dcmerge.studies.comparison import Comparison
 from dcmerge.studies.measuring import Row
 
-#: Where the jobs are; all that share this folder share one queue.
-FOLDER_VARIABLE = "DCMERGE_JOBS"
 #: No remaining time before this share of the work is done: it would only jump.
 _ENOUGH = 0.02
 _LOG_BYTES = 64 << 10
@@ -192,7 +190,7 @@ def duration(seconds: float | None) -> str | None:
 
 def state_folder() -> Path:
     """The folder of ``DCMERGE_JOBS``, else ``dcmerge/jobs`` in the user's folder for programs' states."""
-    return state_files.state_folder(FOLDER_VARIABLE, "jobs")
+    return state_files.jobs_folder()
 
 
 def all_jobs(folder: Path | None = None) -> list[Job]:

@@ -9,6 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+#: Where the jobs and the runs are; all that share this folder share one queue and one store.
+JOBS_VARIABLE = "DCMERGE_JOBS"
+
 
 def state_folder(variable: str, name: str) -> Path:
     """The folder that an environment variable names, else ``dcmerge/NAME`` in the user's folder for programs' states."""
@@ -17,6 +20,11 @@ def state_folder(variable: str, name: str) -> Path:
         state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
         folder = os.path.join(state, "dcmerge", name)
     return Path(os.path.abspath(folder))
+
+
+def jobs_folder() -> Path:
+    """Where jobs and runs are kept: the folder of ``DCMERGE_JOBS``, else ``dcmerge/jobs`` in the user's folder for states."""
+    return state_folder(JOBS_VARIABLE, "jobs")
 
 
 def write_json(path: Path, document: Any) -> None:

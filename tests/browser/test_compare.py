@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dcmerge import jobs
-from dcmerge.jobs.record import FOLDER_VARIABLE
+from dcmerge.runtime.state_files import JOBS_VARIABLE
 from tests.browser.steps import LONG, figure, traces, visit
 from tools.app_server import end, running_app
 from tools.browser import errors_shown, new_page, wait_idle
@@ -70,7 +70,7 @@ def test_it_is_cancelled_and_resumed(page: Page, app_url: str) -> None:
 
 def test_rows_outlive_server_and_worker(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tab closed, server and worker killed in the middle: resumed on a new server, each method runs once."""
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(JOBS_VARIABLE, str(tmp_path))
     with running_app() as app:
         page = new_page(browser)
         start(page, app.url)
