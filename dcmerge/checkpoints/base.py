@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +18,8 @@ from torch import Tensor
 
 from dcmerge.checkpoints.low_rank import LowRank
 from dcmerge.checkpoints.names import canonical_names
-from dcmerge.checkpoints.paths import checked_file, reason, shown
+from dcmerge.checkpoints.paths import shown
+from dcmerge.checkpoints.seen import SeenFile
 from dcmerge.errors import InputError
 
 
@@ -41,6 +41,9 @@ class TensorFile(Protocol):
 
     @property
     def path(self) -> Path: ...
+
+    @property
+    def seen(self) -> SeenFile: ...
 
     @property
     def infos(self) -> Mapping[str, TensorInfo]: ...
@@ -65,7 +68,8 @@ class Checkpoint(ABC):
         kind: "safetensors", "state_dict" or "lora".
         infos: canonical name -> shape and dtype, in the file's order.
         source_names: canonical name -> name in the file.
-        files: the files that make up the checkpoint; their content is the fingerprint.
+        seen: the files that make up the checkpoint, as they were at the opening; their content is the fingerprint.
+        files: their paths.
         notes: what is in the files but not in ``infos``, one sentence each, for the user.
         metadata: free text stored beside the tensors (safetensors only).
     """
@@ -73,12 +77,13 @@ class Checkpoint(ABC):
     kind: str
 
     def __init__(
-        self, path: Path, infos: Mapping[str, TensorInfo], source_names: Mapping[str, str], files: Sequence[Path]
+        self, path: Path, infos: Mapping[str, TensorInfo], source_names: Mapping[str, str], seen: Sequence[SeenFile]
     ) -> None:
         self.path = path
         self.infos: Mapping[str, TensorInfo] = MappingProxyType(dict(infos))
         self.source_names: Mapping[str, str] = MappingProxyType(dict(source_names))
-        self.files = tuple(files)
+        self.seen = tuple(seen)
+        self.files = tuple(file.path for file in self.seen)
         self.notes: tuple[str, ...] = ()
         self.metadata: Mapping[str, str] = MappingProxyType({})
 
@@ -115,12 +120,12 @@ class Checkpoint(ABC):
         """SHA-256 (hex) of the content, the same wherever the files lie.
 
         Of a single file it is what ``sha256sum`` prints; of several it is the hash over their sizes and hashes in the
-        order of ``files``. Computed at the first use: it reads everything.
+        order of ``files``. Computed at the first use: it reads everything. InputError where a file has changed since.
         """
-        digests = [content_digest(file) for file in self.files]
+        digests = [file.digest() for file in self.seen]
         if len(digests) == 1:
             return digests[0]
-        lines = (f"{file.stat().st_size} {digest}\n" for file, digest in zip(self.files, digests, strict=True))
+        lines = (f"{file.size} {digest}\n" for file, digest in zip(self.seen, digests, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def __repr__(self) -> str:
@@ -130,7 +135,7 @@ class Checkpoint(ABC):
 class StoredCheckpoint(Checkpoint):
     """Plain tensors from one file or from several shards."""
 
-    def __init__(self, path: Path, kind: str, files: Sequence[TensorFile], extra_files: Sequence[Path] = ()) -> None:
+    def __init__(self, path: Path, kind: str, files: Sequence[TensorFile], extra_files: Sequence[SeenFile] = ()) -> None:
         """
         Args:
             path: what the user named.
@@ -151,7 +156,7 @@ class StoredCheckpoint(Checkpoint):
             raise InputError(f"Expected tensors in {shown(path)}, found none.")
         source_names = canonical_names({name: info.dtype.is_floating_point for name, info in stored.items()}, path)
         infos = {canonical: stored[source] for canonical, source in source_names.items()}
-        super().__init__(path, infos, source_names, [file.path for file in files] + list(extra_files))
+        super().__init__(path, infos, source_names, [file.seen for file in files] + list(extra_files))
         self.kind = kind
         self.notes = tuple(note for file in files for note in file.notes)
         if len(files) == 1:
@@ -168,18 +173,3 @@ class StoredCheckpoint(Checkpoint):
     def file_of(self, name: str) -> Path:
         """The file or shard that holds the tensor of that canonical name."""
         return self._file_of[self.source_names[name]].path
-
-
-def content_digest(path: Path) -> str:
-    """SHA-256 of a file (hex), remembered in this process as long as its size and time of change stay the same."""
-    try:
-        status = os.stat(checked_file(path))
-        return _digest(os.path.abspath(path), status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise InputError(f"Cannot read {shown(path)}: {reason(error)}.") from None
-
-
-@lru_cache(maxsize=4096)
-def _digest(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

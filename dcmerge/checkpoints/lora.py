@@ -26,6 +26,7 @@ from dcmerge.checkpoints.low_rank import LowRank
 from dcmerge.checkpoints.names import canonical_names
 from dcmerge.checkpoints.paths import checked_file, shown
 from dcmerge.checkpoints.safetensors_files import SafetensorsFile
+from dcmerge.checkpoints.seen import SeenFile
 from dcmerge.checkpoints.state_dicts import StateDictFile
 from dcmerge.errors import InputError
 
@@ -86,7 +87,7 @@ class LoraCheckpoint(Checkpoint):
 
     kind = "lora"
 
-    def __init__(self, path: Path, settings: AdapterSettings, file: TensorFile) -> None:
+    def __init__(self, path: Path, settings: AdapterSettings, file: TensorFile, config: SeenFile) -> None:
         found: dict[str, Adapted] = {}
         for one in _adapted(file, settings):
             if one.weight in found:
@@ -97,7 +98,7 @@ class LoraCheckpoint(Checkpoint):
         self.adapted = {canonical: found[weight] for canonical, weight in sources.items()}
         self._file = file
         infos = {canonical: _product_info(file, one) for canonical, one in self.adapted.items()}
-        super().__init__(path, infos, sources, [file.path, path / ADAPTER_CONFIG])
+        super().__init__(path, infos, sources, [file.seen, config])
         self.rank = max(file.infos[one.factor_a].shape[0] for one in self.adapted.values())
         self.notes = file.notes
         if settings.doubles_attention_output and any(ATTENTION_OUTPUT in one.factor_a for one in self.adapted.values()):
@@ -110,11 +111,12 @@ class LoraCheckpoint(Checkpoint):
     @classmethod
     def open(cls, path: Path) -> LoraCheckpoint:
         """Open an adapter folder; InputError where it is incomplete, damaged or of an unsupported kind."""
-        settings = AdapterSettings.open(path / ADAPTER_CONFIG)
+        config = SeenFile.of(path / ADAPTER_CONFIG)
+        settings = AdapterSettings.open(config.path)
         for name in ADAPTER_WEIGHTS:
             if (path / name).exists():
                 reader = SafetensorsFile if name.endswith(".safetensors") else StateDictFile
-                return cls(path, settings, reader(checked_file(path / name)))
+                return cls(path, settings, reader(checked_file(path / name)), config)
         raise InputError(f"Expected {' or '.join(ADAPTER_WEIGHTS)} in {shown(path)}, found neither.")
 
     def renamed(self, names: Mapping[str, str]) -> Self:

@@ -12,6 +12,7 @@ from dcmerge.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraCheckp
 from dcmerge.checkpoints.paths import checked_file, checked_path, read_json, shown
 from dcmerge.checkpoints.quantised import refuse_quantised
 from dcmerge.checkpoints.safetensors_files import SafetensorsFile
+from dcmerge.checkpoints.seen import SeenFile
 from dcmerge.checkpoints.state_dicts import StateDictFile
 from dcmerge.errors import InputError
 
@@ -92,6 +93,7 @@ def _open_inside(folder: Path, file: Path) -> Checkpoint:
 
 def _open_index(path: Path, index: Path) -> Checkpoint:
     """The shards that an index names, and of them the tensors that it lists."""
+    seen = SeenFile.of(index)
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"Expected a shard index with a weight_map, got {shown(index)}.")
@@ -106,7 +108,7 @@ def _open_index(path: Path, index: Path) -> Checkpoint:
         if tensor not in shards[str(shard)].infos:
             raise InputError(f"The tensor {shown(tensor)} that {shown(index)} lists is not in {shown(shard)}.")
     listed = sum(len(shard.infos) for shard in shards.values())
-    checkpoint = _stored(path, list(shards.values()), [index])
+    checkpoint = _stored(path, list(shards.values()), [seen])
     if listed > len(weight_map):
         what = f"{len(weight_map)} of the {listed} tensors of its shards"
         checkpoint.notes += (f"{shown(index.name)} lists {what}; all are used.",)
@@ -122,7 +124,7 @@ def _open_shards(path: Path, shards: Sequence[Path]) -> Checkpoint:
     return _stored(path, [SafetensorsFile(checked_file(shard)) for shard in shards])
 
 
-def _stored(path: Path, files: Sequence[TensorFile], extra_files: Sequence[Path] = ()) -> StoredCheckpoint:
+def _stored(path: Path, files: Sequence[TensorFile], extra_files: Sequence[SeenFile] = ()) -> StoredCheckpoint:
     for file in files:
         # The factors alone do not say their scale: they are only read together with their settings.
         if any(is_adapter_key(name) for name in file.infos):

@@ -50,7 +50,7 @@ class Regrouped(Checkpoint):
     def __init__(self, stored: Checkpoint, names: Iterable[str], made: Mapping[str, tuple[Rows, ...]]) -> None:
         infos = {name: _info(stored, made[name]) if name in made else stored.infos[name] for name in names}
         sources = {name: name if name in made else stored.source_names[name] for name in infos}
-        Checkpoint.__init__(self, stored.path, infos, sources, stored.files)  # not an adapter's, which opens files
+        Checkpoint.__init__(self, stored.path, infos, sources, stored.seen)  # not an adapter's, which opens files
         self.kind, self.notes, self.metadata = stored.kind, stored.notes, stored.metadata
         self.made = MappingProxyType(dict(made))
         self._stored = stored

@@ -1,7 +1,8 @@
-"""One PyTorch state dict (.pt, .pth, .bin): ``torch.load(weights_only=True, mmap=True)`` and no other way."""
+"""One PyTorch state dict (.pt, .pth, .bin): ``torch.load(weights_only=True)`` without numbers; those are read when asked for."""
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import re
@@ -12,49 +13,60 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dcmerge.checkpoints.archives import ZIP_MARK, read_archive
 from dcmerge.checkpoints.base import TensorInfo
 from dcmerge.checkpoints.paths import STATE_DICT_SIZE_LIMIT, checked_file, reason, shown
+from dcmerge.checkpoints.seen import SeenFile
 from dcmerge.errors import InputError, PickledObject
 
 # Training scripts save the weights beside the epoch and the optimizer under one of these names.
 NESTED_UNDER = ("state_dict", "model_state_dict", "model")
 # The command reads tensors out of such a file without running it (dcmerge.checkpoints.pickles).
 HOW_TO_CONVERT = "python -m dcmerge convert {} NEW.safetensors"
+#: As in ``Archive``.
+Places = Mapping[int, tuple[int, int]]
 
 
 class StateDictFile:
-    """Names, shapes and dtypes of one file; the tensors stay memory-mapped until they are read.
+    """Names, shapes and dtypes of one file; no handle stays open between calls.
 
     Attributes:
+        seen: the file as it was at the opening; reads of another state are refused.
         infos: name in the file -> TensorInfo, in the file's order.
         notes: what lies beside the tensors and is not read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = checked_file(path)
-        size = self.path.stat().st_size
+        self.seen = SeenFile.of(self.path)
+        size = self.seen.size
         if size > STATE_DICT_SIZE_LIMIT:
             raise InputError(
                 f"{shown(self.path)} has {size} bytes, more than the limit of {STATE_DICT_SIZE_LIMIT} for state dicts: "
                 "convert it to safetensors, which has no limit."
             )
-        self._tensors, left_out = _tensors_of(_load(self.path), self.path)
+        loaded, places = _load(self.seen)
+        self._tensors, left_out = _tensors_of(loaded, self.path)
+        self._starts: dict[str, int] = {}
         self.infos: dict[str, TensorInfo] = {}
         for name, tensor in self._tensors.items():
-            _check_plain(name, tensor, size, self.path)
+            self._starts[name] = _checked_start(name, tensor, places, self.seen)
             self.infos[name] = TensorInfo(tuple(tensor.shape), tensor.dtype)
         self.notes: tuple[str, ...] = ()
         if left_out:
             names = ", ".join(shown(name) for name in left_out[:5]) + (", ..." if len(left_out) > 5 else "")
             self.notes = (f"{shown(self.path.name)}: not tensors of the model, left out: {names}.",)
+        self.seen.check()
 
     def read(self, name: str) -> Tensor:
-        """A contiguous copy: tensors of a state dict may share memory, and the caller may change what it gets."""
-        return self._tensors[name].detach().clone(memory_format=torch.contiguous_format)
+        """The tensor, contiguous and fresh at every call; InputError where the file is not the one that was opened."""
+        return _read(self._tensors[name], self._starts[name], self.seen)
 
     def read_rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Some rows alone, copied as ``read`` does."""
-        return self._tensors[name][start:stop].detach().clone(memory_format=torch.contiguous_format)
+        """Some rows alone, as fresh: nothing else of the tensor is read."""
+        rows = self._tensors[name][start:stop]
+        between = int(rows.storage_offset()) - int(self._tensors[name].storage_offset())
+        return _read(rows, self._starts[name] + between * rows.dtype.itemsize, self.seen)
 
 
 def how_to_convert(path: Path) -> str:
@@ -64,24 +76,28 @@ def how_to_convert(path: Path) -> str:
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Every tensor of a small file by name; of a file that is one tensor without a name, "" is its name. Else InputError."""
-    checked = checked_file(path)
-    loaded = _load(checked)
-    return {"": loaded} if isinstance(loaded, Tensor) else _tensors_of(loaded, checked)[0]
+    seen = SeenFile.of(checked_file(path))
+    loaded, places = _load(seen)
+    tensors = {"": loaded} if isinstance(loaded, Tensor) else _tensors_of(loaded, seen.path)[0]
+    return {name: _read(tensor, _checked_start(name, tensor, places, seen), seen) for name, tensor in tensors.items()}
 
 
-def _load(path: Path) -> object:
-    with open(path, "rb") as file:
-        start = file.read(4)
-    if not start.startswith(b"PK\x03\x04"):
+def _load(seen: SeenFile) -> tuple[object, Places]:
+    """What the file holds, its tensors without their numbers (on the device "meta", which has none), and where those are."""
+    path = seen.path
+    start = bytes(seen.bytes_at(0, min(4, seen.size)).tolist())
+    if start != ZIP_MARK:
         # An old pickle starts with its protocol's mark.
         raise (PickledObject if start.startswith(b"\x80") else InputError)(
             f"Expected a PyTorch state dict, got {shown(path)}, which is damaged, not one, or in a format that is not read "
             f"in place (before PyTorch 1.6, plain pickle); this reads its tensors without running it: {how_to_convert(path)}."
         )
+    archive = read_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        loaded = torch.load(io.BytesIO(archive.skeleton), map_location="meta", weights_only=True)
     except Exception as error:  # The reader of a damaged archive fails in many ways, none of them listed anywhere.
         raise _load_error(error, path) from None
+    return loaded, archive.places
 
 
 def _load_error(error: Exception, path: Path) -> InputError:
@@ -91,8 +107,6 @@ def _load_error(error: Exception, path: Path) -> InputError:
             f"Expected a state dict of plain tensors, got a pickled object ({found[1]}) in {shown(path)}, which would "
             f"run code when opened; this reads its tensors without running it: {how_to_convert(path)}."
         )
-    if "unable to mmap" in str(error):
-        return InputError(f"{shown(path)} does not fit this machine's memory: convert it to safetensors.")
     damage = reason(error) if not isinstance(error, pickle.UnpicklingError) else "the pickle in it cannot be read"
     return InputError(f"Expected a PyTorch state dict, got {shown(path)}, which is damaged or not one ({damage}).")
 
@@ -117,9 +131,29 @@ def _tensors_of(loaded: object, path: Path) -> tuple[dict[str, Tensor], list[str
     return tensors, left_out
 
 
-def _check_plain(name: str, tensor: Tensor, file_size: int, path: Path) -> None:
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        raise InputError(f"The tensor {shown(name)} of {shown(path)} is sparse, quantised or without data.")
+def _checked_start(name: str, tensor: Tensor, places: Places, seen: SeenFile) -> int:
+    """Where in the file a tensor's numbers begin; InputError where they are not all there."""
+    plain = tensor.layout == torch.strided and not tensor.is_quantized
+    # What torch.load notes of a storage whose numbers it leaves where they are; a tensor that had none has no place.
+    place = places.get(getattr(tensor.untyped_storage(), "_checkpoint_offset", -1)) if plain else None
+    if place is None:
+        raise InputError(f"The tensor {shown(name)} of {shown(seen.path)} is sparse, quantised or without data.")
+    first = int(tensor.storage_offset()) * tensor.dtype.itemsize
     # A few bytes repeated by strides of 0 can claim to be terabytes.
-    if tensor.nbytes > file_size:
-        raise InputError(f"The tensor {shown(name)} of {shown(path)} claims more bytes than the file has.")
+    if tensor.nbytes > seen.size or first + _span(tensor) > place[1]:
+        raise InputError(f"The tensor {shown(name)} of {shown(seen.path)} claims more bytes than the file has.")
+    return place[0] + first
+
+
+def _span(tensor: Tensor) -> int:
+    """How many bytes lie from the first of its numbers to behind the last."""
+    if not tensor.numel():
+        return 0
+    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.dtype.itemsize
+
+
+def _read(tensor: Tensor, start: int, seen: SeenFile) -> Tensor:
+    """The numbers of a tensor that has none, contiguous: those of others may lie between them."""
+    numbers = seen.bytes_at(start, _span(tensor)).view(tensor.dtype)
+    return numbers.as_strided(tensor.shape, tensor.stride()).contiguous() if tensor.numel() else numbers.reshape(tensor.shape)

@@ -6,8 +6,8 @@ import argparse
 import time
 from pathlib import Path
 
-from dcmerge.checkpoints.base import content_digest
 from dcmerge.checkpoints.convert import SCHEMES, Converted, convert
+from dcmerge.checkpoints.seen import content_digest
 from dcmerge.cli.options import Commands, Parser, add_command
 from dcmerge.cli.output import paragraph, print_json, seconds, size
 from dcmerge.cli.targets import checked_target

@@ -124,7 +124,7 @@ class TaskVectors:
         value = self.experts[task].read(name)
         if isinstance(value, LowRank):
             return LowRank(value.left.float(), value.right.float())
-        return value.float() - self.base_tensor(name).float()
+        return _minus(value, self.base_tensor(name).float())
 
     def deltas(self, name: str, tasks: Sequence[str] | None = None) -> list[Delta]:
         """Deltas of one parameter of every expert, in task order; the base's tensor is read once."""
@@ -132,7 +132,7 @@ class TaskVectors:
         if self.kind == "lora":
             return [self.delta(name, task) for task in tasks]
         base = self.base_tensor(name).float()
-        return [self.experts[task].tensor(name).float() - base for task in tasks]
+        return [_minus(self.experts[task].tensor(name), base) for task in tasks]
 
     def base_tensor(self, name: str) -> Tensor:
         """The base's own tensor in the file's dtype; raises InputError where the set has no base."""
@@ -147,6 +147,11 @@ class TaskVectors:
             raise InputError(f"tasks: expected some of {', '.join(self.tasks)}, got {', '.join(unknown) or 'none'}")
         experts = {task: self.experts[task] for task in tasks}
         return replace(self, experts=experts, memo=Memo())
+
+
+def _minus(value: Tensor, base: Tensor) -> Tensor:
+    """value − base in float32, in the memory of what was read: it is fresh, and room for another costs as much as the reading."""
+    return value.float().sub_(base)
 
 
 #: Python, torch and its buffers, in bytes, before anything is read.

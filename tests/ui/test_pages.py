@@ -12,7 +12,7 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from dcmerge.checkpoints.base import content_digest
+from dcmerge.checkpoints.seen import content_digest
 from dcmerge.merging.recipe import Recipe
 from dcmerge.methods import methods
 from dcmerge.spectral.spectra import smooth

@@ -20,12 +20,12 @@ from typing import Any, BinaryIO
 
 import torch
 
+from dcmerge.checkpoints.archives import ZIP_MARK, data_start
 from dcmerge.checkpoints.paths import shown
 from dcmerge.checkpoints.pickles.vocabulary import Described, Named, Refused, Storage, Stub, Vocabulary
 
 #: The first pickle of the format before 1.6.
 _MAGIC = 0x1950A86A20F9469CFC6C
-_ZIP = b"PK\x03\x04"
 #: Of one file: more is a plain pickle of a language model or no model at all.
 _MOST_STORAGES = 1_000_000
 
@@ -66,9 +66,9 @@ class PickleFile:
         self._nested = 0
         self._words, self._words_in_bytes = Vocabulary(self._storage_from_bytes), Vocabulary(_no_bytes)
         with open(path, "rb") as file:
-            start = file.read(len(_ZIP))
+            start = file.read(len(ZIP_MARK))
             file.seek(0)
-            self.content = self._zipped(file) if start == _ZIP else self._in_a_row(file, 0, self._words)
+            self.content = self._zipped(file) if start == ZIP_MARK else self._in_a_row(file, 0, self._words)
 
     def read(self, tensor: Described) -> torch.Tensor:
         """A tensor of its own, contiguous; of its storage only the bytes that it covers are read."""
@@ -127,13 +127,9 @@ class PickleFile:
         return _Unpickler(content, self._words, lambda pid: self._storage(0, pid, with_views=False)).load()
 
     def _record(self, file: BinaryIO, info: zipfile.ZipInfo) -> Region:
-        """Where a stored record's bytes begin: behind a header of its own, which repeats the name."""
-        file.seek(info.header_offset)
-        header = file.read(30)
-        if len(header) < 30 or header[:4] != _ZIP:
+        start = data_start(file, info)
+        if start is None:
             raise Refused(f"the damaged record {shown(info.filename)}")
-        name, extra = struct.unpack("<HH", header[26:30])
-        start = info.header_offset + 30 + name + extra
         if start + info.file_size > self.size:
             raise Refused(f"the record {shown(info.filename)}, which claims more bytes than the file has")
         return Region(start, info.file_size)

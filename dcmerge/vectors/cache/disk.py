@@ -1,8 +1,10 @@
 """Factors and bases in files, so that a second start computes no SVD: content-addressed, bounded, safe for many processes.
 
 Every entry is one safetensors file named by the hash of everything that decided its content. It appears under its name
-only when it is complete, so a process that dies leaves at most a hidden part, and two processes that compute the same
-entry write the same file. Nothing depends on the cache: what is missing, damaged or cannot be written is computed again.
+only when it is complete and on the disk, so a process that dies leaves at most a hidden part, and two processes that compute
+the same entry write the same file. It holds a digest of its tensors, which is compared before anybody uses them: a disk may
+have kept the header and lost the numbers. Nothing depends on the cache: what is missing, damaged or cannot be written is
+computed again.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank, TensorInfo, write_safetensors
+from dcmerge.checkpoints.paths import reason
 from dcmerge.errors import InputError
 
 #: Where the cache is ("off" for none), and how large it may grow, in bytes.
@@ -30,6 +32,8 @@ DEFAULT_BYTES = 4 << 30
 _ABANDONED = 3600
 _ENTRY, _PART = ".safetensors", ".part"
 _KEPT_AFTER_PRUNING = 0.9
+#: Where an entry holds the digest of its tensors.
+_DIGEST = "dcmerge.digest"
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,8 @@ class Store:
     def __init__(self, folder: str | Path, max_bytes: int = DEFAULT_BYTES) -> None:
         self.folder, self.max_bytes = Path(folder), max_bytes
         self._warned = False
+        #: Key -> the state of the file whose digest was compared: once is enough for a process.
+        self._verified: dict[str, tuple[int, ...]] = {}
 
     def get(
         self,
@@ -68,14 +74,20 @@ class Store:
         """The tensors under ``key``, mapped from the file: pages are read when they are used. None where there are none."""
         path = self._path(key)
         try:
-            tensors = load_file(path)
+            state = _state(path)
+            with safe_open(path, framework="pt", device="cpu") as entry:
+                told = (entry.metadata() or {}).get(_DIGEST, "")
+                tensors = {name: entry.get_tensor(name) for name in entry.offset_keys()}
+            if self._verified.get(key) != state and told != digest_of(tensors):
+                raise SafetensorError("its numbers are not those that were kept" if told else "it has no digest")
             os.utime(path)
-        except SafetensorError:  # a disk that lost power half-way, or somebody's editor
-            log.warning("removed the damaged cache entry %s", path.name)
+            self._verified[key] = _state(path)
+        except (SafetensorError, RuntimeError) as error:  # a disk that lost power half-way, or somebody's editor
+            log.warning("removed the damaged cache entry %s (%s); it is computed again", path.name, reason(error))
             with suppress(OSError):
                 path.unlink()
             return None
-        except OSError:
+        except (OSError, MemoryError):
             return None
         return tensors
 
@@ -84,8 +96,7 @@ class Store:
         infos = {name: TensorInfo(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # Not flushed to the disk: after a loss of power the entry is computed again.
-            write_safetensors(self._path(key), tensors.items(), infos, durable=False)
+            write_safetensors(self._path(key), tensors.items(), infos, {_DIGEST: digest_of(tensors)})
             self._prune()
         except (InputError, OSError) as error:
             if not self._warned:
@@ -151,6 +162,18 @@ def default_store() -> Store | None:
     if not size.isdecimal():
         raise InputError(f"{SIZE_VARIABLE}: expected a number of bytes, got {size!r}")
     return Store(folder, int(size))
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to."""
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over the names, shapes, dtypes and bytes of tensors, in the order of their names."""
+    names = sorted(tensors)
+    return content_key(names, (tensors[name] for name in names))
 
 
 def content_key(parts: Iterable[str], tensors: Iterable[Tensor | LowRank]) -> str:

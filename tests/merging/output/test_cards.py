@@ -67,10 +67,10 @@ def test_text_from_files_is_no_markup(tmp_path: Path) -> None:
 
 
 def test_the_base_is_named_where_a_file_says_it(tmp_path: Path) -> None:
-    vectors = lora_set(tmp_path, {"a": random_factors(0)})
+    lora_set(tmp_path, {"a": random_factors(0)})
     for said, known in (("org/model-7b", "org/model-7b"), ("../x: [y]\n", None)):
         path = tmp_path / "a/adapter_config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": said}))
-        merged = dcmerge.merge(vectors, "average")
+        merged = dcmerge.merge(dcmerge.TaskVectors.open(None, {"a": path.parent}), "average")
         merged.save_adapter(tmp_path / "out", replace=True)
         assert front_matter((tmp_path / "out/README.md").read_text()).get("base_model") == known

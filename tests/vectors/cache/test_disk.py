@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank
@@ -68,6 +69,39 @@ def test_a_damaged_entry_is_removed_and_computed_again(store: Store, damage: byt
     (store.folder / "key.safetensors").write_bytes(damage)
     assert store.load("key") is None and store.usage().entries == 0
     assert store.get("key", lambda: kilobytes(1, 2.0))["tensor"][0] == 2.0
+
+
+def zeroed(path: Path) -> None:
+    """Its numbers lost behind an intact header, as a disk does that loses power."""
+    data = path.read_bytes()
+    header = 8 + int.from_bytes(data[:8], "little")
+    path.write_bytes(data[:header] + bytes(len(data) - header))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_lost_numbers_are_computed_again(store: Store, known: bool, caplog: pytest.LogCaptureFixture) -> None:
+    store.save("key", kilobytes(1, 3.0))
+    if known:
+        assert store.load("key") is not None
+    zeroed(store.folder / "key.safetensors")
+    with caplog.at_level(logging.WARNING):
+        assert store.get("key", lambda: kilobytes(1, 2.0))["tensor"][0] == 2.0
+    assert "removed the damaged cache entry key.safetensors" in caplog.text and "computed again" in caplog.text
+    assert Store(store.folder).get("key", never)["tensor"][0] == 2.0
+
+
+def test_an_entry_without_a_digest_is_not_trusted(store: Store) -> None:
+    store.folder.mkdir()
+    save_file(kilobytes(1, 3.0), store.folder / "key.safetensors")
+    assert store.load("key") is None
+
+
+def test_a_merge_with_lost_factors_is_the_merge_without_them(tmp_path: Path, store: Store) -> None:
+    wanted = merge(opened(tmp_path / "one", store), "dc_merge").deltas
+    for path in store.folder.iterdir():
+        zeroed(path)
+    found = merge(opened(tmp_path / "two", Store(store.folder)), "dc_merge").deltas
+    assert all(torch.equal(wanted[name], found[name]) and wanted[name].any() for name in wanted)
 
 
 def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
