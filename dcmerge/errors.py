@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 #: How a note begins that tells of something wrong.
 WARNING = "warning: "
+
+
+#: So many items, and so many characters of each, are told in a sentence; the others are counted.
+_LISTED, _LONGEST = 8, 100
+
+
+def listed(items: Iterable[object], between: str = ", ") -> str:
+    """Items in a row, for a sentence: the first ones, then how many there are besides ("a, b and 412 more")."""
+    texts = [str(item) for item in items]
+    told = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)" for text in texts[:_LISTED]]
+    rest = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+    return between.join(told) + rest
 
 
 class InputError(ValueError):

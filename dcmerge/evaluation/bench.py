@@ -77,6 +77,8 @@ class Bench:
 
     def _read_base(self) -> dict[str, Tensor]:
         base = self.vectors.base
+        if base is not None:
+            self._check_used(base)
         if base is None or self.same_names:
             names = list(self.encoder.shapes)
         else:
@@ -89,6 +91,13 @@ class Bench:
         self.encoder.check(self.encoders_weights(weights))
         return weights
 
+    def _check_used(self, checkpoint: Checkpoint) -> None:
+        """Raises InputError where the encoder would leave out a part of another model's image tower."""
+        if self.same_names:
+            return self.encoder.check_used(checkpoint.infos)
+        shapes = {name: info.shape for name, info in checkpoint.infos.items() if info.dtype.is_floating_point}
+        return self.encoder.check_used(open_clip_weights({n: torch.empty(s, device="meta") for n, s in shapes.items()}))
+
     def encoders_weights(self, weights: Weights) -> dict[str, Tensor]:
         """The encoder's weights out of weights under the set's names; what it lacks is taken from ``extra`` or stays lacking."""
         named = weights if self.same_names else open_clip_weights(weights)
@@ -96,6 +105,7 @@ class Bench:
 
     def weights_of(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
         """The encoder's weights of another whole model, under the encoder's names or the set's; other parts are not read."""
+        self._check_used(checkpoint)
         floating = [name for name, info in checkpoint.infos.items() if info.dtype.is_floating_point]
         own = [name for name in floating if not name.startswith(_TEXT_TOWER)]
         if self.same_names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dcmerge.errors import Cancelled, InputError
+from dcmerge.errors import Cancelled, InputError, listed
 from dcmerge.runtime.threads import compute_device
 
 #: Pixel normalisation of OpenAI's CLIP.
@@ -101,7 +101,7 @@ class ImageEncoder:
         """What the tower sees of uint8 images (N, 3, H, W): float32, normalised."""
         preprocess = self.config.get("preprocess", {})
         usual = (("mean", _OPENAI_MEAN), ("std", _OPENAI_STD))
-        mean, std = (torch.tensor(preprocess.get(name, value), device=images.device) for name, value in usual)
+        mean, std = (torch.tensor(preprocess.get(name) or value, device=images.device) for name, value in usual)
         return (images.float() / 255 - mean[:, None, None]) / std[:, None, None]
 
     def turn(self) -> AbstractContextManager:
@@ -122,8 +122,17 @@ class ImageEncoder:
             if name in weights and tuple(weights[name].shape) != shape
         ]
         if missing or other:
-            told = [*([f"missing {', '.join(missing)}"] if missing else []), *other]
+            told = [*([f"missing {listed(missing)}"] if missing else []), *([listed(other, "; ")] if other else [])]
             raise InputError(f"expected the weights of this image encoder, got other ones: {'; '.join(told)}")
+
+    def check_used(self, names: Iterable[str]) -> None:
+        """Raises InputError that lists weights of an image tower which this one has no place for: without them it is another."""
+        unused = [name for name in names if name.startswith("visual.") and name not in self.shapes]
+        if unused:
+            raise InputError(
+                f"expected weights of this image encoder alone, got {len(unused)} that it does not use (another depth or kind?): "
+                f"{listed(unused)}"
+            )
 
     def forward(self, weights: Mapping[str, Tensor], images: Tensor, edits: Mapping[str, Edit] | None = None) -> Tensor:
         """Embeddings (N, d) of one batch of uint8 images, before their length is made one; runs where the weights are.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,16 @@ _KNOWN_KEYS = {
 _QUICK = "-quickgelu"
 #: Images at a time: a tower for large pictures holds more of each.
 _LARGE_IMAGE, _LARGE_BATCH = 128, 64
+#: Ten times what the largest published towers have.
+_MOST = {
+    "layers": 512,
+    "width": 1 << 14,
+    "image_size": 1 << 12,
+    "embed_dim": 1 << 15,
+    "mlp_ratio": 64,
+    "context_length": 1 << 16,
+    "vocab_size": 1 << 23,
+}
 
 
 def named_encoder(name: str) -> ImageEncoder:
@@ -36,6 +47,8 @@ def named_encoder(name: str) -> ImageEncoder:
     if unknown or lacking or config.get("custom_text"):
         told = f"{', '.join(unknown)} besides" if unknown else f"no {', '.join(lacking)}" if lacking else "its own text tower"
         raise InputError(f"encoder: expected a plain CLIP of open_clip, got {shown(name)} with {shown(told)}")
+    _check_sizes(name, config)
+    _check_normalisation(name, config.get("preprocess") or {})
     encoder = ImageEncoder(config)
     try:
         large = max(encoder.preprocess.size) >= _LARGE_IMAGE
@@ -45,6 +58,34 @@ def named_encoder(name: str) -> ImageEncoder:
         told = f"{shown(name)} ({shown(error)})"
         raise InputError(f"encoder: expected a configuration that open_clip can build, got {told}") from None
     return encoder
+
+
+def _check_sizes(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse a tower that nobody has before it is built: the building alone would take all memory, or hours."""
+    for part in ("vision_cfg", "text_cfg"):
+        sizes = config[part] if isinstance(config[part], Mapping) else {}
+        for key, value in [("embed_dim", config["embed_dim"]), *sizes.items()]:
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(number, (int, float)) and key in _MOST and not abs(number) <= _MOST[key]:
+                    raise InputError(f"encoder: expected {key} of at most {_MOST[key]}, got {number:.6g} in {shown(name)}")
+
+
+def _check_normalisation(name: str, preprocess: Any) -> None:
+    """Refuse a mean or a standard deviation that makes something else than numbers of pixels."""
+    if not isinstance(preprocess, Mapping):
+        raise InputError(f"encoder: expected preprocessing by its names, got {preprocess!r:.100} in {shown(name)}")
+    for key, positive in (("mean", False), ("std", True)):
+        value = preprocess.get(key)
+        if value is None:
+            continue
+        numbers = value if isinstance(value, (list, tuple)) else []
+        fine = len(numbers) == 3 and all(
+            isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one) and (one > 0 or not positive)
+            for one in numbers
+        )
+        if not fine:
+            expected = "three positive numbers" if positive else "three finite numbers"
+            raise InputError(f"encoder: expected {expected} as the {key} of pixels, got {value!r:.100} in {shown(name)}")
 
 
 def _builtin(name: str) -> dict[str, Any]:

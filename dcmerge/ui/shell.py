@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from dcmerge.studies.inspection import matrices
 from dcmerge.ui.controls import parameter_control
 from dcmerge.ui.jobs_panel import jobs_panel
 from dcmerge.ui.text import plain
-from dcmerge.ui.view import arrive, remembered
+from dcmerge.ui.view import arrive, choose, place_for_unknown, remembered, unknown
 from dcmerge.vectors.compatibility import Report
 from dcmerge.vectors.layers import Layer, layer_of
 from dcmerge.vectors.naming import place_of
@@ -28,6 +28,8 @@ from dcmerge.zoo import ZOOS
 SET, LAYER = "set", "layer"
 #: DC-Merge's parameters that every page shares: what is inspected is what is merged.
 SHARED = ("smoothing", "rho")
+#: So many sets are offered as buttons where the one that was asked for is unknown.
+_OFFERED = 8
 
 
 #: Two lines that become one. Not a Material icon: for those the browser would ask a server on the internet.
@@ -61,6 +63,8 @@ class Page:
 def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
     """Begin a page: head, shared sidebar, and the chosen set opened; a set that cannot be opened ends the page in a box."""
     controls, name = _frame(title, about)
+    if name is None:
+        st.stop()
     with readable_errors():
         models = opened(name)
         with controls:
@@ -77,14 +81,15 @@ def start_page_without_set(title: str, about: str) -> None:
         _smoothing_controls()
 
 
-def _frame(title: str, about: str) -> tuple[DeltaGenerator, str]:
-    """Head and sidebar; the place for a page's own controls there, and the name of the chosen set."""
+def _frame(title: str, about: str) -> tuple[DeltaGenerator, str | None]:
+    """Head and sidebar; the place for a page's own controls there, and the name of the chosen set, None of one unknown here."""
     st.set_page_config(page_title=f"{title} · DC-Merge", page_icon=ICON, layout="wide", menu_items={"About": ABOUT})
     load_named()  # before anything asks for the methods; the Methods page tells what was left out
     arrive(title)
     _navigation()
     st.title(title)
     st.markdown(about)
+    place_for_unknown()
     with st.sidebar:
         # Drawn before the set is opened, which may end the page, and below the controls, which it must not move.
         controls = st.container()
@@ -97,11 +102,30 @@ def _frame(title: str, about: str) -> tuple[DeltaGenerator, str]:
             key=SET,
             default=first_set(),
             options=list(sets),
-            format_func=lambda n: sets[n],
+            replaced=False,
+            placeholder="Choose a set",
+            format_func=lambda n: sets.get(n, n),
             help="A base and its experts: the embedded demos, the sets that you opened on the Load page, and every set in the "
             "folders that this app may read.",
         )
+    if name is None:
+        _unknown_set(sets)
     return controls, name
+
+
+def _unknown_set(sets: Mapping[str, str]) -> None:
+    """A link to a set that is not here opens no other one: other numbers would be read as those that it promised."""
+    asked = plain(str(unknown(SET)))
+    st.error(
+        f"The link asks for the set {asked}, which is not known here. It may be remembered by another server, or lie in a folder "
+        "that this app may not read, or be gone. Nothing is shown in its place. Choose one of the sets that are here:",
+        icon=":material/link_off:",
+    )
+    with st.container(horizontal=True):
+        for name in list(sets)[:_OFFERED]:
+            st.button(plain(sets[name]), key=f"offer.{name}", icon=":material/folder_open:", on_click=choose, args=(SET, name))
+    if len(sets) > _OFFERED:
+        st.caption(f"The list in the sidebar has {len(sets) - _OFFERED} more.")
 
 
 def _navigation() -> None:

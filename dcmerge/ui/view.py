@@ -2,6 +2,9 @@
 
 Streamlit drops a widget's value when another page is shown, and its own ``bind="query-params"`` forgets values that came
 with the link at the first change of page (1.67). So the choices live here, as the texts that the address bar shows.
+
+What a link asks for and this app does not have is told in a box and stays in the address: whoever follows a colleague's link must
+not read other numbers without a word.
 """
 
 from __future__ import annotations
@@ -11,9 +14,13 @@ from typing import Any
 
 import streamlit as st
 
+from dcmerge.ui.text import plain
+
 _CHOICES, _ADOPTED, _PAGE, _PUBLISHED = "view.choices", "view.adopted", "view.page", "view.published"
 #: Texts of the widgets' values as they were last drawn, and whether a callback has chosen one since.
 _DRAWN, _CHOSEN = "view.drawn", "view.chosen"
+#: Texts that were asked for and mean nothing here, by key; the place for the boxes that tell it, and what this run told.
+_UNKNOWN, _BOX, _TOLD = "view.unknown", "view.box", "view.told"
 
 
 def arrive(page: str) -> None:
@@ -24,11 +31,21 @@ def arrive(page: str) -> None:
     if address and address != state.get(_PUBLISHED) and not moved:
         choices.clear()
         choices.update(address)
-        state[_ADOPTED] = set()
+        state[_ADOPTED], state[_UNKNOWN] = set(), {}
     elif changed_page:
         state[_ADOPTED] = set()
-    state[_PAGE] = page
+    state[_PAGE], state[_TOLD] = page, set()
     _publish()
+
+
+def place_for_unknown() -> None:
+    """Where on the page the boxes come that tell what a link asked for and is not known here."""
+    st.session_state[_BOX] = st.container()
+
+
+def unknown(key: str) -> str | None:
+    """The text that was asked for under a key and means nothing here; None where there is no such."""
+    return st.session_state.get(_UNKNOWN, {}).get(key)
 
 
 def _moved() -> bool:
@@ -42,28 +59,62 @@ def _moved() -> bool:
 
 
 def remembered(
-    widget: Callable[..., Any], label: str, *, key: str, default: Any, options: Sequence[Any] | None = None, **arguments: Any
+    widget: Callable[..., Any],
+    label: str,
+    *,
+    key: str,
+    default: Any,
+    options: Sequence[Any] | None = None,
+    replaced: bool = True,
+    **arguments: Any,
 ) -> Any:
     """Draw a keyed widget whose value is restored from, and written to, the address bar; values equal to the default are not.
 
-    A value in the address that is not one of ``options``, or outside min_value .. max_value, counts as the default.
+    For a value in the address that is not one of ``options``, or outside min_value .. max_value, the default is drawn and a box
+    says so; unless ``replaced``, nothing is chosen then, and the caller says it. The address keeps it until another is chosen.
     """
-    state = st.session_state
-    adopted = state.setdefault(_ADOPTED, set())
-    if key not in adopted or key not in state:
-        state[key] = _decoded(state[_CHOICES].get(key), default, options, arguments)
-        adopted.add(key)
-    elif options is not None and not _among(state[key], options):
-        state[key] = default
+    _adopt(key, default, default if replaced else None, options, arguments)
     value = widget(label, key=key, **({"options": options} if options is not None else {}), **arguments)
     _remember(key, value, default)
+    if replaced and unknown(key) is not None:
+        shown = arguments.get("format_func", str)(value)
+        _tell(key, f"{label}: {unknown(key)} was asked for, which is not possible here. {shown} is shown instead.")
     return value
+
+
+def _adopt(key: str, default: Any, fallback: Any, options: Sequence[Any] | None, limits: dict[str, Any]) -> None:
+    """Set a widget's value before it is drawn: from the address, as it was, or ``fallback`` where that is not to be had."""
+    state = st.session_state
+    adopted, lost = state.setdefault(_ADOPTED, set()), state.setdefault(_UNKNOWN, {})
+    if key in lost and state.get(key, fallback) != fallback:
+        del lost[key]  # somebody chose another one
+    asked = state[_CHOICES].get(key)
+    if key in adopted and key in state and key not in lost:
+        if options is None or _among(state[key], options):
+            return
+        # Another set has other layers and methods: who changed it need not be told, but for the set itself.
+        asked = None if fallback == default else _encoded(state[key])
+    adopted.add(key)
+    try:
+        state[key] = _decoded(asked, default, options, limits)
+        lost.pop(key, None)
+    except ValueError:
+        state[key], lost[key] = fallback, asked
+
+
+def _tell(key: str, text: str) -> None:
+    """A box on top of the page, once in a run: a fragment that draws itself again would add another one."""
+    told = st.session_state.setdefault(_TOLD, set())
+    if key not in told and _BOX in st.session_state:
+        told.add(key)
+        st.session_state[_BOX].warning(plain(text), icon=":material/link_off:")
 
 
 def choose(key: str, value: Any) -> None:
     """Set a remembered widget's value from a callback, before it is drawn."""
     st.session_state[key] = value
     st.session_state[_CHOSEN] = True
+    st.session_state.setdefault(_UNKNOWN, {}).pop(key, None)
     st.session_state.setdefault(_CHOICES, {})[key] = _encoded(value)
 
 
@@ -79,7 +130,9 @@ def _among(value: Any, options: Sequence[Any]) -> bool:
 def _remember(key: str, value: Any, default: Any) -> None:
     choices = st.session_state[_CHOICES]
     st.session_state.setdefault(_DRAWN, {})[key] = _encoded(value)
-    if value == default or value is None:
+    if (asked := unknown(key)) is not None:
+        choices[key] = asked
+    elif value == default or value is None:
         choices.pop(key, None)
     else:
         choices[key] = _encoded(value)
@@ -100,18 +153,18 @@ def _encoded(value: Any) -> str:
 
 
 def _decoded(text: str | None, default: Any, options: Sequence[Any] | None, limits: dict[str, Any]) -> Any:
-    """The text of an address as the type of the default; the default where it makes no sense."""
+    """The text of an address as the type of the default, which no text stands for; ValueError where it makes no sense."""
     if text is None:
         return default
-    try:
-        if isinstance(default, bool):
-            value: Any = {"True": True, "False": False}[text]
-        elif default is None or isinstance(default, (int, float)):
-            value = type(limits.get("step", default))(text)
-            low, high = limits.get("min_value", value), limits.get("max_value", value)
-            return value if low <= value <= high else default
-        else:
-            value = text.split(",") if isinstance(default, list) else text
-    except (ValueError, KeyError):
-        return default
-    return value if options is None or _among(value, options) else default
+    if isinstance(default, bool):
+        value: Any = text == "True"
+        fits = text in ("True", "False")
+    elif default is None or isinstance(default, (int, float)):
+        value = type(limits.get("step", default))(text)
+        fits = limits.get("min_value", value) <= value <= limits.get("max_value", value)
+    else:
+        value = text.split(",") if isinstance(default, list) else text
+        fits = options is None or _among(value, options)
+    if not fits:
+        raise ValueError(f"expected a value of this widget, got {text!r}")
+    return value

@@ -91,3 +91,40 @@ def test_a_tower_runs_where_its_weights_are(name: str) -> None:
     weights = {weight: torch.empty(shape, device="meta") for weight, shape in encoder.shapes.items()}
     found = encoder.forward(weights, torch.zeros(2, 3, 224, 224, dtype=torch.uint8))
     assert found.device.type == "meta" and found.shape == (2, encoder.config["embed_dim"])
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "told"),
+    [
+        ({"std": [0.2, 0.0, 0.2]}, "three positive numbers as the std of pixels"),
+        ({"std": [0.2, -0.1, 0.2]}, "three positive numbers"),
+        ({"std": 0}, "three positive numbers"),
+        ({"std": [1, 1]}, "three positive numbers"),
+        ({"mean": [float("nan")] * 3}, "three finite numbers as the mean"),
+        ({"mean": ["0.5"] * 3}, "three finite numbers"),
+        ([1], "preprocessing by its names"),
+    ],
+)
+def test_pixels_are_normalised_by_numbers_that_can_do_it(preprocess: object, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": preprocess}))
+    with pytest.raises(InputError, match=told):
+        named_encoder(str(path))
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("vision_cfg", "layers", 10**7),
+        ("vision_cfg", "layers", [3, 4, 10**7, 3]),
+        ("vision_cfg", "width", 10**9),
+        ("text_cfg", "vocab_size", 10**12),
+        ("vision_cfg", "image_size", 10**6),
+        ("vision_cfg", "mlp_ratio", float("inf")),
+    ],
+)
+def test_a_tower_that_nobody_could_hold_is_not_built(part: str, key: str, value: object, tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps({**CONFIG, part: {**CONFIG[part], key: value}}))
+    with pytest.raises(InputError, match=f"expected {key} of at most"):
+        named_encoder(str(path))

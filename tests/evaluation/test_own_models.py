@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 
 from dcmerge import TaskVectors, merge
+from dcmerge.checkpoints import open_checkpoint
 from dcmerge.checkpoints.schemes import open_clip_weights
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, choose_scale
@@ -72,6 +73,28 @@ def test_experts_beat_zero_shot_with_computed_heads(folder: Path, vectors: TaskV
     assert found.split_rules == {task: str(one.facts["split_rule"]) for task, one in bench.tasks.items()}
     assert "12 of 120 training images" in found.to_dict()["split_rules"]["tints"]
     assert any("not the CLIP papers'" in note for note in bench.notes)
+
+
+def with_layers(folder: Path, layers: int) -> str:
+    path = folder / f"layers-{layers}.json"
+    config = json.loads((folder / "tiny.json").read_text())
+    path.write_text(json.dumps({**config, "vision_cfg": {**config["vision_cfg"], "layers": layers}}))
+    return str(path)
+
+
+def test_an_encoder_of_another_depth_is_refused(folder: Path, vectors: TaskVectors) -> None:
+    with pytest.raises(InputError, match=r"12 that it does not use .*: visual\.transformer\.resblocks\.1\.\S+, .* and 4 more"):
+        opened(folder, vectors, encoder=with_layers(folder, 1))
+    with pytest.raises(InputError, match=r"missing visual\.transformer\.resblocks\.2\."):
+        opened(folder, vectors, encoder=with_layers(folder, 3))
+
+
+def test_a_checkpoint_of_another_depth_is_refused(folder: Path, vectors: TaskVectors, tmp_path: Path) -> None:
+    deeper = {name.replace(".1.", ".2."): value for name, value in tiny_clip().items() if ".resblocks.1." in name}
+    bench = opened(folder, vectors)
+    with pytest.raises(InputError, match="12 that it does not use"):
+        bench.weights_of(open_checkpoint(write(tmp_path / "deep.safetensors", {**tiny_clip(), **deeper})))
+    assert bench.weights_of(open_checkpoint(write(tmp_path / "same.safetensors", tiny_clip())))
 
 
 def test_heads_from_files_are_the_same_heads(folder: Path, vectors: TaskVectors, tmp_path: Path) -> None:

@@ -106,12 +106,35 @@ def test_the_view_follows_from_page_to_page(folder: Path, open_page: Open) -> No
 
 @pytest.mark.parametrize(
     "query",
-    [{"rho": "1000000"}, {"rho": "x"}, {"smoothing": "steep"}, {"layer": "no"}, {"set": "folder:/etc"}, {"x": "1"}],
+    [{"rho": "1000000"}, {"rho": "x"}, {"smoothing": "steep"}, {"layer": "no"}, {"x": "1"}],
 )
-def test_an_address_that_makes_no_sense_gives_the_defaults(folder: Path, open_page: Open, query: dict[str, str]) -> None:
-    app = open_page("app.py" if "set" in query else SPECTRA, **{"set": f"folder:{folder.name}", **query})
+def test_an_address_that_makes_no_sense_gives_the_defaults_and_says_so(
+    folder: Path, open_page: Open, query: dict[str, str]
+) -> None:
+    app = open_page(SPECTRA, **{"set": f"folder:{folder.name}", **query})
     assert not app.exception
     assert app.sidebar.slider(key="rho").value == 5.0 and app.sidebar.selectbox(key="smoothing").value == "auto"
+    told = [box.value for box in app.warning if "was asked for" in box.value]
+    assert len(told) == (0 if "x" in query else 1) and all(app.query_params[key] == value for key, value in query.items())
+
+
+@pytest.mark.parametrize("name", ["saved:colleague", "folder:/etc", "demo2", "<img src=x>"])
+@pytest.mark.parametrize("page", ["app.py", SPECTRA, "pages/0_Load.py"])
+def test_a_link_to_a_set_that_is_not_here_opens_no_other_one(folder: Path, open_page: Open, page: str, name: str) -> None:
+    app = open_page(page, set=name, method="ties")
+    assert not app.exception and app.query_params["set"] == name and app.query_params["method"] == "ties"
+    assert app.sidebar.selectbox(key="set").value is None
+    assert "is not known here" in app.error[0].value and not app.metric and not app.get("plotly_chart")
+    app.button(key=f"offer.folder:{folder.name}").click().run()
+    assert not app.exception and not app.error and app.query_params["set"] == f"folder:{folder.name}"
+    assert app.query_params["method"] == "ties"
+
+
+def test_an_unknown_method_is_told(folder: Path, open_page: Open) -> None:
+    app = open_page("pages/3_Merge.py", set=f"folder:{folder.name}", method="colleagues_own")
+    assert not app.exception and app.selectbox(key="method").value == "dc_merge"
+    assert "Method\\: colleagues\\_own was asked for" in app.warning[0].value
+    assert app.query_params["method"] == "colleagues_own"
 
 
 def test_the_alignment_page_shows_another_task_side_and_method(folder: Path, open_page: Open) -> None:
