@@ -13,11 +13,13 @@ from dcmerge.merging.recipe import Recipe
 from dcmerge.methods import load_plugin, merging_method, methods
 from dcmerge.methods.declare import Choice, Flag, Number
 from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.fit import Fit
 from dcmerge.vectors.task_vectors import TaskVectors
 
 __all__ = [
     "Cancelled",
     "Choice",
+    "Fit",
     "Flag",
     "IncompatibleSet",
     "InputError",

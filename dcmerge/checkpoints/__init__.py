@@ -4,7 +4,7 @@ from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorInfo
 from dcmerge.checkpoints.folders import check_folder, check_text_target, new_folder, write_text
 from dcmerge.checkpoints.lora import ADAPTER_CONFIG, Adapted, LoraCheckpoint
 from dcmerge.checkpoints.low_rank import LowRank, dense, scaled_sum, total
-from dcmerge.checkpoints.names import align, common_prefix
+from dcmerge.checkpoints.names import align, aligned, common_prefix
 from dcmerge.checkpoints.opening import INDEX_SUFFIX, SAFETENSORS_SUFFIX, open_checkpoint
 from dcmerge.checkpoints.paths import read_json, shown
 from dcmerge.checkpoints.roots import Roots
@@ -24,6 +24,7 @@ __all__ = [
     "StoredCheckpoint",
     "TensorInfo",
     "align",
+    "aligned",
     "check_folder",
     "check_text_target",
     "common_prefix",

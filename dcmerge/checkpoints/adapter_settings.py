@@ -54,6 +54,9 @@ class AdapterSettings:
     peft_version: str = ""
     #: The modules' names where they are a plain list, of all layers; else None.
     targets: tuple[str, ...] | None = None
+    #: The base that it was trained on, as its settings name it, and the class of the model.
+    base_name: str = ""
+    trained_class: str = ""
 
     @classmethod
     def open(cls, path: Path) -> AdapterSettings:
@@ -81,6 +84,8 @@ class AdapterSettings:
                 alpha_pattern={_pattern(key): _number(value) for key, value in _table(config.get("alpha_pattern"))},
                 peft_version=str(config.get("peft_version") or ""),
                 targets=_targets(config),
+                base_name=_text(config.get("base_model_name_or_path")),
+                trained_class=_text(_mapping(config.get("auto_mapping")).get("base_model_class")),
             )
         except (ValueError, re.error) as error:
             raise InputError(f"The adapter configuration {shown(path)} is damaged: {error}.") from None
@@ -130,6 +135,14 @@ def _targets(config: Mapping[str, object]) -> tuple[str, ...] | None:
     if not isinstance(targets, list) or not targets or any(config.get(key) for key in LIMITS):
         return None
     return tuple(targets) if all(isinstance(name, str) for name in targets) else None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
 
 
 def _whole(pattern: str) -> str:

@@ -71,10 +71,14 @@ class Checkpoint(ABC):
         seen: the files that make up the checkpoint, as they were at the opening; their content is the fingerprint.
         files: their paths.
         notes: what is in the files but not in ``infos``, one sentence each, for the user.
+        told: what the user must not overlook, one sentence each.
+        rivals: parts of the base of which its names fit one as well as another (see ``names.aligned``).
         metadata: free text stored beside the tensors (safetensors only).
     """
 
     kind: str
+    #: The class of the model that was trained, where the settings tell it: of an adapter of one tower.
+    trained_class: str = ""
 
     def __init__(
         self, path: Path, infos: Mapping[str, TensorInfo], source_names: Mapping[str, str], seen: Sequence[SeenFile]
@@ -85,6 +89,8 @@ class Checkpoint(ABC):
         self.seen = tuple(seen)
         self.files = tuple(file.path for file in self.seen)
         self.notes: tuple[str, ...] = ()
+        self.told: tuple[str, ...] = ()
+        self.rivals: tuple[str, ...] = ()
         self.metadata: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod

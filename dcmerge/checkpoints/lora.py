@@ -95,6 +95,7 @@ class LoraCheckpoint(Checkpoint):
             found[one.weight] = one
         sources = canonical_names(dict.fromkeys(found, True), path)
         self.settings = settings
+        self.trained_class = settings.trained_class
         self.adapted = {canonical: found[weight] for canonical, weight in sources.items()}
         self._file = file
         infos = {canonical: _product_info(file, one) for canonical, one in self.adapted.items()}

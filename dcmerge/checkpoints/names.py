@@ -4,12 +4,15 @@ Wrappers put a prefix before every name: ``module.`` (DataParallel), ``_orig_mod
 ImageEncoder of task arithmetic and its successors; Hugging Face models without a head), ``base_model.model.`` (PEFT).
 A prefix is stripped, again and again, as long as *every* floating-point tensor of the file carries it. A language
 model with a head (``model.layers...`` and ``lm_head.weight``) therefore keeps its own ``model.``; where base and
-expert end up with different prefixes, :func:`align` finds the one that makes them meet.
+expert end up with different prefixes, :func:`aligned` finds those that make them meet. Names that libraries have given up
+(BERT's gamma and beta) count as today's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from dcmerge.checkpoints.paths import shown
@@ -18,6 +21,18 @@ from dcmerge.errors import InputError
 PREFIXES = ("base_model.model.", "module.", "_orig_mod.", "model.")
 Shape = tuple[int, ...]
 Change = tuple[str, str]
+
+#: Names of TensorFlow's BERT and of torch's first weight norm, and what the libraries call them now.
+_OLD_NAMES = (
+    (re.compile(r"(?i)(.*norm[^.]*\.)gamma"), r"\1weight"),
+    (re.compile(r"(?i)(.*norm[^.]*\.)beta"), r"\1bias"),
+    (re.compile(r"(.*\.)weight_g"), r"\1parametrizations.weight.original0"),
+    (re.compile(r"(.*\.)weight_v"), r"\1parametrizations.weight.original1"),
+)
+#: Words in the name of a model's class, and in the prefix of the tower that it is.
+_TOWER_WORDS = (("vision", ("vis", "image")), ("image", ("vis", "image")), ("text", ("text", "language")))
+#: So many kinds of names may differ between a base and its expert, each with a prefix of its own.
+_CHANGES = 8
 
 
 def canonical_names(floating: Mapping[str, bool], path: Path) -> dict[str, str]:
@@ -34,7 +49,7 @@ def canonical_names(floating: Mapping[str, bool], path: Path) -> dict[str, str]:
     prefix = common_prefix([name for name, is_floating in floating.items() if is_floating] or list(floating))
     sources: dict[str, str] = {}
     for source in floating:
-        canonical = source.removeprefix(prefix)
+        canonical = _modern(source, floating).removeprefix(prefix)
         if canonical in sources:
             names = f"{sources[canonical]} and {source}"
             raise InputError(
@@ -42,6 +57,15 @@ def canonical_names(floating: Mapping[str, bool], path: Path) -> dict[str, str]:
             )
         sources[canonical] = source
     return sources
+
+
+def _modern(name: str, names: Mapping[str, bool]) -> str:
+    """Today's form of an old name; the name itself where the file has both."""
+    for old, new in _OLD_NAMES:
+        if old.fullmatch(name):
+            found = old.sub(new, name)
+            return name if found in names else found
+    return name
 
 
 def common_prefix(names: Iterable[str]) -> str:
@@ -58,42 +82,115 @@ def common_prefix(names: Iterable[str]) -> str:
             return chain
 
 
-def align(shapes: Mapping[str, Shape], base_shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """Map an expert's canonical names to the base's, where one prefix more or less makes them meet.
+@dataclass(frozen=True)
+class Alignment:
+    """An expert's names as the base has them. ``rivals``: the base's prefixes of which each fits as well as the others."""
 
-    An adapter of a language model names ``layers.0...`` what its base names ``model.layers.0...``; an adapter that was
-    trained on a part (CLIP's vision_model) lacks the part's name, and only the shapes tell it from the text_model. One
-    prefix serves all names: the one with which the most names meet one of the same shape. No change wins a tie, and
-    between two changes that tie nothing is guessed. Names that meet nothing keep their own.
+    names: dict[str, str]
+    rivals: tuple[str, ...] = ()
+
+
+def align(shapes: Mapping[str, Shape], base_shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """name -> the base's name, or the name itself, in the given order; see :func:`aligned`."""
+    return aligned(shapes, base_shapes).names
+
+
+def aligned(shapes: Mapping[str, Shape], base_shapes: Mapping[str, Shape], hint: str = "") -> Alignment:
+    """Map an expert's canonical names to the base's, by the longest end that they share and one prefix for all of a kind.
+
+    An adapter of a language model names ``layers.0...`` what its base names ``model.layers.0...``; one of a
+    vision-language model from before transformers 4.52 names ``language_model.model.layers.0...`` what the base names
+    ``model.language_model.layers.0...``; an adapter that was trained on a part (CLIP's vision_model) lacks the part's
+    name, and only the shapes tell it from the text_model. The prefix with which the most names meet one of the same shape
+    goes first, then the next one for what is left (``vision_tower.`` beside ``language_model.``). Two names meet where one
+    is the end of the other, or where they share an end that holds a block's number. No change wins a tie, then the prefix
+    of the same words, then the tower that ``hint`` names; where two still tie nothing is guessed. Names that meet nothing
+    keep their own.
 
     Args:
         shapes: the expert's canonical name -> shape.
         base_shapes: the base's canonical name -> shape.
-
-    Returns:
-        name -> the base's name, or the name itself, in the given order.
+        hint: the class of the model that was trained ("SiglipVisionModel"), where the settings tell it.
     """
-    probes = list(shapes)[:: max(1, len(shapes) // 16)]
-    # Several probes: a name that the base does not know (a head) must not decide.
-    changes = dict.fromkeys([("", ""), *(change for name in probes for change in _changes(name, base_shapes))])
-    meetings = {
-        change: sum(base_shapes.get(_moved(name, change)) == shape for name, shape in shapes.items()) for change in changes
-    }
-    most = max(meetings.values())
+    ends = _ends(base_shapes)
+    left, free, found = dict(shapes), dict(base_shapes), {}
+    rivals: tuple[str, ...] = ()
+    for turn in range(_CHANGES):
+        meetings = _meetings(left, free, ends, shortest=1 if turn == 0 else 2)
+        best = _best(meetings, hint)
+        if len(best) != 1:
+            rivals = tuple(f"{added}*" for _, added in best)
+            break
+        moved = {name: new for name in left if (new := _moved(name, best[0])) in free}
+        found |= moved
+        left = {name: shape for name, shape in left.items() if name not in moved}
+        free = {name: shape for name, shape in free.items() if name not in moved.values()}
+    return Alignment({name: found.get(name, name) for name in shapes}, rivals)
+
+
+def _ends(names: Iterable[str]) -> dict[str, list[str]]:
+    """Every end of a name, of whole parts -> the names that have it."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        for end in _ends_of(name):
+            found.setdefault(end, []).append(name)
+    return found
+
+
+def _ends_of(name: str) -> Iterator[str]:
+    """ "a.b.c", "b.c", "c"."""
+    yield name
+    while "." in name:
+        name = name.partition(".")[2]
+        yield name
+
+
+def _meetings(
+    left: Mapping[str, Shape], free: Mapping[str, Shape], ends: Mapping[str, list[str]], shortest: int
+) -> dict[Change, int]:
+    """Change -> how many names it makes meet one of the same shape."""
+    changes: dict[Change, None] = {}
+    for name, shape in left.items():
+        changes |= dict.fromkeys(_changes(name, shape, free, ends, shortest))
+    if any(name in free for name in left):
+        changes = {("", ""): None} | changes
+    counts = {change: sum(free.get(_moved(name, change)) == shape for name, shape in left.items()) for change in changes}
+    return {change: count for change, count in counts.items() if count}
+
+
+def _changes(
+    name: str, shape: Shape, free: Mapping[str, Shape], ends: Mapping[str, list[str]], shortest: int
+) -> Iterator[Change]:
+    """The changes that turn ``name`` into names of the base with the longest end in common."""
+    for end in _ends_of(name):
+        removed, found = name[: len(name) - len(end)], False
+        if end.count(".") + 1 < shortest:
+            return
+        for other in ends.get(end, ()):
+            whole = not removed or other == end or any(part.isdigit() for part in end.split("."))
+            if whole and free.get(other) == shape:
+                found = True
+                yield removed, other[: len(other) - len(end)]
+        if found:
+            return
+
+
+def _best(meetings: Mapping[Change, int], hint: str) -> list[Change]:
+    """The change with the most meetings; several where nothing tells them apart, none where nothing meets."""
+    most = max(meetings.values(), default=0)
     best = [change for change, count in meetings.items() if count == most]
-    change = best[0] if len(best) == 1 else ("", "")
-    return {name: _moved(name, change) if _moved(name, change) in base_shapes else name for name in shapes}
-
-
-def _changes(name: str, base_names: Iterable[str]) -> Iterable[Change]:
-    """The prefixes to remove and to add, of which one is empty, that turn ``name`` into a name of the base."""
-    for base_name in base_names:
-        if base_name.endswith("." + name):
-            yield "", base_name[: -len(name)]
-        elif name.endswith("." + base_name):
-            yield name[: -len(base_name)], ""
+    if len(best) > 1 and ("", "") in best:
+        return [("", "")]
+    shared = {change: len(set(change[0].split(".")) & set(change[1].split(".")) - {""}) for change in best}
+    best = [change for change in best if shared[change] == max(shared.values())]
+    lowered = hint.lower()
+    for word, marks in _TOWER_WORDS:
+        if len(best) > 1 and word in lowered:
+            named = [change for change in best if any(mark in change[1].lower() for mark in marks)]
+            best = named or best
+    return best
 
 
 def _moved(name: str, change: Change) -> str:
     removed, added = change
-    return added + name.removeprefix(removed)
+    return added + name.removeprefix(removed) if name.startswith(removed) else ""

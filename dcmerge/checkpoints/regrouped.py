@@ -52,6 +52,7 @@ class Regrouped(Checkpoint):
         sources = {name: name if name in made else stored.source_names[name] for name in infos}
         Checkpoint.__init__(self, stored.path, infos, sources, stored.seen)  # not an adapter's, which opens files
         self.kind, self.notes, self.metadata = stored.kind, stored.notes, stored.metadata
+        self.told, self.rivals, self.trained_class = stored.told, stored.rivals, stored.trained_class
         self.made = MappingProxyType(dict(made))
         self._stored = stored
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dcmerge.checkpoints import Checkpoint
 from dcmerge.checkpoints.regrouped import qkv_of
+from dcmerge.cli.fitting import fit_of
 from dcmerge.cli.folders import chosen, folder_and_set, search_as_data, search_as_text
 from dcmerge.cli.options import Commands, Parser, add_command, add_model_set, named_models, named_zoo
 from dcmerge.cli.output import Progress, paragraph, print_json, qkv_lines, seconds, size, table
@@ -16,6 +19,9 @@ from dcmerge.merging.prediction import Cost, predicted_costs
 from dcmerge.sets.layouts import Search, search
 from dcmerge.vectors.compatibility import Kind, Parameter, Report, examine
 from dcmerge.vectors.task_vectors import open_set
+
+#: So many parameters with one reason stand one by one.
+_LISTED = 6
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ def _run_folder(args: argparse.Namespace) -> int:
     inspected = None
     if one is not None and not one.lacks:
         with Progress() as progress:
-            inspected = _examined(*open_set(one.base, one.experts, args.qkv), progress)
+            inspected = _examined(one.base, one.experts, args, progress)
     if args.json:
         print_json(search_as_data(found) | {"report": inspected.to_dict() if inspected else None})
     else:
@@ -112,14 +118,19 @@ def _why_no_report(found: Search) -> str:
 
 def _inspect(args: argparse.Namespace, progress: Progress) -> Inspected:
     base, experts = named_models(args)
+    fit_of(args)
     if args.zoo:
         vectors = named_zoo(args.zoo, progress, args.qkv).vectors
         return _with_costs(vectors.base, vectors.experts, vectors.report)
-    return _examined(*open_set(base, experts, args.qkv), progress)
+    return _examined(base, experts, args, progress)
 
 
-def _examined(base: Checkpoint | None, experts: dict[str, Checkpoint], progress: Progress) -> Inspected:
-    return _with_costs(base, experts, examine(base, experts, progress=progress))
+def _examined(
+    base: str | Path | None, experts: Mapping[str, str | Path], args: argparse.Namespace, progress: Progress
+) -> Inspected:
+    fit = fit_of(args)
+    opened_base, opened = open_set(base, experts, args.qkv, fit)
+    return _with_costs(opened_base, opened, examine(opened_base, opened, fit, progress=progress))
 
 
 def _with_costs(base: Checkpoint | None, experts: dict[str, Checkpoint], report: Report) -> Inspected:
@@ -141,7 +152,7 @@ def as_text(found: Inspected) -> str:
         _files(found),
         f"Parameters: {counts}",
         *qkv_lines(*found.qkv),
-        *_parameters("Skipped", [p for p in report.parameters if p.kind is Kind.SKIPPED]),
+        *_parameters("Not merged", [p for p in report.parameters if p.kind is Kind.SKIPPED]),
         *_parameters("Treated specially", [p for p in report.parameters if p.reason and p.kind is not Kind.SKIPPED]),
         "Findings" if findings else "Findings: none",
         *(paragraph(finding, indent=2) for finding in findings),
@@ -161,8 +172,16 @@ def _cost_lines(costs: dict[str, Cost]) -> str:
 
 
 def _parameters(title: str, parameters: list[Parameter]) -> list[str]:
-    """Parameters with the reason for their treatment; nothing where there are none."""
-    rows = [(p.name, list(p.shape), p.reason) for p in parameters]
+    """Parameters with the reason for their treatment, many of one reason as one row; nothing where there are none."""
+    by_reason: dict[str, list[Parameter]] = {}
+    for parameter in parameters:
+        by_reason.setdefault(parameter.reason, []).append(parameter)
+    rows: list[tuple[str, object, str]] = []
+    for reason, own in by_reason.items():
+        if len(own) <= _LISTED:
+            rows += [(p.name, list(p.shape), reason) for p in own]
+        else:
+            rows.append((f"{len(own)} parameters: {own[0].name}, …", None, reason))
     return [title, table(["parameter", "shape", "reason"], rows, left=(0, 1, 2), indent=2)] if rows else []
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dcmerge.checkpoints.regrouped import QKV, STORED
+from dcmerge.cli.fitting import add_fit, fit_of
 from dcmerge.cli.folders import set_in
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
@@ -129,6 +130,7 @@ def add_model_set(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--zoo", metavar="NAME", help="an embedded zoo instead: demo or demo-lora")
     add_qkv(group)
+    add_fit(group)
 
 
 def add_qkv(group: argparse._ActionsContainer) -> None:
@@ -162,9 +164,6 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
         help="the data set of a task: a name of the literature, a folder, or none",
     )
     group.add_argument("--heads", metavar="FOLDER", help="head files (default: computed by the text tower)")
-    group.add_argument(
-        "--weights", metavar="FILE|TAG", help="what the base lacks of text tower and projection: a file, or open_clip's tag"
-    )
     group.add_argument(
         "--split-rule",
         choices=tuple(SPLIT_RULES),
@@ -238,11 +237,11 @@ def open_vectors(args: argparse.Namespace, progress: Progress | None) -> TaskVec
 def open_models(args: argparse.Namespace, progress: Progress | None) -> tuple[TaskVectors, Bench | None]:
     """The same with its bench, where it has images to evaluate on."""
     base, experts = named_models(args)
-    specification = bench_specification(args)  # before a zoo is opened, which takes no such options
+    fit, specification = fit_of(args), bench_specification(args)  # before a zoo is opened, which takes no such options
     if args.zoo:
         zoo = named_zoo(args.zoo, progress, args.qkv)
         return zoo.vectors, zoo.bench
-    vectors = TaskVectors.open(base, experts, qkv=args.qkv, progress=progress)
+    vectors = TaskVectors.open(base, experts, qkv=args.qkv, fit=fit, progress=progress)
     return vectors, open_bench(vectors, specification, progress=progress) if specification else None
 
 
@@ -264,7 +263,7 @@ def _on_tasks_of_zoo(args: argparse.Namespace, progress: Progress | None) -> Ben
     without = [task for task in found.experts if task not in bench.tasks]
     if without:
         raise InputError(f"from: expected experts of the zoo's tasks ({', '.join(bench.tasks)}), got {', '.join(without)}")
-    vectors = TaskVectors.open(found.base, found.experts, qkv=args.qkv, progress=progress)
+    vectors = TaskVectors.open(found.base, found.experts, qkv=args.qkv, fit=fit_of(args), progress=progress)
     return Bench(bench.encoder, {task: bench.tasks[task] for task in vectors.tasks}, vectors)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dcmerge.checkpoints.paths import shown
@@ -16,6 +16,12 @@ def text_field(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise InputError(f"{name}: expected a text, got {value!r:.200}")
     return value
+
+
+def texts_field(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InputError(f"{name}: expected a list of texts, got {value!r:.200}")
+    return tuple(text_field(name, one) for one in value)
 
 
 def mapping_field(name: str, value: Any) -> dict[str, Any]:

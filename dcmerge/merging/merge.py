@@ -241,6 +241,8 @@ def _as_followed(recipe: Recipe, vectors: TaskVectors, dtype: str) -> Recipe:
         tolerance=vectors.tolerance,
         zoo=vectors.zoo,
         qkv=qkv_of(vectors),
+        fit=vectors.fit.to_data(),
+        left_out=vectors.report.left_out,
         versions=package_versions(),
     )
 

@@ -16,9 +16,19 @@ from dcmerge.checkpoints.documents import dumped_document, parsed_document, read
 from dcmerge.checkpoints.paths import shown
 from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.errors import InputError
-from dcmerge.merging.fields import inputs_field, mapping_field, one_of, plugin_field, rank_field, text_field, versions_field
+from dcmerge.merging.fields import (
+    inputs_field,
+    mapping_field,
+    one_of,
+    plugin_field,
+    rank_field,
+    text_field,
+    texts_field,
+    versions_field,
+)
 from dcmerge.methods import method, methods
 from dcmerge.methods.declare import Number
+from dcmerge.vectors.fit import Fit
 from dcmerge.vectors.task_vectors import TaskVectors
 
 #: Name of the recipe in a safetensors file's metadata.
@@ -31,6 +41,9 @@ CONTENTS = MODEL, DELTA, ADAPTER = "model", "delta", "adapter"
 ARITHMETIC = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCE = Number("Tolerance", "Relative residual that a randomised SVD may have; 0 is exact.", 0, 0.1, 1e-4)
 
+#: Fields that a recipe holds only where there is something to tell.
+_WHERE_TOLD = ("fit", "left_out", "plugin")
+
 Read = TypeVar("Read")
 
 
@@ -42,7 +55,8 @@ class Recipe:
     to that recipe's folder, and a name alone in the metadata of a merged file. The hash is a checkpoint's ``fingerprint``.
     ``zoo`` names an embedded zoo whose models these are. ``content`` is "model", "delta" or
     "adapter", of which ``adapter_rank`` bounds the rank; ``task`` whose model it is, where a method makes one for each task;
-    ``arithmetic`` the dtype that was merged in, ``dtype`` those that were written. ``plugin`` is {"name", "sha256"} of what
+    ``arithmetic`` the dtype that was merged in, ``dtype`` those that were written. ``fit`` is what was chosen of how the files
+    are fitted together (see ``Fit``), ``left_out`` what was not merged and why, for people. ``plugin`` is {"name", "sha256"} of what
     brought a method that is not built in.
     """
 
@@ -59,6 +73,8 @@ class Recipe:
     arithmetic: str = "float32"
     tolerance: float = 0.0
     zoo: str | None = None
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     plugin: Mapping[str, str] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -101,16 +117,17 @@ class Recipe:
         return json.dumps(self.to_data())
 
     def to_data(self) -> dict[str, Any]:
-        """Plain data, in the order of the fields; of a built-in method without a plugin."""
-        found = asdict(self)
-        return found if self.plugin else {name: value for name, value in found.items() if name != "plugin"}
+        """Plain data, in the order of the fields; of a built-in method without a plugin, and without what is as usual."""
+        return {name: value for name, value in asdict(self).items() if value or name not in _WHERE_TOLD}
 
     def to_yaml(self) -> str:
         """For people, without what is not set, the long list of inputs late; ``from_text`` reads the same again."""
         found = asdict(self)
         found["parameters"] = {name: "auto" if value is None else value for name, value in self.parameters.items()}
         order = sorted(found, key=lambda name: name in ("inputs", "versions"))
-        return dumped_document({name: found[name] for name in order if found[name] is not None})
+        found["left_out"] = list(self.left_out)
+        told = {name: found[name] for name in order if found[name] is not None}
+        return dumped_document({name: value for name, value in told.items() if value or name not in _WHERE_TOLD})
 
     def text_for(self, path: str | Path) -> str:
         """What a file of that name holds: JSON where it ends so, else YAML."""
@@ -161,6 +178,8 @@ def recipe_of(
         qkv_of(vectors),
         tolerance=vectors.tolerance,
         zoo=vectors.zoo,
+        fit=vectors.fit.to_data(),
+        left_out=vectors.report.left_out,
         plugin=plugin_of(slug),
         versions=package_versions(),
         **more,
@@ -258,6 +277,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "arithmetic": one_of(tuple(ARITHMETIC)),
     "tolerance": lambda name, value: check_tolerance(value),
     "zoo": text_field,
+    "fit": lambda name, value: Fit.of(value).to_data(),
+    "left_out": texts_field,
     "plugin": plugin_field,
     "versions": versions_field,
 }

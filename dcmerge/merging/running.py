@@ -16,6 +16,7 @@ from dcmerge.merging.merge import follow
 from dcmerge.merging.mergekit import METHOD_KEY, from_mergekit
 from dcmerge.merging.output import Target, Written, asked_dtype, written_dtypes
 from dcmerge.merging.recipe import BASE, Recipe
+from dcmerge.vectors.fit import Fit
 from dcmerge.vectors.task_vectors import TaskVectors
 from dcmerge.zoo import open_zoo
 
@@ -101,7 +102,9 @@ def prepare(
         _check_hashes(recipe, opened)
         experts = {name: one for name, one in opened.items() if name != BASE}
         # A zoo's recipe whose files were named by hand is no longer the zoo's.
-        ready = Ready(replace(recipe, zoo=None), TaskVectors.open(opened.get(BASE), experts, qkv=recipe.qkv, progress=progress))
+        fit = Fit.of(recipe.fit)
+        vectors = TaskVectors.open(opened.get(BASE), experts, qkv=recipe.qkv, fit=fit, progress=progress)
+        ready = Ready(replace(recipe, zoo=None), vectors)
     if unhashed := [name for name, one in recipe.inputs.items() if "sha256" not in one]:
         whose = "any input" if len(unhashed) == len(recipe.inputs) else ", ".join(map(shown, unhashed))
         notes.append(f"no hash in the recipe for {whose}: taken as found")

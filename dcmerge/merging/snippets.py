@@ -54,6 +54,9 @@ def _options(recipe: Recipe, out: str) -> Iterator[tuple[str, str | None]]:
                 yield "expert", f"{name}={one['file']}"
     if recipe.qkv != STORED:
         yield "qkv", recipe.qkv
+    for name, value in recipe.fit.items():
+        option = name.replace("_", "-")
+        yield from ((option, one) for one in value) if isinstance(value, list) else [(option, None if value is True else value)]
     if path := _plugin(recipe):
         yield "plugin", path
     yield "method", recipe.method
@@ -100,6 +103,8 @@ def _opening(recipe: Recipe) -> list[str]:
     base = recipe.inputs.get(BASE, {}).get("file")
     experts = [f"        {name!r}: {one['file']!r}," for name, one in recipe.inputs.items() if name != BASE]
     grouped = [f"    {_qkv(recipe)[2:]},"] if _qkv(recipe) else []
+    chosen = ", ".join(f"{name}={tuple(value) if isinstance(value, list) else value!r}" for name, value in recipe.fit.items())
+    grouped += [f"    fit=dcmerge.Fit({chosen}),"] if chosen else []
     return ["", "vectors = dcmerge.TaskVectors.open(", f"    base={base!r},", "    experts={", *experts, "    },", *grouped, ")"]
 
 

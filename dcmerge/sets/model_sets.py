@@ -18,6 +18,7 @@ from dcmerge.evaluation.datasets import NO_IMAGES, known_data_set
 from dcmerge.evaluation.own_models import BenchSpecification, open_bench
 from dcmerge.sets.layouts import FoundSet, by_name, find_sets
 from dcmerge.sets.saved_sets import saved_sets
+from dcmerge.vectors.fit import Fit
 from dcmerge.vectors.task_vectors import TaskVectors
 from dcmerge.zoo import ZOOS, open_zoo
 
@@ -137,7 +138,7 @@ def _open_saved(name: str, allowed: Roots, progress: Progress | None) -> ModelSe
         raise InputError(f"model set: expected a remembered set, got {shown(name)}, which was forgotten")
     base = None if saved.base is None else allowed.resolve(saved.base)
     experts = {task: allowed.resolve(path) for task, path in saved.experts.items()}
-    vectors = TaskVectors.open(base, experts, qkv=saved.qkv, progress=progress)
+    vectors = TaskVectors.open(base, experts, qkv=saved.qkv, fit=Fit.of(saved.fit), progress=progress)
     bench = open_bench(vectors, _inside_roots(saved.bench, allowed), progress=progress) if saved.bench else None
     return ModelSet(name, saved.name, vectors, bench, stamp(name, allowed))
 

@@ -22,7 +22,7 @@ _NAME_LENGTH = 80
 class SavedSet:
     """What is needed to open a set again: absolute paths, and how it is read.
 
-    ``qkv``: as ``TaskVectors.open`` takes it. ``bench``: what ``BenchSpecification.of`` takes; empty for a set without images.
+    ``qkv``: as ``TaskVectors.open`` takes it. ``fit``: what ``Fit.of`` takes. ``bench``: what ``BenchSpecification.of`` takes; empty for a set without images.
     Raises InputError for a name or a path that is not one.
     """
 
@@ -31,12 +31,18 @@ class SavedSet:
     experts: Mapping[str, str]
     qkv: str = "stored"
     bench: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         named = isinstance(self.name, str) and self.name.strip() and self.name.isprintable()
         if not named or len(self.name) > _NAME_LENGTH:
             raise InputError(f"name: expected a name of 1 to {_NAME_LENGTH} printable characters, got {self.name!r:.200}")
-        if not isinstance(self.experts, Mapping) or not isinstance(self.bench, Mapping) or not isinstance(self.qkv, str):
+        if (
+            not isinstance(self.experts, Mapping)
+            or not isinstance(self.bench, Mapping)
+            or not isinstance(self.fit, Mapping)
+            or not isinstance(self.qkv, str)
+        ):
             raise InputError(f"set {shown(self.name)}: expected experts by task, qkv and a bench")
         texts = [*self.experts, *self.experts.values(), *([] if self.base is None else [self.base])]
         if not self.experts or not all(isinstance(text, str) and text.strip() for text in texts):

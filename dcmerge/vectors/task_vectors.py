@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,12 +11,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo, align, common_prefix, open_checkpoint
+from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo, aligned, common_prefix, open_checkpoint
 from dcmerge.checkpoints.regrouped import QKV, STORED, in_stored_scheme, qkv_of, regrouped, stored_names
 from dcmerge.checkpoints.schemes import NONE, stored_qkv
 from dcmerge.errors import IncompatibleSet, InputError
 from dcmerge.vectors.cache import MEMO_BYTES, Memo, Store, default_store
 from dcmerge.vectors.compatibility import Kind, Parameter, Report, classify, examine
+from dcmerge.vectors.fit import Fit
+from dcmerge.vectors.ties import stand_ins
+from dcmerge.vectors.vocabulary import with_one_vocabulary
 
 Delta = Tensor | LowRank
 Source = str | Path | Checkpoint
@@ -40,6 +44,8 @@ class TaskVectors:
     tolerance: float = 0.0
     #: The embedded zoo that these models are, for recipes.
     zoo: str | None = None
+    #: What was chosen about how the files are fitted together.
+    fit: Fit = field(default_factory=Fit)
 
     @classmethod
     def open(
@@ -48,22 +54,25 @@ class TaskVectors:
         experts: Mapping[str, Source],
         *,
         qkv: str = STORED,
+        fit: Fit | None = None,
         progress: Callable[[float, str], None] | None = None,
     ) -> TaskVectors:
         """Open checkpoints lazily and check that they fit together, reading one parameter at a time.
 
         ``qkv`` says how attention's q, k and v are merged: "stored" as the files have them, "split" as three matrices, "fused"
-        as one. That changes what a method sees, and not the file that is written, which has the base's own scheme.
+        as one. That changes what a method sees, and not the file that is written, which has the base's own scheme. ``fit``
+        chooses what is merged where not all files have the same; ``report`` says what was left out.
 
         Raises InputError for a file that cannot be read and IncompatibleSet, with every reason, for a set that cannot be
         merged (missing parameters, other shapes, NaN or Inf).
         """
-        opened_base, opened = open_set(base, experts, qkv)
-        report = examine(opened_base, opened, progress=progress)
+        fit = fit or Fit()
+        opened_base, opened = open_set(base, experts, qkv, fit)
+        report = examine(opened_base, opened, fit, progress=progress)
         if report.errors:
             lines = "\n".join(f"- {finding.text}" for finding in report.errors)
             raise IncompatibleSet(f"these checkpoints cannot be merged:\n{lines}", report)
-        return cls(opened_base, opened, {p.name: p for p in report.parameters if p.mergeable}, report)
+        return cls(opened_base, opened, {p.name: p for p in report.parameters if p.mergeable}, report, fit=fit)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -113,6 +122,7 @@ class TaskVectors:
         """Content hash of the base and of every expert with its name and place, and of how q, k and v are grouped."""
         parts = [self.base.fingerprint if self.base else "no base"]
         parts += [f"{task}={expert.fingerprint}" for task, expert in self.experts.items()]
+        parts += [f"fit={self.fit.to_data()}"] if self.fit.to_data() else []
         parts += [f"qkv={self.qkv}"] if any(one.stored is not one for one in self._checkpoints) else []
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -138,7 +148,11 @@ class TaskVectors:
         """The base's own tensor in the file's dtype; raises InputError where the set has no base."""
         if self.base is None:
             raise InputError("expected a base model for this, got adapters alone")
-        return self.base.tensor(name)
+        return self.base.tensor(self.home(name))
+
+    def home(self, name: str) -> str:
+        """The base's tensor that a parameter changes: the original, where it is a copy."""
+        return self.report.copies.get(name, name)
 
     def select(self, tasks: Sequence[str]) -> TaskVectors:
         """The same set with some of its tasks, in the given order. Raises InputError for an unknown task."""
@@ -177,13 +191,13 @@ def predicted_peak_bytes(parameters: Iterable[Parameter], tasks: int) -> int:
 
 
 def open_set(
-    base: Source | None, experts: Mapping[str, Source], qkv: str = STORED
+    base: Source | None, experts: Mapping[str, Source], qkv: str = STORED, fit: Fit | None = None
 ) -> tuple[Checkpoint | None, dict[str, Checkpoint]]:
     """Open every file of a set, q, k and v as asked for.
 
     Raises InputError where there is no expert, a full model without a base, or no q, k and v to be split or fused.
     """
-    opened_base, opened = _open_as_stored(base, experts)
+    opened_base, opened = with_one_vocabulary(*_open_as_stored(base, experts), fit or Fit())
     everything = [*([opened_base] if opened_base else []), *opened.values()]
     if qkv != STORED and qkv in QKV and stored_qkv(name for one in everything for name in one.infos) == NONE:
         raise InputError(f"qkv: expected attention's q, k and v, to be merged {qkv}, got files without them")
@@ -223,9 +237,15 @@ def _under_common_names(adapters: dict[str, Checkpoint]) -> dict[str, Checkpoint
 def _under_names_of(known: Mapping[str, TensorInfo], expert: Checkpoint) -> Checkpoint:
     """The expert under known names, where it was trained on a part of that model or saved behind another prefix."""
     shapes, base_shapes = ({name: info.shape for name, info in infos.items()} for infos in (expert.infos, known))
-    names = align(shapes, base_shapes)
+    found = aligned(shapes, base_shapes, expert.trained_class)
+    names = found.names | stand_ins({found.names[name]: shape for name, shape in shapes.items()}, base_shapes)
+    names = {name: names.get(found.names[name], found.names[name]) for name in shapes}
     changed = any(name != new for name, new in names.items())
-    return expert.renamed(names) if changed and len(set(names.values())) == len(names) else expert
+    one = expert.renamed(names) if changed and len(set(names.values())) == len(names) else expert
+    if found.rivals:
+        one = copy.copy(one)
+        one.rivals = found.rivals
+    return one
 
 
 def _open(source: Source) -> Checkpoint:

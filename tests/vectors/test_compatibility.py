@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcmerge import IncompatibleSet, TaskVectors
+from dcmerge import Fit, IncompatibleSet, InputError, TaskVectors
 from dcmerge.checkpoints import open_checkpoint
 from dcmerge.vectors.compatibility import Finding, Report, examine
 from tests.builders import lora_set, random_factors, random_tensors, write
@@ -51,26 +51,77 @@ def test_a_set_that_fits_has_no_findings_and_says_how_large_it_is(tmp_path: Path
     assert json.loads(json.dumps(report.to_dict()))["counts"] == report.counts()
 
 
-def test_a_missing_parameter(tmp_path: Path) -> None:
+def test_a_parameter_that_not_all_have_is_left_out(tmp_path: Path) -> None:
     lacking = expert()
     del lacking["v"]
-    text, report = refused(tmp_path, BASE, a=lacking)
-    found = only(report, "missing")
-    assert (found.level, found.task, found.parameters) == ("error", "a", ("v",))
-    assert "a lacks 1 parameters: v" in text
+    vectors = opened(tmp_path, BASE, a=lacking, b=expert(2))
+    found = only(vectors.report, "left out")
+    assert (found.level, found.task, found.parameters) == ("warning", "a", ("v",))
+    assert found.text == "parameters: missing in a, left out: they stay as in the base (v)"
+    assert set(vectors.parameters) == {"w", "logit_scale"} and vectors.report.left_out == (found.text,)
 
 
-def test_another_shape(tmp_path: Path) -> None:
-    text, report = refused(tmp_path, BASE, a=expert(w=torch.ones(6, 4)))
-    assert only(report, "other shape").parameters == ("w",)
+def test_a_small_part_of_another_shape_is_left_out(tmp_path: Path) -> None:
+    vectors = opened(tmp_path, BASE, a=expert(v=torch.ones(5)))
+    found = only(vectors.report, "left out")
+    assert found.parameters == ("v",) and "[6] in base, [5] in a, left out" in found.text
+    assert set(vectors.parameters) == {"w", "logit_scale"}
+
+
+def test_an_expert_with_less_than_half_of_the_base_is_none_of_it(tmp_path: Path) -> None:
+    text, report = refused(tmp_path, BASE, a=expert(w=torch.ones(6, 4)), b=expert(2))
+    found = only(report, "stranger")
+    assert (found.level, found.task, found.parameters) == ("error", "a", ("w",))
+    assert "a has 23 % of the base's numbers, fewer than half" in text  # 7 of 31
     assert "w (expected [4, 6], got [6, 4])" in text
 
 
-def test_an_extra_parameter_is_left_out(tmp_path: Path) -> None:
-    vectors = opened(tmp_path, BASE, a=expert(head=torch.ones(3, 3)))
+@pytest.mark.parametrize(
+    ("name", "shapes", "told"),
+    [
+        ("classifier.weight", ((2, 6), (2, 6), (3, 6)), "classification heads: 2, 2 and 3 classes (base, a, b), left out"),
+        ("head.fc.bias", ((5,), (7,), (9,)), "classification heads: 5, 7 and 9 classes (base, a, b), left out"),
+        ("visual.positional_embedding", ((5, 2), (5, 2), (9, 2)), "positional embeddings: 5, 5 and 9 positions (base, a, b)"),
+        ("cls.predictions.bias", ((5,), None, None), "pre-training heads: missing in a, b, left out"),
+        ("bert.pooler.dense.weight", ((2, 2), None, (2, 2)), "poolers: missing in a, left out"),
+    ],
+)
+def test_what_not_all_have_is_told_in_groups(
+    tmp_path: Path, name: str, shapes: tuple[tuple[int, ...] | None, ...], told: str
+) -> None:
+    own = [{} if shape is None else {name: torch.full(shape, 0.5)} for shape in shapes]
+    vectors = opened(tmp_path, {**BASE, **own[0]}, a={**expert(1), **own[1]}, b={**expert(2), **own[2]})
+    found = only(vectors.report, "left out")
+    assert found.level == "note" and found.text.startswith(told) and name in found.text
+    assert name not in vectors.parameters and not vectors.report.warnings
+
+
+def test_a_head_inside_a_block_is_no_classifier(tmp_path: Path) -> None:
+    name = "layers.0.attn.head.weight"
+    vectors = opened(tmp_path, {**BASE, name: torch.ones(2, 2)}, a=expert(1), b=expert(2, **{name: torch.zeros(2, 2)}))
+    assert only(vectors.report, "left out").level == "warning"
+
+
+def test_patterns_choose_what_is_merged(tmp_path: Path) -> None:
+    source = write(tmp_path / "base.safetensors", BASE)
+    experts = {"a": write(tmp_path / "a.safetensors", expert())}
+    vectors = TaskVectors.open(source, experts, fit=Fit(without=("v",)))
+    assert set(vectors.parameters) == {"w", "logit_scale"}
+    assert only(vectors.report, "left out").text == "1 parameters: left out by choice (v) (v)"
+    assert set(TaskVectors.open(source, experts, fit=Fit(only=("w", "logit*"))).parameters) == {"w", "logit_scale"}
+    assert set(TaskVectors.open(source, experts, fit=Fit(only=("*",), without=("w",))).parameters) == {"v", "logit_scale"}
+    with pytest.raises(InputError, match=r"only: expected a pattern of parameter names such as .* got 'x\.\*'"):
+        TaskVectors.open(source, experts, fit=Fit(only=("x.*",)))
+    with pytest.raises(IncompatibleSet, match="nothing is left to merge"):
+        TaskVectors.open(source, experts, fit=Fit(without=("*",)))
+
+
+@pytest.mark.parametrize(("name", "level"), [("more.w", "warning"), ("head.weight", "note")])
+def test_an_extra_parameter_is_left_out(tmp_path: Path, name: str, level: str) -> None:
+    vectors = opened(tmp_path, BASE, a=expert(**{name: torch.ones(3, 3)}))
     found = only(vectors.report, "extra")
-    assert (found.level, found.task, found.parameters) == ("warning", "a", ("head",))
-    assert "head" not in vectors.parameters and vectors.report.warnings == (found,)
+    assert (found.level, found.task, found.parameters) == (level, "a", (name,))
+    assert "only in a, left out" in found.text and name not in vectors.parameters
 
 
 def test_another_dtype(tmp_path: Path) -> None:
@@ -132,13 +183,9 @@ def test_every_reason_is_told_at_once(tmp_path: Path) -> None:
     lacking, broken = expert(1, w=torch.ones(2, 2)), expert(2)
     del lacking["v"], broken["logit_scale"]
     text, report = refused(tmp_path, BASE, a=lacking, b=broken, c=expert(3, w=torch.ones(1)))
-    assert [(f.task, f.what) for f in report.errors] == [
-        ("a", "missing"),
-        ("a", "other shape"),
-        ("b", "missing"),
-        ("c", "other shape"),
-    ]
-    assert len(text.splitlines()) == 5 and all(finding.text in text for finding in report.errors)
+    assert [(f.task, f.what) for f in report.errors] == [("a", "stranger"), ("c", "stranger")]
+    assert len(text.splitlines()) == 3 and all(finding.text in text for finding in report.errors)
+    assert "it lacks 1 parameters (v) and has 1 of another shape (w" in text
 
 
 def test_every_value_that_is_not_finite_is_told_at_once(tmp_path: Path) -> None:
@@ -150,13 +197,13 @@ def test_every_value_that_is_not_finite_is_told_at_once(tmp_path: Path) -> None:
 
 def test_a_set_without_anything_to_merge_is_refused(tmp_path: Path) -> None:
     text, _ = refused(tmp_path, BUFFER, a=BUFFER)
-    assert "no floating-point parameter" in text
+    assert "nothing is left to merge" in text
 
 
 def test_examine_itself_never_raises(tmp_path: Path) -> None:
     base = open_checkpoint(write(tmp_path / "base.safetensors", BASE))
     other = open_checkpoint(write(tmp_path / "other.safetensors", {"w": torch.ones(3)}))
-    assert {f.what for f in examine(base, {"a": other}).errors} == {"missing", "other shape"}
+    assert {f.what for f in examine(base, {"a": other}).errors} == {"stranger"}
 
 
 def test_adapters_with_other_targets_and_ranks_are_merged_on_the_union(tmp_path: Path) -> None:
@@ -182,7 +229,10 @@ def test_equal_factors_of_other_weights_are_not_the_same_adapter(tmp_path: Path)
 
 def test_adapters_whose_shapes_differ_are_refused(tmp_path: Path) -> None:
     other = random_factors(1, shapes={"attn.q_proj.weight": (16, 13)})
-    with pytest.raises(IncompatibleSet, match=r"b has 1 parameters of another shape: attn.q_proj.weight \(expected \[16, 12\]"):
+    with pytest.raises(
+        IncompatibleSet,
+        match=r"b has 1 parameters of another shape than another adapter: attn.q_proj.weight \(expected \[16, 12\]",
+    ):
         lora_set(tmp_path, {"a": random_factors(0), "b": other})
 
 

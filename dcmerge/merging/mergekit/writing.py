@@ -18,6 +18,8 @@ def to_mergekit(recipe: Recipe) -> str:
     if recipe.content != CONTENTS[0] or recipe.task is not None:
         what = "a delta" if recipe.task is None else "one task's"
         raise InputError(f"mergekit writes whole models, expected one, got {what}")
+    if recipe.fit:
+        raise InputError(f"mergekit merges models of equal names and shapes, got a merge with {', '.join(recipe.fit)} chosen")
     if BASE not in recipe.inputs:
         raise InputError("mergekit merges whole models, expected a base, got adapters alone")
     experts = [one["file"] for name, one in recipe.inputs.items() if name != BASE]

@@ -13,6 +13,7 @@ from dcmerge.merging.output.folders import copy_companions, write_shards
 from dcmerge.merging.output.models import asked_dtype, infos_of, tensors_of, written_dtypes
 from dcmerge.merging.output.rounding import Rounding
 from dcmerge.merging.output.targets import CARD, DTYPES, Target, Written, ours
+from dcmerge.merging.output.vocabularies import widen_vocabulary
 from dcmerge.merging.recipe import METADATA_KEY, Recipe
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
@@ -69,7 +70,11 @@ def write_merged(
     assert isinstance(base, StoredCheckpoint)  # a delta is no folder, and ``check_target`` refuses a model without a base
     with new_folder(target.path, ours=ours if target.replace else None) as folder:
         write_shards(base, tensors, infos, folder, metadata)
-        notes += copy_companions(base, folder, target.dtype) + length.notes(experts, scale, made.scale_origin)
+        notes += (
+            copy_companions(base, folder, target.dtype)
+            + widen_vocabulary(base, folder)
+            + length.notes(experts, scale, made.scale_origin)
+        )
         notes += (rounding.text,) if rounding.text else ()
         write_text(folder / CARD, card(vectors, made, target, notes))
     return _written(target, len(infos), notes, rounding)

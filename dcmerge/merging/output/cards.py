@@ -81,6 +81,9 @@ def _body(recipe: Recipe, target: Target, notes: Sequence[str]) -> Iterator[str]
     yield from (f"- {name}: {value}" for name, value in facts.items())
     yield f"- versions: {_plain(', '.join(f'{name} {number}' for name, number in recipe.versions.items()))}"
     yield from (f"- {_plain(note)}" for note in notes)
+    if recipe.left_out:
+        yield "\n## Not merged\n"
+        yield from (f"- {_plain(text)}" for text in recipe.left_out)
     yield "\n## Accuracy\n"
     yield from _accuracies(target.evaluation)
 

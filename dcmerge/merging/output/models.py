@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from dcmerge.checkpoints import Checkpoint, TensorInfo, dense, scaled_sum
+from dcmerge.checkpoints import Checkpoint, TensorInfo, dense, scaled_sum, total
 from dcmerge.errors import InputError
 from dcmerge.merging.output.rounding import Rounding
 from dcmerge.merging.output.targets import DTYPES
@@ -75,17 +76,31 @@ def _model(
     """The base's tensors under its own names: the merged ones as they come, then the others."""
     base = _base(vectors)
     untouched = dict(base.infos)
-    for name, delta in deltas:
-        wanted, own = _written(untouched.pop(name), dtype), base.tensor(name).float()
+    for name, delta in _by_home(vectors, deltas):
+        wanted, own = _written(untouched[name], dtype), base.tensor(name).float()
         moved = scaled_sum(own, delta, scale)
         value = moved.to(wanted)
         if not torch.isfinite(value).all():
             raise InputError(f"{name} leaves the range of {wanted} at scale {scale:g}: expected a smaller scale")
         rounding.add(own, delta, scale, moved, value)
-        yield base.source_names[name], value
+        for one in (name, *(copy for copy, original in vectors.report.copies.items() if original == name)):
+            if (info := untouched.pop(one, None)) is not None:
+                yield base.source_names[one], value.to(_written(info, dtype))
     for name, info in untouched.items():
         value = base.tensor(name)
         stored = value.to(_written(info, dtype))
         if not torch.isfinite(stored).all() and torch.isfinite(value).all():
             raise InputError(f"{name} leaves the range of {stored.dtype}: expected another dtype")
         yield base.source_names[name], stored
+
+
+def _by_home(vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]]) -> Iterator[tuple[str, Delta]]:
+    """Deltas by the base's tensor that they change: those of one tied tensor are added, as soon as all of them have come."""
+    expected = Counter(vectors.home(name) for name in vectors.parameters)
+    waiting: dict[str, list[Delta]] = {}
+    for name, delta in deltas:
+        home = vectors.home(name)
+        parts = waiting.setdefault(home, [])
+        parts.append(delta)
+        if len(parts) == expected[home]:
+            yield home, total(waiting.pop(home)) if len(parts) > 1 else delta

@@ -9,6 +9,7 @@ from dcmerge.checkpoints import Checkpoint, LoraCheckpoint
 from dcmerge.vectors.compatibility.headers import compared
 from dcmerge.vectors.compatibility.report import Finding, Kind, Parameter, Report, classify
 from dcmerge.vectors.compatibility.values import read_values
+from dcmerge.vectors.fit import Fit
 
 __all__ = ["Finding", "Kind", "Parameter", "Report", "classify", "examine"]
 
@@ -16,19 +17,21 @@ __all__ = ["Finding", "Kind", "Parameter", "Report", "classify", "examine"]
 def examine(
     base: Checkpoint | None,
     experts: Mapping[str, Checkpoint],
+    fit: Fit | None = None,
     *,
     values: bool = True,
     progress: Callable[[float, str], None] | None = None,
 ) -> Report:
-    """Compare names, shapes and dtypes, then, if those fit, stream every value once. Never raises for a set that differs.
+    """Compare names, shapes and dtypes, then, if those fit, stream every value once. It does not raise for a set that differs.
 
+    ``fit`` says what a person chose to leave out; a pattern in it that matches nothing raises InputError.
     Without ``values`` only headers are read: quick for any size, but NaN, zero deltas and equal experts are not found.
     """
-    parameters, findings = compared(base, experts)
+    parameters, findings, copies = compared(base, experts, fit or Fit())
     if not values or any(finding.level == "error" for finding in findings):
-        return Report(tuple(experts), parameters, tuple(findings))
+        return Report(tuple(experts), parameters, tuple(findings), copies=copies)
     lora = all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
     read = read_values(None if lora else base, experts, [p for p in parameters if p.mergeable], progress)
     findings += read.findings(tuple(experts))
     norms = {task: math.sqrt(read.delta_square[task]) for task in experts}
-    return Report(tuple(experts), parameters, tuple(findings), norms, None if lora else math.sqrt(read.base_square))
+    return Report(tuple(experts), parameters, tuple(findings), norms, None if lora else math.sqrt(read.base_square), copies)

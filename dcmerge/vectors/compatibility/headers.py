@@ -2,42 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, TensorInfo
-from dcmerge.vectors.compatibility.report import Finding, Kind, Parameter, classify
+from dcmerge.vectors.compatibility.common import by_choice, extras, in_common, without_copies
+from dcmerge.vectors.compatibility.report import Finding, Kind, Parameter, classify, listed
+from dcmerge.vectors.fit import Fit
+from dcmerge.vectors.ties import tied
 from dcmerge.vectors.towers import tower_of
 
 OUTSIDE_TOWER = "not in the experts, kept from the base"
-#: So many names stand in a finding's text where the rest is told by their number; ``parameters`` has all.
-_NAMED = 8
 
 
-def compared(base: Checkpoint | None, experts: Mapping[str, Checkpoint]) -> tuple[tuple[Parameter, ...], list[Finding]]:
-    """Every parameter of the set, and all that its headers tell of it."""
+def compared(
+    base: Checkpoint | None, experts: Mapping[str, Checkpoint], fit: Fit
+) -> tuple[tuple[Parameter, ...], list[Finding], dict[str, str]]:
+    """Every parameter of the set, all that its headers tell of it, and which tensors are copies of others."""
     adapters = {task: expert for task, expert in experts.items() if isinstance(expert, LoraCheckpoint)}
-    lora = len(adapters) == len(experts)
-    if lora:
-        wanted, called = _of_any(experts), "another adapter"
+    if len(adapters) == len(experts):
+        found = _of_adapters(base, adapters, fit)
     else:
         assert base is not None  # opening refuses full models without a base
-        wanted, called = base.infos, "the base"
-    parameters = tuple(classify(name, info) for name, info in wanted.items())
-    parameters, findings = (parameters, []) if lora else _without_rest_of_base(parameters, experts)
+        found = _of_models(base, experts, fit)
+    parameters, findings, copies = found
+    findings = [*_told_first(base, experts), *findings]
+    refused = any(finding.level == "error" for finding in findings)
+    if not refused and not any(p.mergeable for p in parameters):
+        findings.append(Finding("error", "nothing", "nothing is left to merge: no floating-point parameter is common to all"))
+    buffers = tuple(p.name for p in parameters if not p.mergeable and "buffer" in p.reason)
+    if buffers:
+        kinds = Counter(".".join(name.split(".")[-2:]) if _is_common_end(name) else name.split(".")[-1] for name in buffers)
+        told = ", ".join(f"{kind} ({count})" if count > 1 else kind for kind, count in kinds.items())
+        text = f"{len(buffers)} buffers are not merged but kept from the base: {told}"
+        findings.append(Finding("note", "buffer", text, parameters=buffers))
+    return parameters, findings, copies
+
+
+def _of_models(
+    base: Checkpoint, experts: Mapping[str, Checkpoint], fit: Fit
+) -> tuple[tuple[Parameter, ...], list[Finding], dict[str, str]]:
+    """What full models have in common with their base; what not all have is left out by a rule."""
+    parameters = tuple(classify(name, info) for name, info in base.infos.items())
+    copies = tied(base, experts)
+    parameters, findings = without_copies(parameters, copies, experts)
+    for step in (_without_rest_of_base, lambda p, e: in_common(p, base, e), lambda p, e: by_choice(p, fit)):
+        parameters, more = step(parameters, experts)
+        findings += more
     merged = {p.name for p in parameters if p.mergeable}
-    findings = [*_compare_headers(wanted, called, experts, merged), *_notes(base, experts), *findings]
-    if lora:
-        findings += [*_other_targets(wanted, experts), *_other_ranks(wanted, adapters)]
-    if lora and base:
-        findings += _adapted_weights_in_base(base, parameters)
-    if not merged:
-        findings.append(Finding("error", "nothing", f"{called} has no floating-point parameter: there is nothing to merge"))
-    skipped = tuple(p.name for p in parameters if not p.mergeable and p.reason != OUTSIDE_TOWER)
-    if skipped:
-        text = f"{len(skipped)} buffers are not merged but kept from the base: {', '.join(skipped)}"
-        findings.append(Finding("note", "buffer", text, parameters=skipped))
-    return parameters, findings
+    findings += [*extras(base.infos, experts, copies), *_other_dtypes(base.infos, "the base", experts, merged)]
+    return parameters, [*findings, *_notes(base, experts)], copies
+
+
+def _of_adapters(
+    base: Checkpoint | None, adapters: Mapping[str, LoraCheckpoint], fit: Fit
+) -> tuple[tuple[Parameter, ...], list[Finding], dict[str, str]]:
+    """The union of what adapters adapt, and whether the base has it."""
+    wanted = _of_any(adapters)
+    parameters, findings = by_choice(tuple(classify(name, info) for name, info in wanted.items()), fit)
+    merged = {p.name for p in parameters if p.mergeable}
+    findings += [*_other_shapes(wanted, "another adapter", adapters, merged), *_notes(base, adapters)]
+    findings += [*_other_dtypes(wanted, "another adapter", adapters, merged)]
+    findings += [*_other_targets(wanted, adapters), *_other_ranks(wanted, adapters)]
+    copies = tied(base, adapters) if base else {}
+    if base:
+        findings += [*_adapted_weights_in_base(base, parameters, copies, adapters), *_adapted_copies(wanted, copies)]
+    return parameters, findings, copies
+
+
+def _is_common_end(name: str) -> bool:
+    """Whether the last part alone would not say what a buffer is."""
+    return name.split(".")[-1] in ("bias", "weights", "freqs")
+
+
+def _told_first(base: Checkpoint | None, experts: Mapping[str, Checkpoint]) -> Iterator[Finding]:
+    """What must not be overlooked: vocabularies that differ."""
+    for who, checkpoint in ({"base": base, **experts} if base else experts).items():
+        for text in checkpoint.told:
+            yield Finding("warning", "vocabulary", f"{who}: {text}", None if who == "base" else who)
+
+
+def _adapted_copies(wanted: Mapping[str, TensorInfo], copies: Mapping[str, str]) -> Iterator[Finding]:
+    for name in (name for name in wanted if name in copies):
+        text = f"{name} is tied to {copies[name]} in this base, so its delta is added to the one weight that both share"
+        yield Finding("note", "tied", text, None, (name,))
 
 
 def _without_rest_of_base(
@@ -65,10 +114,6 @@ def _of_any(adapters: Mapping[str, Checkpoint]) -> dict[str, TensorInfo]:
     return found
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-
-
 def _other_targets(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, Checkpoint]) -> Iterator[Finding]:
     for task, adapter in adapters.items():
         if lacking := tuple(name for name in wanted if name not in adapter.infos):
@@ -76,7 +121,7 @@ def _other_targets(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, Chec
                 "note",
                 "other targets",
                 f"{task} does not adapt {len(lacking)} of the {len(wanted)} weights that are merged, so it counts as unchanged "
-                f"there: {_listed(lacking)}",
+                f"there: {listed(lacking)}",
                 task,
                 lacking,
             )
@@ -99,41 +144,28 @@ def _other_ranks(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, LoraCh
         )
 
 
-def _compare_headers(
+def _other_shapes(
+    wanted: Mapping[str, TensorInfo], called: str, adapters: Mapping[str, Checkpoint], merged: set[str]
+) -> Iterator[Finding]:
+    """Adapters of one weight whose products have other shapes."""
+    for task, adapter in adapters.items():
+        shapes = [name for name, info in adapter.infos.items() if name in merged and info.shape != wanted[name].shape]
+        if shapes:
+            told = [f"{n} (expected {list(wanted[n].shape)}, got {list(adapter.infos[n].shape)})" for n in shapes]
+            text = f"{task} has {len(shapes)} parameters of another shape than {called}: {listed(told)}"
+            yield Finding("error", "other shape", text, task, tuple(shapes))
+
+
+def _other_dtypes(
     wanted: Mapping[str, TensorInfo], called: str, experts: Mapping[str, Checkpoint], merged: set[str]
 ) -> Iterator[Finding]:
-    """Names, shapes and dtypes of what is there; those of what is merged alone, the rest stays the base's."""
     for task, expert in experts.items():
-        got, lora = expert.infos, isinstance(expert, LoraCheckpoint)
-        missing = tuple(name for name in wanted if name in merged and name not in got)
-        extra = tuple(name for name in got if name not in wanted)
-        common = [name for name in got if name in merged]
-        shapes = [name for name in common if got[name].shape != wanted[name].shape]
-        dtypes = tuple(name for name in common if got[name].dtype != wanted[name].dtype)
-        if missing and not lora:
-            yield Finding("error", "missing", f"{task} lacks {len(missing)} parameters: {', '.join(missing)}", task, missing)
-        if shapes:
-            told = ", ".join(f"{n} (expected {list(wanted[n].shape)}, got {list(got[n].shape)})" for n in shapes)
-            yield Finding(
-                "error", "other shape", f"{task} has {len(shapes)} parameters of another shape: {told}", task, tuple(shapes)
-            )
-        if extra:
-            yield Finding(
-                "warning",
-                "extra",
-                f"{task} has {len(extra)} parameters that {called} lacks, which are left out: " + ", ".join(extra),
-                task,
-                extra,
-            )
+        got = expert.infos
+        dtypes = tuple(name for name in got if name in merged and got[name].dtype != wanted[name].dtype)
         if dtypes:
             told = f"{dtypes[0]} is {got[dtypes[0]].dtype} here and {wanted[dtypes[0]].dtype} in {called}".replace("torch.", "")
-            yield Finding(
-                "warning",
-                "other dtype",
-                f"{task} has {len(dtypes)} parameters of another dtype ({told}); deltas are taken in float32",
-                task,
-                dtypes,
-            )
+            text = f"{task} has {len(dtypes)} parameters of another dtype ({told}); deltas are taken in float32"
+            yield Finding("warning", "other dtype", text, task, dtypes)
 
 
 def _notes(base: Checkpoint | None, experts: Mapping[str, Checkpoint]) -> Iterator[Finding]:
@@ -143,17 +175,21 @@ def _notes(base: Checkpoint | None, experts: Mapping[str, Checkpoint]) -> Iterat
             yield Finding("note", "file", f"{who}: {note}", None if who == "base" else who)
 
 
-def _adapted_weights_in_base(base: Checkpoint, adapted: tuple[Parameter, ...]) -> Iterator[Finding]:
-    lost = tuple(p.name for p in adapted if p.name not in base.infos)
-    if lost:
-        yield Finding("error", "missing", f"the base lacks {len(lost)} adapted weights: {', '.join(lost)}", None, lost)
-    other = [p for p in adapted if p.name in base.infos and base.infos[p.name].shape != p.shape]
-    if other:
-        told = ", ".join(f"{p.name} (base {list(base.infos[p.name].shape)}, adapters {list(p.shape)})" for p in other)
-        yield Finding(
-            "error",
-            "other shape",
-            f"{len(other)} adapted weights have another shape in the base: {told}",
-            None,
-            tuple(p.name for p in other),
+def _adapted_weights_in_base(
+    base: Checkpoint, adapted: tuple[Parameter, ...], copies: Mapping[str, str], adapters: Mapping[str, Checkpoint]
+) -> Iterator[Finding]:
+    places = {p.name: copies.get(p.name, p.name) for p in adapted}
+    lost = tuple(p.name for p in adapted if p.mergeable and places[p.name] not in base.infos)
+    rivals = {task: adapter.rivals for task, adapter in adapters.items() if adapter.rivals}
+    for task, prefixes in rivals.items() if lost else ():
+        text = (
+            f"the weights that {task} adapts fit {' and '.join(prefixes)} of the base equally well, and its settings do not say "
         )
+        yield Finding("error", "two towers", f"{text}which of them it was trained on (auto_mapping)", task, lost)
+    if lost and not rivals:
+        yield Finding("error", "missing", f"the base lacks {len(lost)} adapted weights: {listed(lost)}", None, lost)
+    other = [p for p in adapted if places[p.name] in base.infos and base.infos[places[p.name]].shape != p.shape]
+    if other:
+        told = [f"{p.name} (base {list(base.infos[places[p.name]].shape)}, adapters {list(p.shape)})" for p in other]
+        text = f"{len(other)} adapted weights have another shape in the base: {listed(told)}"
+        yield Finding("error", "other shape", text, None, tuple(p.name for p in other))

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from dcmerge.checkpoints import TensorInfo
 
-#: Floating-point buffers that are no parameters: masks (old open_clip: -inf above the diagonal, and -inf minus -inf is NaN),
-#: tables of rotary positions.
-_BUFFERS = re.compile(r"(.*\.)?(attn_mask|causal_mask|masked_bias|position_ids|inv_freq)")
+#: Buffers that are no parameters: masks (old open_clip: -inf above the diagonal, and -inf minus -inf is NaN), tables of
+#: rotary and sinusoidal positions, counters.
+_BUFFERS = re.compile(
+    r"(.*\.)?(attn_mask|causal_mask|masked_bias|position_ids|token_type_ids|(original_)?inv_freq|cos_cached|sin_cached|freqs_cis"
+    r"|freqs_(cos|sin)|relative_position_index|relative_coords_table|num_batches_tracked|embed_positions\.(weights|_float_tensor)"
+    r"|rope\.freqs|pos_encoder\.pe)"
+)
+#: GPT-2's and GPT-NeoX's mask of the future, (1, 1, n, n), whose name is that of a bias.
+_MASKS = re.compile(r"(.*\.)?(attn|attention|crossattention)\.bias")
+#: So many names stand in a finding's text where the rest is told by their number; ``parameters`` has all.
+_NAMED = 8
+
+
+#: Findings of what is not merged.
+LEFT_OUT = ("left out", "extra", "vocabulary", "tied", "tower")
 
 
 class Kind(StrEnum):
@@ -54,13 +67,22 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What fits, what differs, what is skipped and why. Norms are ‖τ‖ of each expert and ‖θ0‖ over the same parameters."""
+    """What fits, what differs, what is skipped and why. Norms are ‖τ‖ of each expert and ‖θ0‖ over the same parameters.
+
+    ``copies``: name -> the tensor that it is a copy of, for what is merged once and written under both names.
+    """
 
     tasks: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     findings: tuple[Finding, ...]
     delta_norms: dict[str, float] = field(default_factory=dict)
     base_norm: float | None = None
+    copies: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What is not merged and why, a sentence for each group: for the recipe and the card."""
+        return tuple(f.text for f in self.findings if f.what in LEFT_OUT)
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -88,10 +110,16 @@ def classify(name: str, info: TensorInfo) -> Parameter:
         return Parameter(
             name, info.shape, Kind.SKIPPED, f"buffer of {str(info.dtype).removeprefix('torch.')}, kept from the base"
         )
-    if _BUFFERS.fullmatch(name):
+    if _BUFFERS.fullmatch(name) or (_MASKS.fullmatch(name) and len(info.shape) == 4):
         return Parameter(name, info.shape, Kind.SKIPPED, "a buffer, no parameter, kept from the base")
     if len(info.shape) == 2:
         if "text_projection" in name:
             return Parameter(name, info.shape, Kind.VECTOR, "text projection, averaged as in the authors' code")
         return Parameter(name, info.shape, Kind.MATRIX)
     return Parameter(name, info.shape, Kind.VECTOR if len(info.shape) < 2 else Kind.CONVOLUTION)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, and the number of the others."""
+    names = list(names)
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
