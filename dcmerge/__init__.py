@@ -12,8 +12,8 @@ from dcmerge.merging.output import Target, Written
 from dcmerge.merging.recipe import Recipe
 from dcmerge.methods import load_plugin, merging_method, methods
 from dcmerge.methods.declare import Choice, Flag, Number
-from dcmerge.vectors.layers import Layer
 from dcmerge.vectors.fit import Fit
+from dcmerge.vectors.layers import Layer
 from dcmerge.vectors.task_vectors import TaskVectors
 
 __all__ = [

@@ -5,9 +5,10 @@ from dcmerge.checkpoints.folders import check_folder, check_text_target, new_fol
 from dcmerge.checkpoints.lora import ADAPTER_CONFIG, Adapted, LoraCheckpoint
 from dcmerge.checkpoints.low_rank import LowRank, dense, scaled_sum, total
 from dcmerge.checkpoints.names import align, aligned, common_prefix
-from dcmerge.checkpoints.opening import INDEX_SUFFIX, SAFETENSORS_SUFFIX, open_checkpoint
+from dcmerge.checkpoints.opening import INDEX_SUFFIX, open_checkpoint
 from dcmerge.checkpoints.paths import read_json, shown
 from dcmerge.checkpoints.roots import Roots
+from dcmerge.checkpoints.suffixes import SAFETENSORS_SUFFIX
 from dcmerge.checkpoints.writing import GrowingWriter, SafetensorsWriter, write_safetensors
 
 __all__ = [

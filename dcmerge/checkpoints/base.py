@@ -79,6 +79,8 @@ class Checkpoint(ABC):
     kind: str
     #: The class of the model that was trained, where the settings tell it: of an adapter of one tower.
     trained_class: str = ""
+    #: Whether the files hold averaged weights (EMA) beside the live ones.
+    averaged: bool = False
 
     def __init__(
         self, path: Path, infos: Mapping[str, TensorInfo], source_names: Mapping[str, str], seen: Sequence[SeenFile]
@@ -165,6 +167,7 @@ class StoredCheckpoint(Checkpoint):
         super().__init__(path, infos, source_names, [file.seen for file in files] + list(extra_files))
         self.kind = kind
         self.notes = tuple(note for file in files for note in file.notes)
+        self.averaged = any(getattr(file, "averaged", False) for file in files)
         if len(files) == 1:
             self.metadata = MappingProxyType(dict(getattr(files[0], "metadata", {})))
 

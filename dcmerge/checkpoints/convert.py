@@ -7,10 +7,11 @@ import tempfile
 from pathlib import Path
 
 from dcmerge.checkpoints.base import Checkpoint, TensorInfo
-from dcmerge.checkpoints.opening import SAFETENSORS_SUFFIX, open_checkpoint
+from dcmerge.checkpoints.opening import open_checkpoint
 from dcmerge.checkpoints.paths import checked_path, shown
 from dcmerge.checkpoints.pickles import Converted, convert_pickle
 from dcmerge.checkpoints.schemes import hugging_face_weights, open_clip_weights
+from dcmerge.checkpoints.suffixes import SAFETENSORS_SUFFIX
 from dcmerge.checkpoints.writing import write_safetensors
 from dcmerge.errors import InputError
 

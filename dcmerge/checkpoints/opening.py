@@ -13,11 +13,10 @@ from dcmerge.checkpoints.paths import checked_file, checked_path, read_json, sho
 from dcmerge.checkpoints.quantised import refuse_quantised
 from dcmerge.checkpoints.safetensors_files import SafetensorsFile
 from dcmerge.checkpoints.seen import SeenFile
-from dcmerge.checkpoints.state_dicts import StateDictFile
+from dcmerge.checkpoints.state_dicts import LIVE, StateDictFile
+from dcmerge.checkpoints.suffixes import SAFETENSORS_SUFFIX, STATE_DICT_SUFFIXES, weights_suffix
 from dcmerge.errors import InputError
 
-STATE_DICT_SUFFIXES = (".pt", ".pth", ".bin")
-SAFETENSORS_SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".index.json"
 # Hugging Face's names, in the order in which its own loaders look for them.
 WHOLE_MODELS = ("model.safetensors", "model.safetensors.index.json")
@@ -25,42 +24,42 @@ OLD_MODELS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 SHARD = re.compile(r"-(\d+)-of-(\d+)\.safetensors$")
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike[str], weights: str = LIVE) -> Checkpoint:
     """Open a file or a folder of weights lazily: only names, shapes and dtypes are read.
 
     Accepts a .safetensors file; a shard index (``*.index.json``); a state dict (.pt, .pth, .bin); a folder with
     ``adapter_config.json`` (PEFT LoRA), ``model.safetensors``, a shard index, one or more .safetensors files, or one
-    state dict.
+    state dict. ``weights`` is "live" or "ema": which weights of a training state that holds both.
 
     Raises:
         InputError: one sentence with the path: what was expected and what is there.
     """
     checked = checked_path(path)
     try:
-        checkpoint = _open_folder(checked) if checked.is_dir() else _open_file(checked)
+        checkpoint = _open_folder(checked, weights) if checked.is_dir() else _open_file(checked, weights)
     except OSError as error:
         raise InputError(f"Cannot open {shown(checked)}: {error.strerror or error}.") from None
     refuse_quantised(checkpoint)
     return checkpoint
 
 
-def _open_file(path: Path) -> Checkpoint:
+def _open_file(path: Path, weights: str) -> Checkpoint:
     if path.name.endswith(INDEX_SUFFIX):
         return _open_index(path, path)
     if path.name == ADAPTER_CONFIG:
         return LoraCheckpoint.open(path.parent)
-    file = _tensor_file(path)
+    file = _tensor_file(path, weights)
     if path.name in ADAPTER_WEIGHTS and (path.parent / ADAPTER_CONFIG).exists():
         return LoraCheckpoint.open(path.parent)
     return _stored(path, [file])
 
 
-def _open_folder(path: Path) -> Checkpoint:
+def _open_folder(path: Path, weights: str) -> Checkpoint:
     if (path / ADAPTER_CONFIG).exists():
         return LoraCheckpoint.open(path)
     for name in WHOLE_MODELS:
         if (path / name).exists():
-            return _open_inside(path, path / name)
+            return _open_inside(path, path / name, weights)
     inside = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     indexes = [entry for entry in inside if entry.name.endswith(SAFETENSORS_SUFFIX + INDEX_SUFFIX)]
     if len(indexes) == 1:
@@ -69,26 +68,26 @@ def _open_folder(path: Path) -> Checkpoint:
         raise InputError(f"Expected one shard index in {shown(path)}, found {_listed(indexes)}: name one of them.")
     shards = [entry for entry in inside if entry.suffix == SAFETENSORS_SUFFIX]
     if len(shards) == 1:
-        return _open_inside(path, shards[0])
+        return _open_inside(path, shards[0], weights)
     if shards:
         return _open_shards(path, shards)
     for name in OLD_MODELS:
         if (path / name).exists():
-            return _open_inside(path, path / name)
-    state_dicts = [entry for entry in inside if entry.suffix in STATE_DICT_SUFFIXES]
+            return _open_inside(path, path / name, weights)
+    state_dicts = [entry for entry in inside if weights_suffix(entry.name) in STATE_DICT_SUFFIXES]
     if len(state_dicts) == 1:
-        return _open_inside(path, state_dicts[0])
+        return _open_inside(path, state_dicts[0], weights)
     if state_dicts:
         raise InputError(f"Expected one state dict in {shown(path)}, found {_listed(state_dicts)}: name one of them.")
     what = f"found {_listed(inside)}" if inside else "the folder is empty"
-    raise InputError(f"Expected weights ({SAFETENSORS_SUFFIX}, .pt, .pth or .bin) in {shown(path)}: {what}.")
+    raise InputError(f"Expected weights ({SAFETENSORS_SUFFIX}, .pt, .pth, .bin or .ckpt) in {shown(path)}: {what}.")
 
 
-def _open_inside(folder: Path, file: Path) -> Checkpoint:
+def _open_inside(folder: Path, file: Path, weights: str) -> Checkpoint:
     """The checkpoint of one file, named after the folder that the user gave."""
     if file.name.endswith(INDEX_SUFFIX):
         return _open_index(folder, file)
-    return _stored(folder, [_tensor_file(checked_file(file))])
+    return _stored(folder, [_tensor_file(checked_file(file), weights)])
 
 
 def _open_index(path: Path, index: Path) -> Checkpoint:
@@ -133,11 +132,11 @@ def _stored(path: Path, files: Sequence[TensorFile], extra_files: Sequence[SeenF
     return StoredCheckpoint(path, kind, files, extra_files)
 
 
-def _tensor_file(path: Path) -> TensorFile:
+def _tensor_file(path: Path, weights: str = LIVE) -> TensorFile:
     if path.suffix == SAFETENSORS_SUFFIX:
         return SafetensorsFile(path)
-    if path.suffix in STATE_DICT_SUFFIXES:
-        return StateDictFile(path)
+    if weights_suffix(path.name):
+        return StateDictFile(path, weights)
     known = ", ".join((SAFETENSORS_SUFFIX, *STATE_DICT_SUFFIXES))
     raise InputError(f"Expected a checkpoint ({known}, or a folder of them), got {shown(path)}.")
 

@@ -10,8 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from dcmerge.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from dcmerge.checkpoints.opening import INDEX_SUFFIX, SAFETENSORS_SUFFIX, STATE_DICT_SUFFIXES, WHOLE_MODELS
+from dcmerge.checkpoints.opening import INDEX_SUFFIX, WHOLE_MODELS
 from dcmerge.checkpoints.paths import checked_path, reason, shown
+from dcmerge.checkpoints.suffixes import weights_suffix
 from dcmerge.errors import InputError
 
 DRIVE = re.compile(r"[A-Za-z]:")
@@ -165,4 +166,4 @@ def _checkpoint_paths(files: Iterable[Path]) -> Iterator[Path]:
         if is_model or any(name.endswith(INDEX_SUFFIX) for name in names):
             yield folder
         else:
-            yield from (file for file in inside if file.suffix in (SAFETENSORS_SUFFIX, *STATE_DICT_SUFFIXES))
+            yield from (file for file in inside if weights_suffix(file.name))

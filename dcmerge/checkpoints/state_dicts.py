@@ -20,7 +20,12 @@ from dcmerge.checkpoints.seen import SeenFile
 from dcmerge.errors import InputError, PickledObject
 
 # Training scripts save the weights beside the epoch and the optimizer under one of these names.
-NESTED_UNDER = ("state_dict", "model_state_dict", "model")
+NESTED_UNDER = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params")
+#: And their moving average beside them, under one of these.
+AVERAGED_UNDER = ("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "model_ema_state_dict", "params_ema", "ema")
+WEIGHTS = LIVE, EMA = "live", "ema"
+#: Tables within tables: {"ema": {"module": {...}}}.
+_DEEPEST = 4
 # The command reads tensors out of such a file without running it (dcmerge.checkpoints.pickles).
 HOW_TO_CONVERT = "python -m dcmerge convert {} NEW.safetensors"
 #: As in ``Archive``.
@@ -34,9 +39,10 @@ class StateDictFile:
         seen: the file as it was at the opening; reads of another state are refused.
         infos: name in the file -> TensorInfo, in the file's order.
         notes: what lies beside the tensors and is not read.
+        averaged: whether it holds averaged weights (EMA), too; ``weights`` says whether those or the live ones are read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, weights: str = LIVE) -> None:
         self.path = checked_file(path)
         self.seen = SeenFile.of(self.path)
         size = self.seen.size
@@ -46,16 +52,23 @@ class StateDictFile:
                 "convert it to safetensors, which has no limit."
             )
         loaded, places = _load(self.seen)
-        self._tensors, left_out = _tensors_of(loaded, self.path)
+        inner, key = averaged_in(loaded)
+        self.averaged = key is not None
+        chosen = inner if self.averaged and weights == EMA else loaded
+        self._tensors, left_out = _tensors_of(chosen, self.path)
         self._starts: dict[str, int] = {}
         self.infos: dict[str, TensorInfo] = {}
         for name, tensor in self._tensors.items():
             self._starts[name] = _checked_start(name, tensor, places, self.seen)
             self.infos[name] = TensorInfo(tuple(tensor.shape), tensor.dtype)
         self.notes: tuple[str, ...] = ()
+        left_out = [name for name in left_out if name != key]
+        if key is not None:
+            which = "the averaged (EMA) ones" if weights == EMA else "the live ones"
+            self.notes = (f"{shown(self.path.name)}: it holds live weights and averaged ones ({shown(key)}); {which} are read.",)
         if left_out:
             names = ", ".join(shown(name) for name in left_out[:5]) + (", ..." if len(left_out) > 5 else "")
-            self.notes = (f"{shown(self.path.name)}: not tensors of the model, left out: {names}.",)
+            self.notes += (f"{shown(self.path.name)}: not tensors of the model, left out: {names}.",)
         self.seen.check()
 
     def read(self, name: str) -> Tensor:
@@ -114,12 +127,12 @@ def _load_error(error: Exception, path: Path) -> InputError:
 def _tensors_of(loaded: object, path: Path) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of the state dict, wherever it is nested, and the names of everything else."""
     left_out: list[str] = []
-    if isinstance(loaded, Mapping):
-        for key in NESTED_UNDER:
-            if isinstance(loaded.get(key), Mapping):
-                left_out = [str(other) for other in loaded if other != key]
-                loaded = loaded[key]
-                break
+    for _ in range(_DEEPEST):
+        key = nested_in(loaded)
+        if key is None or not isinstance(loaded, Mapping):
+            break
+        left_out += [str(other) for other in loaded if other != key]
+        loaded = loaded[key]
     if isinstance(loaded, Tensor):
         raise InputError(f"Expected a state dict of named tensors, got one tensor without a name in {shown(path)}.")
     if not isinstance(loaded, Mapping):
@@ -129,6 +142,21 @@ def _tensors_of(loaded: object, path: Path) -> tuple[dict[str, Tensor], list[str
     if not tensors:
         raise InputError(f"Expected a state dict of named tensors, got no tensor in {shown(path)}.")
     return tensors, left_out
+
+
+def nested_in(loaded: object) -> str | None:
+    """The key under which the weights lie in a training state; None where it holds them itself, or under no usual name."""
+    if not isinstance(loaded, Mapping):
+        return None
+    return next((key for key in (*NESTED_UNDER, *AVERAGED_UNDER) if isinstance(loaded.get(key), Mapping)), None)
+
+
+def averaged_in(loaded: object) -> tuple[object, str | None]:
+    """The averaged weights beside live ones, and their key; the whole and None where there are none beside them."""
+    if not isinstance(loaded, Mapping) or nested_in(loaded) not in NESTED_UNDER:
+        return loaded, None
+    key = next((key for key in AVERAGED_UNDER if isinstance(loaded.get(key), Mapping)), None)
+    return (loaded, None) if key is None else (loaded[key], key)
 
 
 def _checked_start(name: str, tensor: Tensor, places: Places, seen: SeenFile) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dcmerge.checkpoints.base import content_digest
 from dcmerge.checkpoints.paths import checked_file, read_json, shown
+from dcmerge.checkpoints.seen import SeenFile
 from dcmerge.errors import InputError
 
 TOKENIZER, VOCAB, ADDED, LINES = "tokenizer.json", "vocab.json", "added_tokens.json", "vocab.txt"
@@ -36,7 +36,7 @@ def same_tokenizer(one: Path, other: Path) -> bool:
 
 
 def _digest(path: Path) -> str:
-    return content_digest(path) if path.is_file() else ""
+    return SeenFile.of(path).digest() if path.is_file() else ""
 
 
 def _of_tokenizer(data: Mapping[str, object], path: Path) -> dict[str, int]:

@@ -42,7 +42,7 @@ def add_fit(group: argparse._ActionsContainer) -> None:
         "--weights",
         action=_Weights,
         metavar="live|ema",
-        help="of files that hold averaged weights beside the live ones: which of them (default live). With --encoder also a FILE or "
+        help="of files that hold averaged weights beside the live ones: which (default live). With --encoder also a FILE or "
         "open_clip's TAG: what the base lacks of text tower and projection",
     )
     group.add_argument(

@@ -15,7 +15,7 @@ from dcmerge.vectors.task_vectors import TaskVectors
 SUFFIX = ".safetensors"
 RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
 #: Names of files, not of folders.
-OTHER_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".json", ".zip", ".gguf", ".npz")
+OTHER_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".json", ".zip", ".gguf", ".npz")
 
 
 def checked_output(args: argparse.Namespace) -> Target:

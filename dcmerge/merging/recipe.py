@@ -56,8 +56,8 @@ class Recipe:
     ``zoo`` names an embedded zoo whose models these are. ``content`` is "model", "delta" or
     "adapter", of which ``adapter_rank`` bounds the rank; ``task`` whose model it is, where a method makes one for each task;
     ``arithmetic`` the dtype that was merged in, ``dtype`` those that were written. ``fit`` is what was chosen of how the files
-    are fitted together (see ``Fit``), ``left_out`` what was not merged and why, for people. ``plugin`` is {"name", "sha256"} of what
-    brought a method that is not built in.
+    are fitted together (see ``Fit``), ``left_out`` what was not merged and why, for people. ``plugin`` is {"name", "sha256"} of
+    what brought a method that is not built in.
     """
 
     inputs: Mapping[str, Mapping[str, str]]

@@ -22,7 +22,8 @@ _NAME_LENGTH = 80
 class SavedSet:
     """What is needed to open a set again: absolute paths, and how it is read.
 
-    ``qkv``: as ``TaskVectors.open`` takes it. ``fit``: what ``Fit.of`` takes. ``bench``: what ``BenchSpecification.of`` takes; empty for a set without images.
+    ``qkv``: as ``TaskVectors.open`` takes it. ``fit``: what ``Fit.of`` takes.
+    ``bench``: what ``BenchSpecification.of`` takes; empty for a set without images.
     Raises InputError for a name or a path that is not one.
     """
 

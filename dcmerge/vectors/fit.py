@@ -8,12 +8,11 @@ from fnmatch import fnmatchcase
 from typing import Any, Self
 
 from dcmerge.checkpoints.paths import shown
+from dcmerge.checkpoints.state_dicts import LIVE, WEIGHTS
 from dcmerge.errors import InputError
 
 BASE, UNION = "base", "union"
 VOCABULARIES = (BASE, UNION)
-LIVE, EMA = "live", "ema"
-WEIGHTS = (LIVE, EMA)
 _CHOICES = {"vocabulary": VOCABULARIES, "weights": WEIGHTS}
 
 
@@ -52,9 +51,10 @@ class Fit:
     def of(cls, data: Any) -> Self:
         """From plain data, as ``to_data`` gives it; raises InputError that names the field."""
         names = [one.name for one in fields(cls)]
-        if not isinstance(data, Mapping) or (unknown := sorted(set(data) - set(names))):
-            got = repr(data) if not isinstance(data, Mapping) else f"the unknown key {shown(unknown[0])!r}"
-            raise InputError(f"fit: expected {', '.join(names)}, got {got:.200}")
+        if not isinstance(data, Mapping):
+            raise InputError(f"fit: expected {', '.join(names)}, got {data!r:.200}")
+        if unknown := sorted(set(data) - set(names)):
+            raise InputError(f"fit: expected {', '.join(names)}, got the unknown key {shown(unknown[0])!r:.200}")
         lists = {name: _patterns(name, data[name]) for name in ("only", "without") if name in data}
         return cls(**{**data, **lists})
 

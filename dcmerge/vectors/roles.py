@@ -1,4 +1,4 @@
-"""What a parameter is for, read from its name: heads, poolers, embeddings. What a set does not have in common is told by these."""
+"""What a parameter is for, read from its name: heads, poolers, embeddings. What not all have is told in these groups."""
 
 from __future__ import annotations
 

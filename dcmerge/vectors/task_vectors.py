@@ -14,6 +14,7 @@ from torch import Tensor
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo, aligned, common_prefix, open_checkpoint
 from dcmerge.checkpoints.regrouped import QKV, STORED, in_stored_scheme, qkv_of, regrouped, stored_names
 from dcmerge.checkpoints.schemes import NONE, stored_qkv
+from dcmerge.checkpoints.state_dicts import EMA
 from dcmerge.errors import IncompatibleSet, InputError
 from dcmerge.vectors.cache import MEMO_BYTES, Memo, Store, default_store
 from dcmerge.vectors.compatibility import Kind, Parameter, Report, classify, examine
@@ -197,7 +198,7 @@ def open_set(
 
     Raises InputError where there is no expert, a full model without a base, or no q, k and v to be split or fused.
     """
-    opened_base, opened = with_one_vocabulary(*_open_as_stored(base, experts), fit or Fit())
+    opened_base, opened = with_one_vocabulary(*_open_as_stored(base, experts, fit or Fit()), fit or Fit())
     everything = [*([opened_base] if opened_base else []), *opened.values()]
     if qkv != STORED and qkv in QKV and stored_qkv(name for one in everything for name in one.infos) == NONE:
         raise InputError(f"qkv: expected attention's q, k and v, to be merged {qkv}, got files without them")
@@ -205,11 +206,14 @@ def open_set(
     return opened_base and regrouped(opened_base, qkv), grouped
 
 
-def _open_as_stored(base: Source | None, experts: Mapping[str, Source]) -> tuple[Checkpoint | None, dict[str, Checkpoint]]:
+def _open_as_stored(
+    base: Source | None, experts: Mapping[str, Source], fit: Fit
+) -> tuple[Checkpoint | None, dict[str, Checkpoint]]:
     if not experts:
         raise InputError("expected at least one expert, got none")
-    opened = {task: _open(source) for task, source in experts.items()}
-    opened_base = None if base is None else _open(base)
+    opened = {task: _open(source, fit.weights) for task, source in experts.items()}
+    opened_base = None if base is None else _open(base, fit.weights)
+    _check_averaged(opened, fit)
     kinds = {isinstance(expert, LoraCheckpoint) for expert in opened.values()}
     if kinds == {True, False}:
         raise InputError("expected experts of one kind, got LoRA adapters and full models in one set")
@@ -248,5 +252,12 @@ def _under_names_of(known: Mapping[str, TensorInfo], expert: Checkpoint) -> Chec
     return one
 
 
-def _open(source: Source) -> Checkpoint:
-    return source if isinstance(source, Checkpoint) else open_checkpoint(source)
+def _open(source: Source, weights: str) -> Checkpoint:
+    return source if isinstance(source, Checkpoint) else open_checkpoint(source, weights)
+
+
+def _check_averaged(experts: Mapping[str, Checkpoint], fit: Fit) -> None:
+    """Raises InputError where averaged weights were asked for and an expert has none."""
+    without = [task for task, expert in experts.items() if fit.weights == EMA and not expert.averaged]
+    if without:
+        raise InputError(f"weights: expected averaged (EMA) weights beside the live ones, got none in {', '.join(without)}")

@@ -7,7 +7,6 @@ vocabulary "union" the merged model also has the experts' new tokens, each as th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -54,7 +53,7 @@ class Retabled(StoredCheckpoint):
     """
 
     def __init__(self, whole: StoredCheckpoint, tables: Mapping[str, tuple[TensorInfo, Callable[[], Tensor]]]) -> None:
-        self.__dict__.update(copy.copy(whole).__dict__)
+        vars(self).update(vars(whole))
         self.infos = MappingProxyType({n: tables[n][0] if n in tables else info for n, info in whole.infos.items()})
         self._tables = dict(tables)
         self.words: Words | None = None

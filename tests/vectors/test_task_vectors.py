@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcmerge import IncompatibleSet, InputError, TaskVectors, merge
+from dcmerge import InputError, TaskVectors, merge
 from dcmerge.checkpoints import LoraCheckpoint, LowRank, StoredCheckpoint, open_checkpoint
 from dcmerge.vectors.compatibility import Kind
 from dcmerge.vectors.layers import layer_of

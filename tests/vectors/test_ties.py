@@ -14,7 +14,7 @@ from dcmerge import TaskVectors, merge
 from tests.builders import random_factors, random_tensors, write, write_adapter
 
 TABLE, HEAD, REST = "model.embed_tokens.weight", "lm_head.weight", "model.layers.0.w"
-SHAPES = {TABLE: (6, 4), REST: (4, 4)}
+SHAPES = {TABLE: (6, 4), REST: (4, 4), "logit_scale": ()}
 
 
 def weights(seed: int, *, head: bool = False, **more: Tensor) -> dict[str, Tensor]:
@@ -40,7 +40,7 @@ def written(vectors: TaskVectors, folder: Path) -> dict[str, Tensor]:
 def test_a_copy_is_merged_once_whichever_files_name_it(tmp_path: Path, holders: tuple[bool, bool, bool]) -> None:
     files = [weights(seed, head=head) for seed, head in enumerate(holders)]
     vectors = opened(tmp_path, *files)
-    assert set(vectors.parameters) == {TABLE, REST} and vectors.report.copies == {HEAD: TABLE}
+    assert set(vectors.parameters) == {TABLE, REST, "logit_scale"} and vectors.report.copies == {HEAD: TABLE}
     found = written(vectors, tmp_path)
     assert set(found) == set(files[0]), "as many parameters as the base"
     mean = (files[1][TABLE] + files[2][TABLE]) / 2
@@ -52,7 +52,7 @@ def test_heads_of_their_own_are_no_copies(tmp_path: Path) -> None:
     """Equal in the base, trained apart: both are merged."""
     files = [weights(0, head=True), weights(1, head=True), weights(2, **{HEAD: torch.ones(6, 4)})]
     vectors = opened(tmp_path, *files)
-    assert set(vectors.parameters) == {TABLE, REST, HEAD} and not vectors.report.copies
+    assert set(vectors.parameters) == {TABLE, REST, HEAD, "logit_scale"} and not vectors.report.copies
     torch.testing.assert_close(written(vectors, tmp_path)[HEAD], (files[1][TABLE] + 1) / 2, rtol=1e-5, atol=1e-6)
 
 
@@ -63,7 +63,7 @@ def test_the_settings_decide_where_they_tell(tmp_path: Path) -> None:
 
 def test_equal_constants_are_no_copies(tmp_path: Path) -> None:
     zeros = torch.zeros(6, 4)
-    vectors = opened(tmp_path, {**weights(0), "extra.w": zeros, TABLE: zeros}, weights(1), weights(2))
+    vectors = opened(tmp_path, {**weights(0), "extra.w": zeros, TABLE: zeros.clone()}, weights(1), weights(2))
     assert not vectors.report.copies
 
 

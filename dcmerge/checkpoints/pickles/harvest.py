@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, cast
 
 from dcmerge.checkpoints.paths import shown
 from dcmerge.checkpoints.pickles.reading import PickleFile
 from dcmerge.checkpoints.pickles.vocabulary import Described, Refused, Stub
 from dcmerge.checkpoints.state_dicts import NESTED_UNDER
 
+#: How the classes of a TorchScript program are called.
+_SCRIPT = "__torch__."
 _DEEPEST, _MOST_TENSORS, _MOST_MODULES = 200, 200_000, 200_000
 
 
@@ -34,7 +36,7 @@ def harvest(file: PickleFile) -> Harvest:
     found, where, beside = _whole(file.content)
     tensors: dict[str, Described] = {}
     left_out = list(beside)
-    for name, value in _of_mapping(found, left_out) if isinstance(found, Mapping) else _of_module(found):
+    for name, value in _named(found, left_out):
         if name in tensors or name == "__metadata__":
             raise Refused(f"the name {shown(name)} twice" if name in tensors else "a tensor called __metadata__")
         tensors[name] = file.check(name, value)
@@ -48,8 +50,35 @@ def harvest(file: PickleFile) -> Harvest:
     return Harvest(tensors, where, tuple(left_out))
 
 
+def _named(found: Any, left_out: list[str]) -> Iterator[tuple[str, object]]:
+    if isinstance(found, Mapping):
+        return _of_mapping(found, left_out)
+    return _of_script(found) if _is_script(found) else _of_module(found)
+
+
+def _is_script(value: object) -> bool:
+    """A module of a TorchScript program, whose state is its attributes: tensors, modules and settings."""
+    state = getattr(value, "state", None) if isinstance(value, Stub) else None
+    return isinstance(state, dict) and type(value).__qualname__.startswith(_SCRIPT)
+
+
+def _of_script(root: _Module) -> Iterator[tuple[str, object]]:
+    """The tensors of a TorchScript module and of the modules in it, by their attributes' names. The program is not read."""
+    waiting, seen = [("", root, 0)], 0
+    while waiting:
+        prefix, module, depth = waiting.pop()
+        seen += 1
+        if depth > _DEEPEST or seen > _MOST_MODULES:
+            raise Refused(f"modules within modules without an end, more than {_DEEPEST} deep or {_MOST_MODULES} in all")
+        own = {f"{prefix}{name}": value for name, value in module.state.items() if isinstance(name, str)}
+        yield from ((name, value) for name, value in own.items() if isinstance(value, Described))
+        waiting += reversed([(f"{name}.", value, depth + 1) for name, value in own.items() if _is_script(value)])
+
+
 def _whole(content: object) -> tuple[_Module | Mapping[object, object], str, list[str]]:
     """The module or state dict, what to call it, and the names of what lies beside it."""
+    if _is_script(content):
+        return cast(_Module, content), "a TorchScript program", []
     if _is_module(content):
         return content, f"the module {type(content).__qualname__}", []
     if isinstance(content, Described):

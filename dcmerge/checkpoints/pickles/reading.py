@@ -111,17 +111,17 @@ class PickleFile:
         archive = zipfile.ZipFile(file)
         names = archive.namelist()
         pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
-        if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
-            raise Refused("a TorchScript program")
         if len(pickles) != 1:
             raise Refused("no single data.pkl, as torch.save writes it")
         root = pickles[0].removesuffix("data.pkl")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
             raise Refused("numbers in big-endian order")
         for info in archive.infolist():
-            if info.compress_type != zipfile.ZIP_STORED:
+            numbers = info.filename.startswith(f"{root}data/")
+            # TorchScript compresses its program, which is not read.
+            if info.compress_type != zipfile.ZIP_STORED and (numbers or info.filename == pickles[0]):
                 raise Refused(f"the compressed record {shown(info.filename)}")
-            if info.filename.startswith(f"{root}data/"):
+            if numbers:
                 self._regions[0, info.filename.removeprefix(f"{root}data/")] = self._record(file, info)
         content = io.BytesIO(archive.read(pickles[0]))
         return _Unpickler(content, self._words, lambda pid: self._storage(0, pid, with_views=False)).load()

@@ -13,6 +13,7 @@ from typing import Any
 
 from dcmerge.checkpoints import open_checkpoint
 from dcmerge.checkpoints.paths import read_json
+from dcmerge.checkpoints.suffixes import STATE_DICT_SUFFIXES, weights_suffix
 from dcmerge.errors import InputError, PickledObject
 
 Shape = tuple[int, ...]
@@ -76,7 +77,7 @@ def glance(path: Path) -> Peek:
     PyTorch's own reader takes 25 ms for 150 tensors. Here the pickle is not run but searched for names of anything that is no
     tensor; with one of those, or damage, the reader decides. It is the one that opens the file in the end.
     """
-    return _glance(str(path), _signature(path)) if path.suffix in (".pt", ".pth", ".bin") else peek(path)
+    return _glance(str(path), _signature(path)) if weights_suffix(path.name) in STATE_DICT_SUFFIXES else peek(path)
 
 
 @lru_cache(maxsize=4096)

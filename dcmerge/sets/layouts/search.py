@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dcmerge.checkpoints import Roots
+from dcmerge.checkpoints.suffixes import weights_suffix
 from dcmerge.sets.layouts import fusion_bench, language_model, old_task_vectors, open_clip, peft, plain, task_vectors
 from dcmerge.sets.layouts.found import FoundSet, Skipped
 from dcmerge.sets.layouts.peek import peek
 from dcmerge.sets.layouts.tree import Folder, Tree
-from dcmerge.sets.layouts.units import HUB, HUB_INNER, WEIGHTS, Unit, head_of, not_a_model, units_in
+from dcmerge.sets.layouts.units import HUB, HUB_INNER, Unit, head_of, not_a_model, units_in
 from dcmerge.sets.layouts.view import View, heads_in
 
 #: Tried in this order; each sees what those before it left.
@@ -107,7 +108,7 @@ class _Rest:
             return
         if folder.path in self.alone:
             yield Skipped(folder.path, _why_alone(self.alone[folder.path]))
-        elif not any(Path(name).suffix in WEIGHTS for inner in folder.walk() for name in inner.files):
+        elif not any(weights_suffix(name) for inner in folder.walk() for name in inner.files):
             if folder.path not in self.used and any(inner.files for inner in folder.walk()):
                 yield Skipped(folder.path, "is a folder without checkpoints")
             return
@@ -119,7 +120,7 @@ class _Rest:
     def _files(self, folder: Folder) -> Iterator[Skipped]:
         is_model = folder.path in self.used
         for path in (folder.path / name for name in folder.files):
-            belongs = is_model and path.suffix not in WEIGHTS
+            belongs = is_model and not weights_suffix(path.name)
             if belongs or path in self.used | self.read | self.settled:
                 continue
             yield Skipped(path, _why_alone(self.alone[path]) if path in self.alone else _why(path, is_model))

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from dcmerge.checkpoints.lora import ADAPTER_CONFIG
-from dcmerge.checkpoints.opening import INDEX_SUFFIX, OLD_MODELS, SAFETENSORS_SUFFIX, SHARD, STATE_DICT_SUFFIXES, WHOLE_MODELS
+from dcmerge.checkpoints.opening import INDEX_SUFFIX, OLD_MODELS, SHARD, WHOLE_MODELS
+from dcmerge.checkpoints.suffixes import SAFETENSORS_SUFFIX, weights_stem, weights_suffix
 from dcmerge.sets.layouts.found import Skipped
 from dcmerge.sets.layouts.peek import Peek, glance, peek, settings
 from dcmerge.sets.layouts.tree import Folder, Tree
 
-WEIGHTS = (SAFETENSORS_SUFFIX, *STATE_DICT_SUFFIXES)
 MODEL_CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = tuple(f"open_clip_{name}" for name in ("model.safetensors", "pytorch_model.bin", "pytorch_model.safetensors"))
 #: Folders of Hugging Face's download cache that hold no file under its own name.
@@ -66,14 +66,13 @@ class Unit:
 
 def not_a_model(name: str) -> str:
     """Why a file of weights is no model of a set, by its name; nothing where it may be one."""
-    stem = Path(name).stem
+    stem = weights_stem(name)
     return next((why for pattern, why in _NOT_MODELS if re.fullmatch(pattern, stem)), "")
 
 
 def head_of(name: str) -> str | None:
     """The task whose head a file holds, by its name; None for other files."""
-    path = Path(name)
-    match = _HEAD.fullmatch(path.stem) if path.suffix in WEIGHTS else None
+    match = _HEAD.fullmatch(weights_stem(name)) if weights_suffix(name) else None
     return (match["first"] or match["last"]) if match else None
 
 
@@ -92,7 +91,7 @@ def units_in(tree: Tree) -> tuple[list[Unit], list[Skipped]]:
         if folder.path.name in HUB_INNER and parents and parents[-1].path.name.startswith(HUB):
             continue
         if not is_model_folder(folder):
-            units += [Unit(folder.path / n, Path(n).stem, folder.path) for n in folder.files if _may_be_model(n)]
+            units += [Unit(folder.path / n, weights_stem(n), folder.path) for n in folder.files if _may_be_model(n)]
             continue
         reason = _left_out(folder, parents)
         if reason:
@@ -111,7 +110,7 @@ def _with_parents(folder: Folder, parents: tuple[Folder, ...]) -> Iterator[tuple
 
 
 def _may_be_model(name: str) -> bool:
-    return Path(name).suffix in WEIGHTS and not not_a_model(name) and head_of(name) is None
+    return bool(weights_suffix(name)) and not not_a_model(name) and head_of(name) is None
 
 
 def _left_out(folder: Folder, parents: tuple[Folder, ...]) -> str:

@@ -11,10 +11,11 @@ from typing import TypeVar
 
 from dcmerge.checkpoints import align
 from dcmerge.checkpoints.paths import shown
+from dcmerge.checkpoints.suffixes import WEIGHT_SUFFIXES, weights_stem
 from dcmerge.sets.layouts.found import FoundSet, Skipped
 from dcmerge.sets.layouts.peek import Shapes, peek
 from dcmerge.sets.layouts.tree import Folder, Tree
-from dcmerge.sets.layouts.units import WEIGHTS, Unit, head_of
+from dcmerge.sets.layouts.units import Unit, head_of
 
 Key = TypeVar("Key")
 
@@ -53,9 +54,9 @@ class View:
     def _base_above(self) -> Unit | None:
         """The base beside the folder that is searched, which is not listed itself."""
         above = self.tree.path.parent
-        for path in (above / f"{name}{suffix}" for name in BASE_NAMES for suffix in ("", *WEIGHTS)):
+        for path in (above / f"{name}{suffix}" for name in BASE_NAMES for suffix in ("", *WEIGHT_SUFFIXES)):
             if _exists(path) and self.tree.allows(path) and peek(path).kind not in ("", "lora"):
-                return Unit(path, path.stem, above)
+                return Unit(path, weights_stem(path.name), above)
         return None
 
     def path_named(self, text: object, container: Path) -> Path | None:
