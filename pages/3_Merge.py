@@ -16,8 +16,8 @@ page = start_page(
 )
 
 choice = choice_of_method(page)
-live_card(page, choice)
+look = live_card(page, choice)
 sequel_card(page, choice)
-full_evaluation_card(page, choice)
+full_evaluation_card(page, choice, look)
 history_card(page)
 save_card(page, choice)

@@ -89,12 +89,17 @@ def check_text_target(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A small text (UTF-8), in a temporary file beside the target, flushed and renamed; InputError leaves nothing behind."""
+    """A small text (UTF-8), as ``write_bytes``."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """A small file, in a temporary one beside the target, flushed and renamed; InputError leaves nothing behind."""
     check_text_target(path)
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

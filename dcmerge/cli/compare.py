@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,26 @@ from typing import Any
 from dcmerge import jobs
 from dcmerge.checkpoints import check_text_target, write_text
 from dcmerge.checkpoints.regrouped import STORED
-from dcmerge.cli.evaluate import JOINT, about_images, add_evaluated, notes_of, tell_of_weak_experts, val_limit
-from dcmerge.cli.options import Commands, Parser, add_command, collected, opened_bench, pair, set_title
+from dcmerge.cli.evaluate import (
+    JOINT,
+    about_images,
+    add_evaluated,
+    notes_of,
+    tell_of_lost_runs,
+    tell_of_weak_experts,
+    val_limit,
+)
+from dcmerge.cli.options import Commands, Parser, add_command, collected, opened_bench, pair, set_name, set_title
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.cli.plugins import add_plugins, plugin_lines, plugins_of
 from dcmerge.errors import WARNING, InputError
+from dcmerge.evaluation import Bench
 from dcmerge.methods import fitting_methods, method, methods
+from dcmerge.runs import COMPARISON
 from dcmerge.studies.comparison import AVERAGE, Comparison, compare
 from dcmerge.studies.exports import as_csv, as_markdown
 from dcmerge.studies.measuring import PAPERS, TASK_ARITHMETIC, VARIANTS, Row, slug_of
+from dcmerge.studies.recording import keep_rows, new_group
 from dcmerge.zoo import ZOOS, kept_edition
 
 ALL = "all"
@@ -84,7 +95,14 @@ def run(args: argparse.Namespace) -> int:
             return _submit(args, slugs, parameters)
         tell_of_weak_experts(bench.weak_experts(limit=val_limit(args)))
         found = compare(
-            bench, slugs, parameters, limit=args.limit, val_limit=val_limit(args), diagnosed=args.diagnose, progress=progress
+            bench,
+            slugs,
+            parameters,
+            limit=args.limit,
+            val_limit=val_limit(args),
+            diagnosed=args.diagnose,
+            on_row=kept(bench, args),
+            progress=progress,
         )
     if export(args, found):
         return 0
@@ -106,6 +124,19 @@ def run(args: argparse.Namespace) -> int:
         left_out = (f"{slug} was left out: it {reason}." for slug, reason in skipped.items())
         print("\n".join([as_text(set_title(args), found, notes_of(bench)), *left_out]))
     return 0
+
+
+def kept(bench: Bench, args: argparse.Namespace) -> Callable[[Row], None]:
+    """Keeps each row as a run as soon as it is ready: whoever stops the command has what it found by then."""
+    group, told = new_group("compare"), set[str]()
+
+    def keep(row: Row) -> None:
+        problem = keep_rows(bench, set_name(args), COMPARISON, [row], group)
+        if problem not in told:  # a store that cannot be used is named once
+            tell_of_lost_runs(problem)
+            told.add(problem)
+
+    return keep
 
 
 def given_parameters(args: argparse.Namespace, slugs: list[str]) -> dict[str, dict[str, Any]]:

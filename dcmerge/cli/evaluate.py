@@ -24,6 +24,7 @@ from dcmerge.cli.options import (
     number,
     opened_bench,
     parameters_text,
+    set_name,
     set_title,
     whole_number,
 )
@@ -32,8 +33,10 @@ from dcmerge.cli.plugins import add_plugins, plugin_lines, plugins_of
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation, Scale, TaskAccuracy, weak_experts
 from dcmerge.merging.recipe import check_scale
+from dcmerge.runs import EVALUATION
 from dcmerge.studies.continual import OPCM, steps_of_opcm
 from dcmerge.studies.measuring import Row, Seconds, measure, references
+from dcmerge.studies.recording import keep_rows, new_group
 
 AUTO = "auto"
 JOINT = "Joint: the answer is one of all tasks' classes, equal names being one; no figure for a model with a part for each task."
@@ -103,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
                 val_limit=val_limit(args),
                 progress=progress,
             )
+        tell_of_lost_runs(keep_rows(bench, set_name(args), EVALUATION, (zero_shot, row, experts), new_group("evaluate")))
     if args.json:
         about = {
             "zoo": args.zoo,
@@ -221,6 +225,12 @@ def tell_of_weak_experts(found: Sequence[str]) -> None:
     """Before anything is merged, name the experts that do not beat the base on their own task."""
     for text in found:
         print(paragraph(f"{text}."), file=sys.stderr)
+
+
+def tell_of_lost_runs(problem: str) -> None:
+    """Say why a run was not kept, beside the result, which is good all the same."""
+    if problem:
+        print(paragraph(f"{problem}."), file=sys.stderr)
 
 
 def notes_of(bench: Bench) -> tuple[str, ...]:

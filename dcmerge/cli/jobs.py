@@ -116,14 +116,19 @@ def left(job: jobs.Job) -> str | None:
 
 def _specification_lines(job: jobs.Job) -> list[str]:
     spec = job.specification
-    if isinstance(spec, jobs.Compare):
-        limits = [f"{name} {value}" for name, value in (("limit", spec.limit), ("val-limit", spec.val_limit)) if value]
-        choices, about = spec.methods, [f"{spec.split} split", *limits]
-    else:
-        scale = "chosen by the job" if spec.scale is None else f"{spec.scale:g}"
-        choices, about = (spec.method,), [f"α {scale}", f"into {spec.out}", *(["delta only"] if spec.delta_only else [])]
+    limits = [
+        f"{name.replace('_', '-')} {value}" for name in ("limit", "val_limit") if (value := getattr(spec, name, None)) is not None
+    ]
+    choices, about = spec.methods if isinstance(spec, jobs.Compare) else (spec.method,), []
+    if isinstance(spec, jobs.Compare | jobs.Evaluate):
+        about += [f"{spec.split} split"]
+    if isinstance(spec, jobs.Merge | jobs.Evaluate):
+        about += [f"α {'chosen by the job' if spec.scale is None else f'{spec.scale:g}'}"]
+    if isinstance(spec, jobs.Merge):
+        about += [f"into {spec.out}", *(["delta only"] if spec.delta_only else [])]
     settings = [f"{c.slug}{f' ({parameters_text(c.parameters)})' if c.parameters else ''}" for c in choices]
-    return [f"{spec.kind} on {spec.set}: {', '.join(about)}", f"methods: {', '.join(settings)}"]
+    told = ", ".join([*about, *limits])
+    return [f"{spec.kind} on {spec.set}{f': {told}' if told else ''}", f"methods: {', '.join(settings)}"]
 
 
 def _outcome(job: jobs.Job, name: str) -> str:

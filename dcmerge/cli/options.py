@@ -210,6 +210,11 @@ def set_title(args: argparse.Namespace) -> str:
     return f"the zoo {args.zoo}" if args.zoo else f"{len(args.expert)} experts of {args.base or 'no base'}"
 
 
+def set_name(args: argparse.Namespace) -> str:
+    """How runs call the models: the zoo, else the folder, else the base's path."""
+    return args.folder or args.zoo or str(args.base)
+
+
 def named_models(args: argparse.Namespace) -> tuple[str | Path | None, Mapping[str, str | Path]]:
     """Base, and task to path, of ``--from`` or of ``--base`` and ``--expert``; of a zoo neither.
 

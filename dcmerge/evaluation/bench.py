@@ -229,21 +229,33 @@ class Bench:
         return features
 
     def zero_shot(
-        self, *, split: str = "test", limit: int | None = None, seed: int = 0, cancelled: Cancelled | None = None
+        self,
+        *,
+        split: str = "test",
+        limit: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        cancelled: Cancelled | None = None,
     ) -> Evaluation:
         """The base with each task's head, without fine-tuning; remembered."""
         images = {"split": split, "limit": limit, "seed": seed}
         return self.memo.get(
             (ZERO_SHOT, split, limit, seed),
-            lambda: self.evaluate(self.base_weights(), ZERO_SHOT, **images, cancelled=cancelled),
+            lambda: self.evaluate(self.base_weights(), ZERO_SHOT, **images, progress=progress, cancelled=cancelled),
         )
 
     def experts(
-        self, *, split: str = "test", limit: int | None = None, seed: int = 0, cancelled: Cancelled | None = None
+        self,
+        *,
+        split: str = "test",
+        limit: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        cancelled: Cancelled | None = None,
     ) -> Evaluation:
         """Each expert on its own task; remembered."""
         key = (EXPERTS, split, limit, seed)
-        return self.memo.get(key, lambda: self._evaluate_experts(split, limit, seed, cancelled))
+        return self.memo.get(key, lambda: self._evaluate_experts(split, limit, seed, progress, cancelled))
 
     def weak_experts(self, *, split: str = "val", limit: int | None = None) -> tuple[str, ...]:
         """What is wrong with the experts before anything is merged: those that do not beat the base on their own task."""
@@ -253,9 +265,13 @@ class Bench:
         """Take over a zero-shot or an experts' row that was computed before, on the same images."""
         self.memo.get((evaluation.model, evaluation.split, evaluation.limit, evaluation.seed), lambda: evaluation)
 
-    def _evaluate_experts(self, split: str, limit: int | None, seed: int, cancelled: Cancelled | None) -> Evaluation:
+    def _evaluate_experts(
+        self, split: str, limit: int | None, seed: int, progress: Progress | None, cancelled: Cancelled | None
+    ) -> Evaluation:
         rows = {}
         for name, task in self.tasks.items():
+            if progress:
+                progress(len(rows) / len(self.tasks), f"{EXPERTS}: {name}, {split} images")
             part = self.split(name, split, limit, seed)
             features = self.encoder.encode(self.expert_weights(name), part.images, cancelled=cancelled)
             hits = (features @ task.head.T).argmax(dim=1) == part.labels

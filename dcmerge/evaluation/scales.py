@@ -49,21 +49,23 @@ def choose_scale(
     ``modules``: what each task adds, where a method makes such parts.
     """
     tried: dict[float, float] = {}
+    end = round(last / step)
+    # About so many values are tried: the first ones and those around the best. Only a search at a border goes on.
+    expected = len(range(coarse, end, coarse)) + 1 + 2 * (coarse - 1)
 
     def measure(alphas: Iterable[float]) -> float:
         """Try these; the best of all that were tried."""
         new = [
             alpha for alpha in dict.fromkeys(_rounded(alpha) for alpha in alphas) if 0 < alpha <= furthest and alpha not in tried
         ]
-        for done, alpha in enumerate(new):
+        for alpha in new:
             if progress:
-                progress(done / len(new), f"α = {alpha:g} on validation")
+                progress(min(1.0, len(tried) / expected), f"α = {alpha:g} on validation")
             model = bench.model(merged, alpha, modules) if modules else bench.merged_weights(merged, alpha)
             found = bench.evaluate(model, "merged", split="val", limit=limit, cancelled=cancelled)
             tried[alpha] = found.mean if found.mean_normalised is None else found.mean_normalised
         return max(sorted(tried), key=tried.__getitem__)
 
-    end = round(last / step)
     best = measure(point * step for point in (*range(coarse, end, coarse), end))
     while best == _rounded(end * step) and end < round(furthest / step):
         end += coarse

@@ -10,12 +10,23 @@ jobs.resume(job.id)
 from dcmerge.jobs.queue import cancel, ensure_runner, resume, submit
 from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, Progress, State, all_jobs, duration, job, state_folder
 from dcmerge.jobs.rows import from_plain, to_plain
-from dcmerge.jobs.specification import Compare, Merge, MethodChoice, Specification, specification, to_data
+from dcmerge.jobs.specification import (
+    Compare,
+    Evaluate,
+    FindScale,
+    Merge,
+    MethodChoice,
+    Specification,
+    specification,
+    to_data,
+)
 
 __all__ = [
     "ACTIVE",
     "RESUMABLE",
     "Compare",
+    "Evaluate",
+    "FindScale",
     "Job",
     "Merge",
     "MethodChoice",

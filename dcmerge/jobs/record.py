@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from dcmerge.errors import InputError
-from dcmerge.evaluation import ZERO_SHOT
+from dcmerge.evaluation import ZERO_SHOT, Scale
 from dcmerge.jobs.journal import Journal
 from dcmerge.jobs.locks import held
 from dcmerge.jobs.rows import from_plain, to_plain
-from dcmerge.jobs.specification import KINDS, Compare, Specification
+from dcmerge.jobs.specification import KINDS, Compare, Evaluate, FindScale, Specification
 from dcmerge.runtime import state_files
 from dcmerge.studies.comparison import Comparison
 from dcmerge.studies.measuring import Row
@@ -145,10 +145,20 @@ class Job:
         self.journal.append("step", name=name, **facts)
 
     def rows(self) -> dict[str, Row]:
-        """The finished rows of a comparison by name, failed methods included; none of another job."""
-        if not isinstance(self.specification, Compare):
+        """The finished rows of a comparison or an evaluation by name, failed methods included; none of another job."""
+        if not isinstance(self.specification, Compare | Evaluate):
             return {}
-        return {name: from_plain(Row, result) for name, result in self.steps().items()}
+        return {name: from_plain(Row, result) for name, result in self.steps().items() if name != "set"}
+
+    def scale(self) -> Scale | None:
+        """The α that a search found; None before that, and for another job."""
+        found = self.steps().get("scale") if isinstance(self.specification, FindScale) else None
+        return None if found is None else from_plain(Scale, found)
+
+    def set_hash(self) -> str:
+        """The hash of the models that a search or an evaluation opened; empty before that, and for another job."""
+        found = self.steps().get("set")
+        return str(found.get("hash", "")) if isinstance(found, dict) else ""
 
     def comparison(self) -> Comparison | None:
         """The comparison of the rows that are finished so far; None before the zero-shot row, and for another job."""

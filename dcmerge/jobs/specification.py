@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dcmerge.errors import InputError
-from dcmerge.evaluation import EXPERTS, ZERO_SHOT
+from dcmerge.evaluation import EXPERTS, SPLIT_NAMES, ZERO_SHOT
 from dcmerge.merging.recipe import GIVEN, check_scale
 from dcmerge.methods import method
 from dcmerge.sets.model_sets import available, roots, sets_with_images
@@ -55,9 +55,7 @@ class Compare:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Compare:
         """Raises InputError for anything that the comparison could not run with."""
-        name = _checked_set(data.get("set"))
-        if name not in (with_images := sets_with_images()):
-            raise InputError(f"set: expected one with tasks to compare on ({', '.join(with_images)}), got {name!r}")
+        name = _set_with_images(data.get("set"))
         given = data.get("methods")
         if not isinstance(given, (list, tuple)) or not given:
             raise InputError(f"methods: expected a list of at least one method, got {given!r}")
@@ -65,11 +63,8 @@ class Compare:
         slugs = [choice.slug for choice in chosen]
         if twice := sorted({slug for slug in slugs if slugs.count(slug) > 1}):
             raise InputError(f"methods: expected every method once, got {', '.join(twice)} more than once")
-        split = data.get("split", "test")
-        if split not in SPLITS:
-            raise InputError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
         limits = _limit("limit", data), _limit("val_limit", data)
-        return cls(name, chosen, split, *limits, _flag("diagnosed", data))
+        return cls(name, chosen, _split(data), *limits, _flag("diagnosed", data))
 
     @property
     def label(self) -> str:
@@ -101,15 +96,9 @@ class Merge:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Merge:
         """Raises InputError for anything that the merge could not run with, an existing file ``out`` included."""
-        scale = data.get("scale")
-        scale = None if scale in (None, AUTO) else check_scale(scale)
-        delta_only = _flag("delta_only", data)
-        given = data.get("method")
-        choice = MethodChoice.of({"slug": given, "parameters": data.get("parameters")} if isinstance(given, str) else given)
+        scale, origin = _scale(data)
+        delta_only, choice = _flag("delta_only", data), _one_method(data)
         out = checked_target(data.get("out"))
-        origin = data.get("scale_origin", GIVEN)
-        if not isinstance(origin, str) or not origin:
-            raise InputError(f"scale_origin: expected a text, got {origin!r}")
         return cls(_checked_set(data.get("set")), choice, str(out), scale, delta_only, origin, _limit("val_limit", data))
 
     @property
@@ -117,19 +106,67 @@ class Merge:
         return f"Merge {self.set} by {method(self.method.slug).title}"
 
 
-Specification = Compare | Merge
-KINDS = {kind.kind: kind for kind in (Compare, Merge)}
-#: A merge may name its parameters beside the method, as the command line does.
-_BESIDE = {"merge": ("parameters",), "compare": ()}
+@dataclass(frozen=True)
+class FindScale:
+    """The α of one method, chosen on validation. ``val_limit``: images a task."""
+
+    kind: ClassVar[str] = "scale"
+    steps: ClassVar[tuple[str, ...]] = ("set", EXPERTS, "scale")
+
+    set: str
+    method: MethodChoice
+    val_limit: int | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> FindScale:
+        """Raises InputError for anything that the search could not run with."""
+        return cls(_set_with_images(data.get("set")), _one_method(data), _limit("val_limit", data))
+
+    @property
+    def label(self) -> str:
+        return f"Find α of {method(self.method.slug).title} on {self.set}"
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """One method beside base and experts. Without a ``scale``, α is chosen on validation first. Limits are images a task."""
+
+    kind: ClassVar[str] = "evaluate"
+    steps: ClassVar[tuple[str, ...]] = ("set", ZERO_SHOT, EXPERTS, "merged")
+
+    set: str
+    method: MethodChoice
+    scale: float | None = None
+    scale_origin: str = GIVEN
+    split: str = "test"
+    limit: int | None = None
+    val_limit: int | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Evaluate:
+        """Raises InputError for anything that the evaluation could not run with."""
+        limits = _limit("limit", data), _limit("val_limit", data)
+        name, chosen = _set_with_images(data.get("set")), _one_method(data)
+        return cls(name, chosen, *_scale(data), _split(data), *limits)
+
+    @property
+    def label(self) -> str:
+        return f"Evaluate {method(self.method.slug).title} on {self.set}, {SPLIT_NAMES.get(self.split, self.split)} images"
+
+
+Specification = Compare | Merge | FindScale | Evaluate
+KINDS = {kind.kind: kind for kind in (Compare, Merge, FindScale, Evaluate)}
+#: Jobs of one method may name its parameters beside it, as the command line does.
+_BESIDE = {Compare.kind: ()}
 
 
 def specification(data: Mapping[str, Any] | Specification) -> Specification:
     """The checked form of {"kind": "compare" or "merge", ...}; raises InputError for anything that could not run."""
-    data = to_data(data) if isinstance(data, (Compare, Merge)) else data
+    data = to_data(data) if isinstance(data, Specification) else data
     kind = data.get("kind") if isinstance(data, Mapping) else None
     if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(f"kind: expected one of {', '.join(KINDS)}, got {data!r:.200}")
-    _check_fields(kind, data, KINDS[kind], "kind", *_BESIDE[kind])
+    _check_fields(kind, data, KINDS[kind], "kind", *_BESIDE.get(kind, ("parameters",)))
     return KINDS[kind].of(data)
 
 
@@ -164,6 +201,33 @@ def _checked_set(name: Any) -> str:
     if not isinstance(name, str) or name not in known:
         raise InputError(f"set: expected one of {', '.join(known)}, got {name!r}")
     return name
+
+
+def _set_with_images(name: Any) -> str:
+    checked = _checked_set(name)
+    if checked not in (with_images := sets_with_images()):
+        raise InputError(f"set: expected one with tasks to compare on ({', '.join(with_images)}), got {checked!r}")
+    return checked
+
+
+def _one_method(data: Mapping[str, Any]) -> MethodChoice:
+    given = data.get("method")
+    return MethodChoice.of({"slug": given, "parameters": data.get("parameters")} if isinstance(given, str) else given)
+
+
+def _scale(data: Mapping[str, Any]) -> tuple[float | None, str]:
+    """α, None where it is to be found, and where it is from."""
+    scale, origin = data.get("scale"), data.get("scale_origin", GIVEN)
+    if not isinstance(origin, str) or not origin:
+        raise InputError(f"scale_origin: expected a text, got {origin!r}")
+    return None if scale in (None, AUTO) else check_scale(scale), origin
+
+
+def _split(data: Mapping[str, Any]) -> str:
+    split = data.get("split", "test")
+    if split not in SPLITS:
+        raise InputError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    return split
 
 
 def _limit(name: str, data: Mapping[str, Any]) -> int | None:

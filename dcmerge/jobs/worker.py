@@ -16,13 +16,16 @@ from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Scale, choose_scale
 from dcmerge.jobs.journal import Journal
 from dcmerge.jobs.record import Job, State, read_job
 from dcmerge.jobs.rows import from_plain
-from dcmerge.jobs.specification import Compare, Merge, checked_target
+from dcmerge.jobs.single import evaluate, find_scale
+from dcmerge.jobs.specification import Compare, FindScale, Merge, checked_target
 from dcmerge.merging.merge import Merged, merge, merge_to_file
 from dcmerge.merging.recipe import USUAL
 from dcmerge.methods import load_plugin, method
+from dcmerge.runs import COMPARISON
 from dcmerge.sets.model_sets import ModelSet, open_set_by_name
 from dcmerge.studies.comparison import compare
 from dcmerge.studies.measuring import Row, fixed_scale, references
+from dcmerge.studies.recording import keep_rows
 
 #: Seconds between two notes of progress: the first, and the last one of a long job, whose journal shall stay small.
 _OFTEN, _SELDOM = 0.5, 5.0
@@ -78,10 +81,14 @@ def _work(job: Job) -> None:
     for path, sha256 in job.plugins:
         load_plugin(path, sha256=sha256)
     tell = Told(job.journal)
-    if isinstance(job.specification, Compare):
-        _compare(job, job.specification, tell)
+    spec = job.specification
+    if isinstance(spec, Compare):
+        _compare(job, spec, tell)
+    elif isinstance(spec, Merge):
+        _merge(job, spec, tell)
     else:
-        _merge(job, job.specification, tell)
+        models = _open(job, tell)
+        _log(find_scale(job, spec, models, tell) if isinstance(spec, FindScale) else evaluate(job, spec, models, tell))
 
 
 def _open(job: Job, tell: Told) -> ModelSet:
@@ -98,6 +105,8 @@ def _compare(job: Job, spec: Compare, tell: Told) -> None:
     def keep(row: Row) -> None:
         outcome = f"failed: {row.error}" if row.error else f"{100 * row.measured.mean:.1f} % on average"
         _log(f"{row.title}: {outcome}")
+        if problem := keep_rows(bench, spec.set, COMPARISON, [row], job.id):
+            _log(problem)
         job.finish_step(row.name, row, **({"error": row.error} if row.error else {}))
 
     if ZERO_SHOT not in known or EXPERTS not in known:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from dcmerge.evaluation import Evaluation, Scale
-from dcmerge.plots.style import EXPERT, INTERVAL, MERGED, PINNED, ZERO_SHOT, titled
+from dcmerge.plots.style import EXPERT, INTERVAL, MERGED, PALETTE, PINNED, ZERO_SHOT, titled
 
 
 def accuracy_bars(
@@ -19,10 +19,11 @@ def accuracy_bars(
 
 
 def comparison_bars(runs: Sequence[tuple[str, Evaluation]], titles: Mapping[str, str]) -> go.Figure:
-    """Two pinned runs task by task, on the same images."""
-    colours = (MERGED, PINNED)
-    rows = [(name, run, colours[place % 2]) for place, (name, run) in enumerate(runs)]
-    return _grouped(rows, titles, f"Two runs side by side ({runs[0][1].measured_on})")
+    """Two or more runs task by task, on the same images."""
+    colours = (MERGED, PINNED, *PALETTE[2:])
+    rows = [(name, run, colours[place % len(colours)]) for place, (name, run) in enumerate(runs)]
+    count = "Two" if len(runs) == 2 else str(len(runs))
+    return _grouped(rows, titles, f"{count} runs side by side ({runs[0][1].measured_on})")
 
 
 def _grouped(rows: Sequence[tuple[str, Evaluation, str]], titles: Mapping[str, str], title: str) -> go.Figure:

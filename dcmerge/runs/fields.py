@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from datetime import datetime
@@ -20,6 +21,7 @@ from dcmerge.runs.run import KINDS, Run, SetId
 
 #: No text of a run is longer; a note is a few sentences, a split's rule one.
 LONGEST_TEXT = 10_000
+_ID = re.compile(r"[\w.-]{0,80}", re.ASCII)
 _SPLITS = ("val", "test")
 _TEXTS = ("method", "images", "alpha_origin", "variant", "group", "tried", "name", "note", "id", "made")
 #: The fields of a run's data, in the order in which a reader wants them.
@@ -104,6 +106,8 @@ def checked(run: Run) -> Run:
         raise InputError("run: expected at least one task, each with images, got none")
     if run.evaluation.split not in _SPLITS:
         raise InputError(f"split: expected one of {', '.join(_SPLITS)}, got {run.evaluation.split!r:.100}")
+    if not _ID.fullmatch(run.id):
+        raise InputError(f"id: expected letters, digits, dots and dashes, at most 80 of them, got {run.id!r:.100}")
     if run.made and made_at(run) is None:
         raise InputError(f"made: expected a time as 2026-01-31T12:00:00+00:00, got {run.made!r:.100}")
     for name, value in (("values", run.values), ("recipe", run.recipe)):

@@ -125,6 +125,11 @@ class RunStore:
         with connected(self.path, writing=False) as connection:
             return next(iter(_read(connection, condition, (wanted,), 1, strict=False)), None)
 
+    def count(self) -> int:
+        """How many runs there are, damaged ones included."""
+        with connected(self.path, writing=False) as connection:
+            return connection.execute("SELECT count(*) FROM runs").fetchone()[0]
+
     def check(self) -> tuple[int, tuple[str, ...]]:
         """How many runs there are, and the ids of those whose entries are damaged; InputError where the whole file is."""
         with connected(self.path, writing=False) as connection:
@@ -158,6 +163,8 @@ def _record(connection: sqlite3.Connection, run: Run) -> str:
     if known:
         connection.execute("UPDATE runs SET made = max(made, ?) WHERE id = ?", (run.made, known["id"]))
         return known["id"]
+    if connection.execute("SELECT 1 FROM runs WHERE id = ?", (run.id,)).fetchone():
+        run = _stamped(replace(run, id=""))  # somebody else's run of that id
     row = _columns(run)
     connection.execute(f"INSERT INTO runs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})", row)
     for place, task in enumerate(run.evaluation.tasks.values()):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from dcmerge.evaluation import ZERO_SHOT, Difference
 from dcmerge.methods import methods
 from dcmerge.methods.declare import value_text
+from dcmerge.runs.tables import as_csv as csv_text
 from dcmerge.studies.comparison import Comparison
 from dcmerge.studies.measuring import PAPERS, TASK_ARITHMETIC, Row
 
 #: Column -> the row that is subtracted.
 GAINS = {"minus TA, α = 0.3": PAPERS, "minus TA, tuned": TASK_ARITHMETIC}
-#: What a spreadsheet takes for the start of a formula, full-width forms included.
-_FORMULA = tuple("=+-@\t\r＝＋－＠")
 
 
 def table(comparison: Comparison) -> list[dict[str, Any]]:
@@ -100,16 +97,7 @@ def _rounded(value: float | None, digits: int = 2) -> float | None:
 
 def as_csv(comparison: Comparison) -> str:
     """One header line and a line a row. Texts that a spreadsheet would run as a formula are made harmless."""
-    rows, text = table(comparison), io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0])
-    writer.writerows([_harmless(value) for value in row.values()] for row in rows)
-    return text.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    """Names come from files: a text that begins like a formula gets an apostrophe, which spreadsheets take as "text"."""
-    return f"'{value}" if isinstance(value, str) and value.lstrip(" \n").startswith(_FORMULA) else value
+    return csv_text(table(comparison))
 
 
 def as_markdown(comparison: Comparison) -> str:

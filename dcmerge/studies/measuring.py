@@ -165,7 +165,8 @@ def measure(
     )
     scaled_at = time.perf_counter()
     model = merged.model(bench, found.value)
-    evaluation = bench.evaluate(model, slug, split=split, limit=limit, progress=tell.part(0.8, 1.0), cancelled=cancelled)
+    last = tell.part(0.8 if found.curve else 0.2, 1.0)  # without a search the evaluation is most of the work
+    evaluation = bench.evaluate(model, slug, split=split, limit=limit, progress=last, cancelled=cancelled)
     durations = Seconds(merged_at - started, scaled_at - merged_at, time.perf_counter() - scaled_at)
     why = diagnose(bench, merged.deltas, model, split=split, limit=limit, cancelled=cancelled) if diagnosed else (None, None)
     return Row(
@@ -192,11 +193,17 @@ def fixed_scale(slug: str) -> Scale | None:
 
 
 def references(
-    bench: Bench, *, split: str = "test", limit: int | None = None, cancelled: IsCancelled | None = None
+    bench: Bench,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    progress: Progress | None = None,
+    cancelled: IsCancelled | None = None,
 ) -> tuple[Row, Row]:
     """The zero-shot row and the experts' row, which the bench remembers."""
-    experts = bench.experts(split=split, limit=limit, cancelled=cancelled)
-    zero_shot = bench.zero_shot(split=split, limit=limit)
+    tell = Share(progress, "")
+    experts = bench.experts(split=split, limit=limit, progress=tell.part(0.0, 0.5), cancelled=cancelled)
+    zero_shot = bench.zero_shot(split=split, limit=limit, progress=tell.part(0.5, 1.0), cancelled=cancelled)
     return Row(ZERO_SHOT, TITLES[ZERO_SHOT], evaluation=zero_shot), Row(EXPERTS, TITLES[EXPERTS], evaluation=experts)
 
 

@@ -12,12 +12,15 @@ from dcmerge.evaluation import Scale
 from dcmerge.merging.recipe import USUAL
 from dcmerge.methods import Method, fitting_methods, method
 from dcmerge.methods.dc_merge import smoothing_in_use
+from dcmerge.runs import SetId
 from dcmerge.studies.glossary import term
 from dcmerge.ui.controls import method_controls
 from dcmerge.ui.shell import Page, readable_errors
+from dcmerge.ui.single_jobs import just_found, scales_of
 from dcmerge.ui.view import choose, remembered
 
-_FOUND, _CURVES = "choice.found", "choice.curves"
+#: Slug -> the α that its slider is to be set to.
+_FOUND = "choice.found"
 
 
 @dataclass(frozen=True)
@@ -32,20 +35,24 @@ class Choice:
         return (page.models.key, self.method.slug, tuple(sorted(self.parameters.items())))
 
 
-def keep_scale(choice: Choice, page: Page, scale: Scale) -> None:
-    """What a search found: its curve is kept, and the slider of that method is set, whichever is chosen by now."""
-    st.session_state.setdefault(_CURVES, {})[choice.key(page)] = scale
-    st.session_state.setdefault(_FOUND, {})[choice.method.slug] = scale.value
+def use_scale(slug: str, scale: float) -> None:
+    """Set the slider of that method when it is drawn next, whichever is chosen by now."""
+    st.session_state.setdefault(_FOUND, {})[slug] = scale
 
 
 def found_scales(page: Page) -> dict[tuple, Scale]:
-    """The searches of this session on this set, by ``Choice.key``."""
-    return {key: scale for key, scale in st.session_state.get(_CURVES, {}).items() if key[0] == page.models.key}
+    """Every search on these models, of any session, by ``Choice.key``."""
+    if page.models.bench is None:
+        return {}
+    found = scales_of(page.models, SetId.of(page.models.vectors, page.models.name).hash)
+    return {(page.models.key, *key): scale for key, scale in found.items()}
 
 
 def choice_of_method(page: Page) -> Choice:
     """Method, its generated controls, and α."""
     known, others = live_methods(page)
+    for slug, scale in just_found():
+        use_scale(slug, scale.value)
     with st.container(border=True):
         left, right = st.columns([1, 2])
         with left:

@@ -1,130 +1,125 @@
-"""The slow part of the Merge page, beside the page: α chosen on validation, and the one look at the test split."""
+"""The slow part of the Merge page, as background jobs: α chosen on validation, and the one look at the test split."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import streamlit as st
 
 from dcmerge import plots
-from dcmerge.evaluation import Scale, choose_scale
+from dcmerge.evaluation import EXPERTS, ZERO_SHOT
 from dcmerge.studies.glossary import explained
-from dcmerge.ui import work
+from dcmerge.ui import single_jobs
 from dcmerge.ui.charts import show, splits_caption
-from dcmerge.ui.choice import Choice, found_scales, keep_scale
-from dcmerge.ui.history import Run, described, record
-from dcmerge.ui.merging import Look, look_at, merged_once
+from dcmerge.ui.choice import Choice, found_scales, use_scale
+from dcmerge.ui.history import described, set_of
+from dcmerge.ui.merging import Look
 from dcmerge.ui.shell import Page
-from dcmerge.ui.text import percent, plain
+from dcmerge.ui.text import duration, percent, plain
 
-_WORK, _NOTE, _TESTS = "merge.work", "merge.note", "merge.tests"
+#: How many searches the curve shows, the newest.
+_CURVES = 6
 
 
-def full_evaluation_card(page: Page, choice: Choice) -> None:
-    """Choice of α on validation and the one look at the test split, in the background."""
+def full_evaluation_card(page: Page, choice: Choice, look: Look | None) -> None:
+    """Choice of α on validation and the one look at the test split. ``look`` tells how fast this machine is."""
     if page.models.bench is None:
         return
     with st.container(border=True):
         st.subheader("Choose α on validation, report on test", help=explained("α", "validation split", "test split"))
-        st.markdown("Find the α with the best mean normalised accuracy on validation images. Then measure once on test images.")
-        busy = work.running(_WORK)
+        st.markdown(
+            "Find the α with the best mean normalised accuracy on validation images. Then measure once on test images. Both run "
+            "in the background: you can leave the page, reload it or close it."
+        )
+        find, test = _specifications(page, choice)
         with st.container(horizontal=True):
             st.button(
                 "Find α",
                 icon=":material/search:",
-                disabled=busy,
-                on_click=_start_scale,
-                args=(page, choice),
+                on_click=single_jobs.start,
+                args=(find,),
                 help="Tries α from 0.1 to 3.0 on the validation images, and more if the best is the last. Then sets the slider.",
             )
             st.button(
                 "Evaluate on test",
                 icon=":material/checklist:",
-                disabled=busy,
-                on_click=_start_test,
-                args=(page, choice),
-                help="Measures on all test images of every task, with the α above.",
+                on_click=single_jobs.start,
+                args=(test,),
+                help="Measures base, experts and the merged model on all test images of every task, with the α above.",
             )
-        # First, because the watch redraws the page as long as it finds finished work.
-        _collect(page)
-        work.watch(_WORK)
-        _test_bars(page, choice)
-        curves = found_scales(page)
-        if curves:
-            lines = {described(slug, dict(parameters), c.value): c for (_, slug, parameters), c in curves.items()}
-            show(
-                plots.scale_curve(lines, choice.scale.value),
-                "the top of a line is the best α of that method. A flat top means that α hardly matters, a steep side that it "
-                "does. Every fourth value was tried first, then all values near the best.",
-                key="merge.curve",
-                terms=("α", "normalised accuracy", "validation split"),
-            )
+        _how_long(page, look)
+        if refused := single_jobs.refused():
+            st.error(plain(refused), icon=":material/error:")
+        single_jobs.watch(page.models)
+        _found(page, choice)
+        _test_bars(page, choice, test)
+        _curve(page, choice)
 
 
-def _start_scale(page: Page, choice: Choice) -> None:
-    def find(progress: work.Progress, cancelled: Any) -> tuple[Choice, Scale]:
-        merged = merged_once(page.models, choice.method.slug, choice.parameters)
-        return choice, choose_scale(
-            page.models.images, merged.deltas, modules=merged.modules, progress=progress, cancelled=cancelled
-        )
-
-    work.start(_WORK, f"Choosing α for {choice.method.title}", find)
+def _specifications(page: Page, choice: Choice) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the two buttons start."""
+    chosen = {"set": page.models.name, "method": {"slug": choice.method.slug, "parameters": dict(choice.parameters)}}
+    scale = {"scale": choice.scale.value, "scale_origin": choice.scale.origin}
+    return {"kind": "scale", **chosen}, {"kind": "evaluate", **chosen, **scale, "split": "test"}
 
 
-def _start_test(page: Page, choice: Choice) -> None:
-    def evaluate(progress: work.Progress, cancelled: Any) -> tuple[Choice, Look]:
-        return choice, look_at(
-            page.models,
-            choice.method.slug,
-            choice.parameters,
-            choice.scale.value,
-            split="test",
-            progress=progress,
-            cancelled=cancelled,
-        )
-
-    work.start(_WORK, f"Evaluating {choice.method.title}", evaluate)
-
-
-def _collect(page: Page) -> None:
-    """Take over what the background work found."""
-    done = work.finished(_WORK)
-    if done and done.error:
-        st.warning(plain(done.error), icon=":material/info:")
-    elif done:
-        choice, result = done.result
-        note = _take_scale(page, choice, result) if isinstance(result, Scale) else _take_test(page, choice, result)
-        st.session_state[_NOTE] = note
-        st.rerun()
-    if note := st.session_state.get(_NOTE):
-        st.success(plain(note), icon=":material/check_circle:")
-
-
-def _take_scale(page: Page, choice: Choice, scale: Scale) -> str:
-    keep_scale(choice, page, scale)
-    return f"The best for {choice.method.title} is α = {scale.value:g} ({scale.origin}). The slider is set to it."
-
-
-def _take_test(page: Page, choice: Choice, look: Look) -> str:
-    found = look.merged
-    record(Run(page.models.key, choice.method.slug, choice.parameters, choice.scale, found, datetime.now()))
-    st.session_state.setdefault(_TESTS, {})[(*choice.key(page), choice.scale.value)] = look
-    return (
-        f"{choice.method.title}: {percent(found.mean)} absolute, {percent(found.mean_normalised)} normalised "
-        f"({found.measured_on}; α = {choice.scale.value:g}, {choice.scale.origin})."
+def _how_long(page: Page, look: Look | None) -> None:
+    """Before the click: how long it takes on this machine, and what is in the queue before it."""
+    if look is None:
+        return
+    find, test = single_jobs.seconds_of(page.models.images, look.pace)
+    ahead = single_jobs.ahead_text()
+    st.caption(
+        f"Find α takes about {duration(find)}, Evaluate on test about {duration(test)}, by the pace of the live look. {ahead}"
     )
 
 
-def _test_bars(page: Page, choice: Choice) -> None:
-    """Per-task accuracy on test, where the current choice was evaluated there."""
-    look: Look | None = st.session_state.get(_TESTS, {}).get((*choice.key(page), choice.scale.value))
-    if look:
-        show(
-            plots.accuracy_bars(look.zero_shot, look.merged, look.experts, page.models.task_titles, label=choice.method.title),
-            "these are the numbers to report, on all test images. If α came from the search above, it was chosen without them. "
-            "The whiskers are 95 % intervals.",
-            key="merge.test",
-            terms=("test split", "zero-shot", "expert", "interval"),
-        )
-        splits_caption(look.merged)
+def _found(page: Page, choice: Choice) -> None:
+    """What the newest search of this choice found, and a button to use it where the slider stands elsewhere."""
+    scale = found_scales(page).get(choice.key(page))
+    if scale is None:
+        return
+    text = plain(f"The best for {choice.method.title} is α = {scale.value:g} ({scale.origin}).")
+    if scale.value == choice.scale.value:
+        st.success(f"{text} The slider is set to it.", icon=":material/check_circle:")
+        return
+    st.info(f"{text} The slider is at {choice.scale.value:g}.", icon=":material/info:")
+    st.button(f"Use α = {scale.value:g}", icon=":material/tune:", on_click=use_scale, args=(choice.method.slug, scale.value))
+
+
+def _test_bars(page: Page, choice: Choice, test: dict[str, Any]) -> None:
+    """Accuracy on test, where the current choice was evaluated there."""
+    wanted = {"slug": choice.method.slug, "parameters": dict(choice.parameters), "scale": choice.scale.value, "split": "test"}
+    found = single_jobs.tested(page.models, set_of(page).hash, wanted)
+    if found is None:
+        return
+    merged = found["merged"]
+    told = (
+        f"{choice.method.title}: {percent(merged.mean)} absolute, {percent(merged.mean_normalised)} normalised "
+        f"({merged.measured_on}; α = {choice.scale.value:g}, {choice.scale.origin})."
+    )
+    st.success(plain(told), icon=":material/check_circle:")
+    show(
+        plots.accuracy_bars(found[ZERO_SHOT], merged, found[EXPERTS], page.models.task_titles, label=choice.method.title),
+        "these are the numbers to report, on all test images. If α came from the search above, it was chosen without them. "
+        "The whiskers are 95 % intervals.",
+        key="merge.test",
+        terms=("test split", "zero-shot", "expert", "interval"),
+    )
+    splits_caption(merged)
+
+
+def _curve(page: Page, choice: Choice) -> None:
+    """The newest searches on this set, a line each."""
+    searched = {key: scale for key, scale in found_scales(page).items() if scale.curve}
+    if not searched:
+        return
+    newest = list(searched.items())[:_CURVES]
+    lines = {described(slug, dict(parameters), scale.value): scale for (_, slug, parameters), scale in newest}
+    show(
+        plots.scale_curve(lines, choice.scale.value),
+        "the top of a line is the best α of that method. A flat top means that α hardly matters, a steep side that it does. "
+        "Every fourth value was tried first, then all values near the best.",
+        key="merge.curve",
+        terms=("α", "normalised accuracy", "validation split"),
+    )

@@ -1,138 +1,188 @@
-"""The runs of this session: what was merged, how, and what came of it."""
+"""The runs of a set as the pages see them: recorded, found again, in a table, and compared."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 import streamlit as st
 
 from dcmerge import plots
-from dcmerge.evaluation import Evaluation, Scale, paired_difference
-from dcmerge.methods import method
+from dcmerge.errors import InputError
+from dcmerge.methods import methods
+from dcmerge.methods.declare import value_text
+from dcmerge.runs import Run, RunStore, SetId, paired
+from dcmerge.runs.fields import made_at
 from dcmerge.studies.glossary import term
+from dcmerge.studies.measuring import TITLES, VARIANTS
 from dcmerge.ui.charts import show
 from dcmerge.ui.shell import Page
-from dcmerge.ui.text import hundredfold, plain
+from dcmerge.ui.text import hundredfold, interval, plain
+from dcmerge.ui.view import remembered
 
-_RUNS = "history.runs"
-MAX_RUNS = 100
+#: How many runs the Merge page lists; the Runs page has all of them.
+_LATEST = 20
+_PAGE = "pages/8_Runs.py"
 
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One evaluated merge. ``scale.origin`` says where α came from."""
-
-    models: str
-    slug: str
-    parameters: Mapping[str, Any]
-    scale: Scale
-    evaluation: Evaluation
-    at: datetime
-
-    @property
-    def key(self) -> tuple:
-        return (self.models, self.slug, tuple(self.parameters.items()), self.scale.value, self.evaluation.measured_on)
-
-    @property
-    def label(self) -> str:
-        return described(self.slug, self.parameters, self.scale.value)
+T = TypeVar("T")
 
 
-def changed(slug: str, parameters: Mapping[str, Any]) -> str:
-    """The parameters that are not the method's defaults."""
-    defaults = method(slug).defaults()
-    texts = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in parameters.items()}
-    return ", ".join(f"{name}={texts[name]}" for name, value in parameters.items() if value != defaults[name])
+def set_of(page: Page) -> SetId:
+    """How runs tell the set that a page works on."""
+    return SetId.of(page.models.vectors, page.models.name)
 
 
-def described(slug: str, parameters: Mapping[str, Any], scale: float) -> str:
+def title_of(run: Run) -> str:
+    """The method's title, or what a run of a method that is not here calls it."""
+    if run.variant in VARIANTS:
+        return VARIANTS[run.variant].title
+    found = methods().get(run.method)
+    return found.title if found else TITLES.get(run.method, run.variant or run.method)
+
+
+def changed(slug: str, values: Mapping[str, Any]) -> str:
+    """The parameters that are not the method's defaults; all of a method that is not here."""
+    known = methods().get(slug)
+    defaults = known.defaults() if known else {}
+    missing = object()
+    return ", ".join(f"{name}={value_text(value)}" for name, value in values.items() if value != defaults.get(name, missing))
+
+
+def described(slug: str, values: Mapping[str, Any], scale: float) -> str:
     """Method, changed parameters and α in one line."""
-    other = changed(slug, parameters)
-    return f"{method(slug).title} {f'({other}) ' if other else ''}α={scale:g}"
+    other = changed(slug, values)
+    return f"{methods()[slug].title} {f'({other}) ' if other else ''}α={scale:g}"
 
 
-def record(run: Run) -> None:
-    """Add a run, newest first; the same configuration on the same images is kept once."""
-    runs = [known for known in st.session_state.get(_RUNS, []) if known.key != run.key]
-    st.session_state[_RUNS] = [run, *runs][:MAX_RUNS]
+def label_of(run: Run) -> str:
+    """The name that a person gave it, else what it is in one line."""
+    if run.name:
+        return run.name
+    other = changed(run.method, run.values)
+    return f"{title_of(run)}{f' ({other})' if other else ''}{'' if run.alpha is None else f' α={run.alpha:g}'}"
 
 
-def runs(models: str) -> list[Run]:
-    """This session's runs on one set, newest first."""
-    return [run for run in st.session_state.get(_RUNS, []) if run.models == models]
+def told(action: Any, *arguments: Any, default: T, **more: Any) -> T:
+    """What the store answers; where it cannot be used one box says why, and the page goes on with ``default``."""
+    try:
+        return action(*arguments, **more)
+    except InputError as error:
+        st.warning(plain(str(error)), icon=":material/database_off:")
+        return default
 
 
 def history_card(page: Page) -> None:
-    """All runs of this session on this set; two picked ones are compared."""
-    known = runs(page.models.key)
+    """The latest runs on this set, of this session or of any other; picked ones are compared."""
+    if page.models.bench is None:
+        return
+    known = told(RunStore().find, default=[], set=set_of(page).hash, limit=_LATEST)
     if not known:
         return
     with st.container(border=True):
-        st.subheader("Runs of this session")
-        st.markdown("Select two rows to compare them task by task.")
-        rows = [
-            {
-                "time": run.at.strftime("%H:%M:%S"),
-                "method": method(run.slug).title,
-                "parameters": changed(run.slug, run.parameters) or "defaults",
-                "α": run.scale.value,
-                "α from": run.scale.origin,
-                "absolute": 100 * run.evaluation.mean,
-                "normalised": hundredfold(run.evaluation.mean_normalised),
-                "joint": hundredfold(run.evaluation.joint_mean),
-                "worst task": 100 * run.evaluation.worst.accuracy,
-                "measured on": run.evaluation.measured_on,
-            }
-            for run in known
-        ]
-        picked = st.dataframe(
-            rows,
-            hide_index=True,
-            key="merge.history",
-            on_select="rerun",
-            selection_mode="multi-row",
-            column_config=_columns(),
-            alt="Runs of this session",
-            height=min(300, 38 + 35 * len(rows)),
-        ).selection.rows
-        if len(picked) == 2:
-            _compare(page, known[picked[0]], known[picked[1]])
-        elif len(picked) > 2:
-            st.info("Only two runs can be compared at a time. Unselect one.", icon=":material/info:")
+        st.subheader("Latest runs on this set", help=term("run"))
+        st.markdown("Everything you measure is kept. Select two or more rows to compare them task by task.")
+        compared(page.models.task_titles, picked(known, key="merge.history"))
+        st.page_link(_PAGE, label="All runs: filter, name, pin, export", icon=":material/history:")
+
+
+def picked(runs: Sequence[Run], *, key: str, pinned: Collection[str] = ()) -> list[Run]:
+    """A table of runs; those whose rows are selected."""
+    chosen = st.dataframe(
+        [_row(run, run.id in pinned) for run in runs],
+        hide_index=True,
+        key=key,
+        on_select="rerun",
+        selection_mode="multi-row",
+        column_config=_columns(),
+        alt="Runs, the newest first",
+        height=min(420, 38 + 35 * len(runs)),
+    )
+    return [runs[place] for place in chosen.selection.rows if place < len(runs)]
+
+
+def _row(run: Run, is_pinned: bool) -> dict[str, Any]:
+    measured, made = run.evaluation, made_at(run)
+    marks = f"{'★' if run.starred else ''}{' pinned' if is_pinned else ''}"
+    return {
+        "": marks.strip(),
+        "time": made and made.strftime("%d %b %H:%M:%S"),
+        "name": run.name,
+        "what": run.kind,
+        "method": title_of(run),
+        "parameters": changed(run.method, run.values) or "defaults",
+        "α": run.alpha,
+        "α from": run.alpha_origin,
+        "absolute": 100 * measured.mean,
+        "normalised": hundredfold(measured.mean_normalised),
+        "joint": hundredfold(measured.joint_mean),
+        "worst task": 100 * measured.worst.accuracy,
+        "measured on": measured.measured_on,
+        "tried": run.tried,
+        "note": run.note,
+    }
 
 
 def _columns() -> dict[str, Any]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
+        "": text(width="small", help="★ starred; pinned: what live looks are shown against."),
+        "what": text(help="What led to it: a look, a point of a sweep, a row of a comparison, or an evaluation."),
         "absolute": number(format="%.1f %%", help=term("accuracy")),
         "normalised": number(format="%.1f %%", help=term("normalised accuracy")),
         "joint": number(format="%.1f %%", help=term("joint accuracy")),
         "worst task": number(format="%.1f %%", help=term("worst task")),
         "α": number(help=term("α")),
         "α from": text(help="Whether α was set by hand or found on validation images."),
+        "tried": text(help="From how many tries the values were chosen, and on which images."),
     }
 
 
-def _compare(page: Page, first: Run, second: Run) -> None:
-    if first.evaluation.measured_on != second.evaluation.measured_on:
+def compared(titles: Mapping[str, str], runs: Sequence[Run]) -> None:
+    """Two or more runs: each one's paired difference to the first, and their accuracies task by task."""
+    if len(runs) < 2:
+        return
+    others = [run for run in runs if run.images != runs[0].images]
+    if others:
+        first, other = runs[0].evaluation.measured_on, others[0].evaluation.measured_on
         st.info(
-            "These two were measured on different images. Measure both on the same ones to compare them.",
+            f"These were measured on different images ({plain(first)}; {plain(other)}). Measure all on the same ones to compare "
+            "them.",
             icon=":material/info:",
         )
         return
-    difference = paired_difference(first.evaluation, second.evaluation)
-    verdict = "This is a real difference" if difference.excludes_zero else "These images show no difference"
-    st.markdown(
-        f"**{plain(first.label)}** minus **{plain(second.label)}**: {100 * difference.value:+.1f} points, 95 % interval "
-        f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}. {verdict}.",
+    labels = _distinct(runs)
+    baseline = remembered(
+        st.selectbox,
+        "Compared with",
+        key="runs.baseline",
+        default=runs[-1].id,
+        options=[run.id for run in runs],
+        format_func=labels.get,
         help=term("paired bootstrap"),
     )
+    first = next(run for run in runs if run.id == baseline)
+    for run in runs:
+        if run is not first:
+            _difference(run, first, labels)
     show(
-        plots.comparison_bars([(first.label, first.evaluation), (second.label, second.evaluation)], page.models.task_titles),
-        "each pair of bars is one task, measured on the same images. The whiskers are the 95 % interval of each.",
-        key="merge.compare",
+        plots.comparison_bars([(labels[run.id], run.evaluation) for run in runs], titles),
+        "each group of bars is one task, measured on the same images. The whiskers are the 95 % interval of each.",
+        key="runs.compare",
         terms=("accuracy", "interval"),
+    )
+
+
+def _distinct(runs: Sequence[Run]) -> dict[str, str]:
+    """Labels by id; equal ones are told apart by the end of their ids."""
+    labels = {run.id: label_of(run) for run in runs}
+    texts = list(labels.values())
+    return {id: f"{label} [{id[-6:]}]" if texts.count(label) > 1 else label for id, label in labels.items()}
+
+
+def _difference(run: Run, first: Run, labels: Mapping[str, str]) -> None:
+    difference = paired(run, first)
+    verdict = "This is a real difference" if difference.excludes_zero else "These images show no difference"
+    st.markdown(
+        f"**{plain(labels[run.id])}** minus **{plain(labels[first.id])}**: {plain(interval(difference))} points, with its 95 % "
+        f"interval. {verdict}."
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import streamlit as st
 
 from dcmerge import plots
@@ -11,9 +9,9 @@ from dcmerge.evaluation import Evaluation, paired_difference, weak_experts
 from dcmerge.studies.glossary import explained, term
 from dcmerge.ui.charts import show
 from dcmerge.ui.choice import Choice
-from dcmerge.ui.history import Run, record
-from dcmerge.ui.merging import merged_once, quick_look
+from dcmerge.ui.merging import Look, merged_once, quick_look
 from dcmerge.ui.notes import show_notes
+from dcmerge.ui.pinning import against_pinned, kept_look
 from dcmerge.ui.shell import Page, readable_errors
 from dcmerge.ui.text import percent
 from dcmerge.ui.view import remembered
@@ -21,13 +19,13 @@ from dcmerge.ui.view import remembered
 _LIMITS = [25, 50, 100, 200]
 
 
-def live_card(page: Page, choice: Choice) -> None:
-    """The quick look: merged again at every change."""
+def live_card(page: Page, choice: Choice) -> Look | None:
+    """The quick look: merged again at every change; None of a set without images."""
     if page.models.bench is None:
         st.info(
             "This set has no images, so there is no accuracy to show. You can merge and save it below.", icon=":material/info:"
         )
-        return
+        return None
     with st.container(border=True):
         left, right = st.columns([4, 1], vertical_alignment="center")
         left.subheader("Live accuracy", help=explained("accuracy", "validation split"))
@@ -44,9 +42,11 @@ def live_card(page: Page, choice: Choice) -> None:
             )
         with readable_errors(), st.spinner("Merging and evaluating …"):
             look = quick_look(page.models, choice.method.slug, choice.parameters, choice.scale.value, limit)
-        record(Run(page.models.key, choice.method.slug, choice.parameters, choice.scale, look.merged, datetime.now()))
+        run = kept_look(page, choice, look)
         show_notes(weak_experts(look.zero_shot, look.experts))
         _metrics(look.zero_shot, look.merged, look.experts)
+        if run:
+            against_pinned(run)
         show_notes(merged_once(page.models, choice.method.slug, choice.parameters).notes(choice.scale.value, choice.scale.origin))
         show(
             plots.accuracy_bars(look.zero_shot, look.merged, look.experts, page.models.task_titles, label=choice.method.title),
@@ -55,6 +55,7 @@ def live_card(page: Page, choice: Choice) -> None:
             key="merge.live",
             terms=("zero-shot", "expert", "interval"),
         )
+    return look
 
 
 def _metrics(zero_shot: Evaluation, merged: Evaluation, experts: Evaluation) -> None:

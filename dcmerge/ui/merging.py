@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +29,17 @@ def _merged(key: str, slug: str, parameters: tuple[tuple[str, Any], ...], _model
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """Zero-shot, merged and expert accuracies on the same images."""
+    """Zero-shot, merged and expert accuracies on the same images, and the seconds that the merged model's took."""
 
     zero_shot: Evaluation
     merged: Evaluation
     experts: Evaluation
+    seconds: float
+
+    @property
+    def pace(self) -> float:
+        """Seconds an image."""
+        return self.seconds / sum(task.images for task in self.merged.tasks.values())
 
 
 def look_at(
@@ -43,14 +50,15 @@ def look_at(
     *,
     split: str,
     limit: int | None = None,
-    progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Look:
     """Merge and evaluate on one split, beside the base and the experts, whose rows the bench remembers."""
     bench, merged = models.images, merged_once(models, slug, parameters)
     images: dict[str, Any] = {"split": split, "limit": limit, "cancelled": cancelled}
     zero_shot, experts = bench.zero_shot(**images), bench.experts(**images)
-    return Look(zero_shot, bench.evaluate(merged.model(bench, scale), slug, progress=progress, **images), experts)
+    started = time.perf_counter()
+    found = bench.evaluate(merged.model(bench, scale), slug, **images)
+    return Look(zero_shot, found, experts, time.perf_counter() - started)
 
 
 def quick_look(models: ModelSet, slug: str, parameters: Mapping[str, Any], scale: float, limit: int) -> Look:

@@ -44,6 +44,7 @@ PAGES = (
     ("pages/3_Merge.py", "Merge", ":material/merge:"),
     ("pages/4_Compare.py", "Compare", ":material/leaderboard:"),
     ("pages/6_Methods.py", "Methods", ":material/menu_book:"),
+    ("pages/8_Runs.py", "Runs", ":material/history:"),
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dcmerge.evaluation import Difference
+
 
 def plain(text: str) -> str:
     """Text from files or users, with Markdown's signs made harmless."""
@@ -16,6 +18,12 @@ def percent(value: float | None) -> str:
 def hundredfold(share: float | None) -> float | None:
     """In percent, for a column of numbers; None where an expert is right on no image, which leaves its ratio without meaning."""
     return None if share is None else 100 * share
+
+
+def interval(difference: Difference) -> str:
+    """ "+0.8 [−0.2, +1.9]" in percentage points."""
+    value, low, high = (f"{100 * share:+.1f}".replace("-", "−") for share in (difference.value, difference.low, difference.high))
+    return f"{value} [{low}, {high}]"
 
 
 def duration(seconds: float) -> str:

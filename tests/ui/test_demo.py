@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
@@ -23,6 +25,12 @@ QUICK = 25
 @pytest.fixture(scope="module")
 def demo() -> ModelSet:
     return open_set_by_name("demo", roots())
+
+
+@pytest.fixture(autouse=True)
+def own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests measured is not among this test's runs."""
+    monkeypatch.setenv("DCMERGE_JOBS", str(tmp_path))
 
 
 def shown(app: AppTest) -> dict[str, str]:
