@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from benchmarks.measuring import Row
 from dcmerge import jobs
-from dcmerge.jobs import locks
+from dcmerge.runtime import locks
 from dcmerge.jobs.record import FOLDER_VARIABLE
 
 #: A method each of steps on images, of steps on weights, and of one long decomposition after another.

@@ -15,13 +15,29 @@ from contextlib import suppress
 import torch
 
 from dcmerge import __version__
-from dcmerge.cli import app, cache, compare, convert, evaluate, inspect, jobs, merge, methods, recipe, run, runs, spectra, zoo
+from dcmerge.cli import (
+    app,
+    cache,
+    compare,
+    convert,
+    evaluate,
+    inspect,
+    jobs,
+    merge,
+    methods,
+    recipe,
+    run,
+    runs,
+    spectra,
+    sweep,
+    zoo,
+)
 from dcmerge.cli.options import Parser, add_threads, common_options
 from dcmerge.cli.output import printable
 from dcmerge.errors import IncompatibleSet, InputError
 from dcmerge.methods import load_plugin
 
-COMMANDS = (methods, inspect, spectra, convert, merge, run, recipe, evaluate, compare, zoo, runs, jobs, cache, app)
+COMMANDS = (methods, inspect, spectra, convert, merge, run, recipe, evaluate, compare, sweep, zoo, runs, jobs, cache, app)
 
 EXAMPLES = (
     "dcmerge app                               # the dashboard, in your browser",

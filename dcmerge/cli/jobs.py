@@ -116,6 +116,11 @@ def left(job: jobs.Job) -> str | None:
 
 def _specification_lines(job: jobs.Job) -> list[str]:
     spec = job.specification
+    if isinstance(spec, jobs.Sweep):
+        plan = spec.plan
+        limit = f"at most {plan.limit} validation images a task" if plan.limit else "all validation images"
+        fixed = f" ({parameters_text(plan.parameters)})" if plan.parameters else ""
+        return [f"{spec.kind} on {spec.set}: {plan.text}, {limit}, workers {spec.workers}", f"method: {plan.slug}{fixed}"]
     limits = [
         f"{name.replace('_', '-')} {value}" for name in ("limit", "val_limit") if (value := getattr(spec, name, None)) is not None
     ]
@@ -132,6 +137,10 @@ def _specification_lines(job: jobs.Job) -> list[str]:
 
 
 def _outcome(job: jobs.Job, name: str) -> str:
+    point = job.points().get(name)
+    if point:
+        said = f"failed: {point['error']}" if "error" in point else f"{point['values']}: {percent(point['mean'])} % normalised"
+        return f" {said}"
     row = job.rows().get(name)
     if row is None:
         return ""

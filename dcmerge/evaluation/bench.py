@@ -202,6 +202,22 @@ class Bench:
         All images pass the encoder in one go, or task by task where the model has a part for each. ``told`` hears of progress.
         """
         parts = {task: self.split(task, split, limit, seed) for task in self.tasks}
+        return self._encoded(weights, parts, told, cancelled)
+
+    def hits(
+        self, weights: Weights | Model, parts: Mapping[str, Split], *, cancelled: Cancelled | None = None
+    ) -> dict[str, Tensor]:
+        """Which of these images a model gets right, bool (N,), by task."""
+        features = self._encoded(weights, parts, None, cancelled)
+        return {task: (own @ self.tasks[task].head.T).argmax(dim=1) == parts[task].labels for task, own in features.items()}
+
+    def _encoded(
+        self,
+        weights: Weights | Model,
+        parts: Mapping[str, Split],
+        told: Callable[[float], None] | None,
+        cancelled: Cancelled | None,
+    ) -> dict[str, Tensor]:
         served = weights if isinstance(weights, Model) else Model(weights)
         small = sum(part.images.nbytes for part in parts.values()) <= _JOINED
         encode = self._encoded_at_once if served.is_one and small else self._encoded_by_task

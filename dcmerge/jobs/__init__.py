@@ -9,7 +9,6 @@ jobs.resume(job.id)
 
 from dcmerge.jobs.queue import cancel, ensure_runner, resume, submit
 from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, Progress, State, all_jobs, duration, job, state_folder
-from dcmerge.jobs.rows import from_plain, to_plain
 from dcmerge.jobs.specification import (
     Compare,
     Evaluate,
@@ -17,9 +16,11 @@ from dcmerge.jobs.specification import (
     Merge,
     MethodChoice,
     Specification,
+    Sweep,
     specification,
     to_data,
 )
+from dcmerge.runtime.plain import from_plain, to_plain
 
 __all__ = [
     "ACTIVE",
@@ -33,6 +34,7 @@ __all__ = [
     "Progress",
     "Specification",
     "State",
+    "Sweep",
     "all_jobs",
     "cancel",
     "duration",

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from dcmerge.errors import InputError
-from dcmerge.jobs import locks
 from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, State, all_jobs, state_folder
 from dcmerge.jobs.record import job as job_of
 from dcmerge.jobs.specification import Specification, plugins_for, specification, to_data
+from dcmerge.runtime import locks
 from dcmerge.runtime.processes import environment, module_command
 from dcmerge.runtime.state_files import write_json
 from dcmerge.sets.model_sets import roots
@@ -75,7 +75,8 @@ def cancel(name: str) -> Job:
 def resume(name: str) -> Job:
     """Put a job that did not get to its end into the queue again; its finished steps are not repeated.
 
-    Of a comparison in which methods failed, those are tried again. Raises InputError for any other job.
+    Of a comparison in which methods failed, and of a sweep in which points did, those are tried again. Raises InputError for any
+    other job.
     """
     job = job_of(name)
     with locks.locked(job.lock, _MOMENT if job.state in ACTIVE else _ENDING) as mine:

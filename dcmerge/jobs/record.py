@@ -17,10 +17,10 @@ from typing import Any
 from dcmerge.errors import InputError
 from dcmerge.evaluation import ZERO_SHOT, Scale
 from dcmerge.jobs.journal import Journal
-from dcmerge.jobs.locks import held
-from dcmerge.jobs.rows import from_plain, to_plain
-from dcmerge.jobs.specification import KINDS, Compare, Evaluate, FindScale, Specification
+from dcmerge.jobs.specification import KINDS, TEST_STEP, Compare, Evaluate, FindScale, Specification, Sweep
 from dcmerge.runtime import state_files
+from dcmerge.runtime.locks import held
+from dcmerge.runtime.plain import from_plain, to_plain
 from dcmerge.studies.comparison import Comparison
 from dcmerge.studies.measuring import Row
 
@@ -130,7 +130,8 @@ class Job:
 
     @property
     def has_failed_rows(self) -> bool:
-        return any(row.error for row in self.rows().values())
+        """Whether a method of a comparison or a point of a sweep failed."""
+        return any("error" in facts for facts in self.points().values()) or any(row.error for row in self.rows().values())
 
     def steps(self) -> dict[str, Any]:
         """Results of the finished steps by name, in the order of the specification."""
@@ -159,6 +160,17 @@ class Job:
         """The hash of the models that a search or an evaluation opened; empty before that, and for another job."""
         found = self.steps().get("set")
         return str(found.get("hash", "")) if isinstance(found, dict) else ""
+
+    def points(self) -> dict[str, Mapping[str, Any]]:
+        """What is known of a sweep's finished points without opening its study, by step; none of another job."""
+        if not isinstance(self.specification, Sweep):
+            return {}
+        return {name: facts for name, facts in self.steps().items() if name != TEST_STEP}
+
+    @property
+    def study(self) -> Path:
+        """The file of a sweep's points."""
+        return self.folder / "study.sqlite3"
 
     def comparison(self) -> Comparison | None:
         """The comparison of the rows that are finished so far; None before the zero-shot row, and for another job."""

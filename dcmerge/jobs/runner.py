@@ -15,9 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from dcmerge.jobs import locks
 from dcmerge.jobs.queue import RUNNER_LOCK, discard_parts, queued, start_module
 from dcmerge.jobs.record import Job, State, all_jobs
+from dcmerge.runtime import locks
 
 _LOOK_EVERY = 0.1
 #: Seconds after the cancel marker until the worker is asked, and then made, to stop: together less than two.

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Scale, choose_scale
 from dcmerge.jobs.record import Job
-from dcmerge.jobs.rows import from_plain
 from dcmerge.jobs.specification import Evaluate, FindScale
 from dcmerge.merging.merge import merge
 from dcmerge.methods import method
 from dcmerge.runs import EVALUATION, SetId
+from dcmerge.runtime.plain import from_plain
 from dcmerge.sets.model_sets import ModelSet
 from dcmerge.studies.measuring import Row, Share, measure, references
 from dcmerge.studies.recording import keep_rows

@@ -14,11 +14,14 @@ from dcmerge.merging.recipe import GIVEN, check_scale
 from dcmerge.methods import method
 from dcmerge.sets.model_sets import available, roots, sets_with_images
 from dcmerge.studies.comparison import row_names
+from dcmerge.studies.sweep import Plan
 from dcmerge.zoo import ZOOS
 
 AUTO = "auto"
 SPLITS = ("test", "val")
 SUFFIX = ".safetensors"
+#: The step of a sweep's look at test, and how many processes may share a sweep.
+TEST_STEP, MOST_WORKERS = "test", 64
 
 
 @dataclass(frozen=True)
@@ -154,10 +157,49 @@ class Evaluate:
         return f"Evaluate {method(self.method.slug).title} on {self.set}, {SPLIT_NAMES.get(self.split, self.split)} images"
 
 
-Specification = Compare | Merge | FindScale | Evaluate
-KINDS = {kind.kind: kind for kind in (Compare, Merge, FindScale, Evaluate)}
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep on a set with tasks, by several processes at once (``workers``); every point is a step of its own."""
+
+    kind: ClassVar[str] = "sweep"
+
+    set: str
+    plan: Plan
+    workers: int = 1
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Sweep:
+        """Raises InputError for anything that the sweep could not run with."""
+        name, given, workers = _set_with_images(data.get("set")), data.get("plan"), data.get("workers", 1)
+        _check_fields("plan", given, Plan)
+        about = dict(given or {})
+        slug, over = about.pop("slug", None), about.pop("over", None)
+        if not isinstance(slug, str) or not isinstance(over, (list, tuple)) or not all(isinstance(text, str) for text in over):
+            raise InputError(f"plan: expected a method's slug and a list of what is varied, got {slug!r} and {over!r}")
+        if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= MOST_WORKERS:
+            raise InputError(f"workers: expected an integer from 1 to {MOST_WORKERS}, got {workers!r}")
+        return cls(name, Plan.of(slug, over, **about), workers)
+
+    @property
+    def label(self) -> str:
+        return f"Sweep {', '.join(axis.name for axis in self.plan.axes)} of {method(self.plan.slug).title} on {self.set}"
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The points, then the look at test."""
+        points = tuple(map(point_step, range(len(self.plan.cells()))))
+        return (*points, TEST_STEP) if self.plan.test else points
+
+
+def point_step(number: int) -> str:
+    """The name of a point's step."""
+    return f"point-{number}"
+
+
+Specification = Compare | Merge | FindScale | Evaluate | Sweep
+KINDS = {kind.kind: kind for kind in (Compare, Merge, FindScale, Evaluate, Sweep)}
 #: Jobs of one method may name its parameters beside it, as the command line does.
-_BESIDE = {Compare.kind: ()}
+_BESIDE = {Compare.kind: (), Sweep.kind: ()}
 
 
 def specification(data: Mapping[str, Any] | Specification) -> Specification:
@@ -177,9 +219,14 @@ def to_data(spec: Specification) -> dict[str, Any]:
 
 def plugins_for(spec: Specification) -> tuple[tuple[str, str], ...]:
     """Path and hash of every file that brings one of the methods: the worker, a process of its own, loads it again."""
-    choices = spec.methods if isinstance(spec, Compare) else (spec.method,)
-    origins = [origin for choice in choices if (origin := method(choice.slug).origin)]
+    origins = [origin for slug in _slugs(spec) if (origin := method(slug).origin)]
     return tuple(dict.fromkeys((origin.path, origin.sha256) for origin in origins if origin.path))
+
+
+def _slugs(spec: Specification) -> tuple[str, ...]:
+    if isinstance(spec, Sweep):
+        return (spec.plan.slug,)
+    return tuple(choice.slug for choice in spec.methods) if isinstance(spec, Compare) else (spec.method.slug,)
 
 
 def checked_target(out: Any) -> Path:
@@ -206,7 +253,7 @@ def _checked_set(name: Any) -> str:
 def _set_with_images(name: Any) -> str:
     checked = _checked_set(name)
     if checked not in (with_images := sets_with_images()):
-        raise InputError(f"set: expected one with tasks to compare on ({', '.join(with_images)}), got {checked!r}")
+        raise InputError(f"set: expected one with tasks to evaluate on ({', '.join(with_images)}), got {checked!r}")
     return checked
 
 

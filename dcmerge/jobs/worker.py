@@ -15,13 +15,13 @@ from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Scale, choose_scale
 from dcmerge.jobs.journal import Journal
 from dcmerge.jobs.record import Job, State, read_job
-from dcmerge.jobs.rows import from_plain
 from dcmerge.jobs.single import evaluate, find_scale
-from dcmerge.jobs.specification import Compare, FindScale, Merge, checked_target
+from dcmerge.jobs.specification import Compare, FindScale, Merge, Sweep, checked_target
 from dcmerge.merging.merge import Merged, merge, merge_to_file
 from dcmerge.merging.recipe import USUAL
 from dcmerge.methods import load_plugin, method
 from dcmerge.runs import COMPARISON
+from dcmerge.runtime.plain import from_plain
 from dcmerge.sets.model_sets import ModelSet, open_set_by_name
 from dcmerge.studies.comparison import compare
 from dcmerge.studies.measuring import Row, fixed_scale, references
@@ -86,6 +86,10 @@ def _work(job: Job) -> None:
         _compare(job, spec, tell)
     elif isinstance(spec, Merge):
         _merge(job, spec, tell)
+    elif isinstance(spec, Sweep):
+        from dcmerge.jobs.sweeping import run_sweep  # Optuna, which the other kinds do without
+
+        run_sweep(job, spec, _open(job, tell), tell)
     else:
         models = _open(job, tell)
         _log(find_scale(job, spec, models, tell) if isinstance(spec, FindScale) else evaluate(job, spec, models, tell))

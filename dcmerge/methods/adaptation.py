@@ -24,7 +24,16 @@ STEPS = Number(
     integer=True,
     soft_high=2000,
 )
-RATE = Number("Learning rate", "About how far Adam moves a value in one step; the papers use 0.001.", 0, 10, 1e-3, soft_high=0.1)
+RATE = Number(
+    "Learning rate",
+    "About how far Adam moves a value in one step; the papers use 0.001.",
+    0,
+    10,
+    1e-3,
+    soft_high=0.1,
+    soft_low=1e-4,
+    log=True,
+)
 BATCH = Number("Batch", "Images a task in every step.", 1, 4096, 1, integer=True, soft_high=64)
 START = Number(
     "Start",

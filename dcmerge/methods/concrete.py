@@ -164,7 +164,10 @@ def concrete(
     ] = "task_arithmetic",
     start: Annotated[float | None, START] = 0.3,
     temperature: Annotated[
-        float, Number("Temperature", "Low: masks near 0 or 1. High: near one half.", 0.01, 100, 0.1, soft_high=2)
+        float,
+        Number(
+            "Temperature", "Low: masks near 0 or 1. High: near one half.", 0.01, 100, 0.1, soft_high=2, soft_low=0.05, log=True
+        ),
     ] = 0.5,
     final: Annotated[
         str,

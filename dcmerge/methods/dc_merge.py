@@ -190,6 +190,8 @@ def dc_merge(
             1000,
             0.5,
             soft_high=20,
+            log=True,
+            when=("smoothing", ("linear",)),
         ),
     ] = 5.0,
     keep: Annotated[
@@ -202,6 +204,8 @@ def dc_merge(
             1e-4,
             auto="0.001, but at least one entry for each of a task's own directions",
             soft_high=0.1,
+            soft_low=1e-4,
+            log=True,
         ),
     ] = None,
     elect: Annotated[bool, Flag("Elect signs", "On: TIES in the cover basis. Off: the sum of the kept entries.")] = True,

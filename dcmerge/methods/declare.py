@@ -11,7 +11,11 @@ from dcmerge.errors import InputError
 
 @dataclass(frozen=True)
 class Number:
-    """A number in [low, high]. ``auto`` names what None means; without it None is refused. ``soft_high`` ends a slider early."""
+    """A number in [low, high]. ``auto`` names what None means; without it None is refused.
+
+    ``soft_low`` and ``soft_high`` end sliders and sweeps early; ``log``: its values are spread by ratios rather than by
+    differences. ``when``: another parameter and the values of it with which alone this one matters.
+    """
 
     title: str
     help: str
@@ -21,6 +25,14 @@ class Number:
     integer: bool = False
     auto: str = ""
     soft_high: float | None = None
+    soft_low: float | None = None
+    log: bool = False
+    when: tuple[str, tuple[Any, ...]] | None = None
+
+    @property
+    def usual_range(self) -> tuple[float, float]:
+        """Where values are usually looked for."""
+        return self.low if self.soft_low is None else self.soft_low, self.high if self.soft_high is None else self.soft_high
 
     @property
     def expected(self) -> str:

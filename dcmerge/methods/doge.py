@@ -155,6 +155,8 @@ def doge(
             1e-4,
             auto=f"{RELATIVE_STEP:g} times the root mean square of the matrix's deltas",
             soft_high=1e-2,
+            soft_low=1e-6,
+            log=True,
         ),
     ] = None,
     adaptation_steps: Annotated[int, STEPS] = 100,

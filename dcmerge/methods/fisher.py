@@ -97,7 +97,16 @@ def fisher(
     ] = 1,
     floor: Annotated[
         float,
-        Number("Floor", "Added to every Fisher value, so that entries with none are averaged.", 0, 1, 1e-6, soft_high=1e-3),
+        Number(
+            "Floor",
+            "Added to every Fisher value, so that entries with none are averaged.",
+            0,
+            1,
+            1e-6,
+            soft_high=1e-3,
+            soft_low=1e-9,
+            log=True,
+        ),
     ] = 1e-6,
     normalise: Annotated[
         bool,

@@ -249,7 +249,8 @@ def perturb_and_merge(
         int, Number("Batch", "Labelled validation images a step; the paper takes 256.", soft_high=256, **_COUNT)
     ] = 32,
     learning_rate: Annotated[
-        float, Number("Learning rate", "Step size of AdamW on the LoRA factors.", 0, 1, 1e-4, soft_high=1e-2)
+        float,
+        Number("Learning rate", "Step size of AdamW on the LoRA factors.", 0, 1, 1e-4, soft_high=1e-2, soft_low=1e-5, log=True),
     ] = 1e-3,
     rank: Annotated[
         int, Number("Rank", "The rank of the LoRA update of every key and value matrix.", 1, 4096, 1, integer=True, soft_high=64)

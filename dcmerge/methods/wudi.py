@@ -57,6 +57,8 @@ def wudi(
             1e-5,
             auto=f"{RELATIVE_STEP:g} times the root mean square of the matrix's deltas",
             soft_high=1e-3,
+            soft_low=1e-6,
+            log=True,
         ),
     ] = None,
     duration: Annotated[
@@ -68,6 +70,9 @@ def wudi(
             1e6,
             1,
             soft_high=100,
+            soft_low=0.1,
+            log=True,
+            when=("solver", ("spectral",)),
         ),
     ] = 5.0,
     leading: Annotated[

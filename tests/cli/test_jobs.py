@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dcmerge import jobs
-from dcmerge.jobs import locks
 from dcmerge.jobs.queue import RUNNER_LOCK
+from dcmerge.runtime import locks
 from dcmerge.studies.measuring import Row
 from tests.cli.conftest import Run
 

@@ -16,9 +16,9 @@ from transformers import CLIPVisionModel
 import dcmerge
 from dcmerge.checkpoints import dense
 from dcmerge.evaluation.datasets import KnownDataSet, known
-from dcmerge.jobs import locks
 from dcmerge.jobs.queue import RUNNER_LOCK
 from dcmerge.methods import registry
+from dcmerge.runtime import locks
 from dcmerge.sets.layouts import find_sets
 from dcmerge.ui import shell
 from tests.cli.conftest import tiny_zoo, zoo_data  # noqa: F401  (fixtures)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dcmerge import jobs
-from dcmerge.jobs import locks
 from dcmerge.jobs.queue import RUNNER_LOCK
+from dcmerge.runtime import locks
 from tests.builders import random_tensors, write
 
 SHAPES = {"layer.weight": (24, 16), "layer.bias": (24,)}

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from dcmerge import InputError, jobs
-from dcmerge.jobs import locks
 from dcmerge.jobs.queue import discard_parts, queued
 from dcmerge.jobs.runner import _watch
+from dcmerge.runtime import locks
 from dcmerge.studies.measuring import Row
 
 SPEC = {"kind": "compare", "set": "demo", "methods": ["ties"], "limit": 1}

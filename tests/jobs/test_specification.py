@@ -46,7 +46,7 @@ def test_other_data_is_refused(other: Any) -> None:
 
 
 def test_a_set_without_tasks_has_nothing_to_compare_on(small_set: str) -> None:
-    with pytest.raises(InputError, match="tasks to compare on"):
+    with pytest.raises(InputError, match="tasks to evaluate on"):
         jobs.specification({**COMPARE, "set": small_set})
 
 
@@ -93,5 +93,5 @@ def test_a_remembered_set_with_images_can_be_compared(tmp_path: Path, monkeypatc
     save_set(SavedSet("mine", "b", {"x": "a"}, bench={"encoder": "ViT-B-32"}))
     save_set(SavedSet("bare", "b", {"x": "a"}))
     assert jobs.specification({**COMPARE, "set": "saved:mine"}).set == "saved:mine"
-    with pytest.raises(InputError, match=r"with tasks to compare on .*saved:mine"):
+    with pytest.raises(InputError, match=r"with tasks to evaluate on .*saved:mine"):
         jobs.specification({**COMPARE, "set": "saved:bare"})

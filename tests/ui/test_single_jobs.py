@@ -20,7 +20,7 @@ from tests.ui.test_pages import texts, titles
 try:
     from dcmerge.runtime import locks
 except ImportError:
-    from dcmerge.jobs import locks
+    from dcmerge.runtime import locks
 
 MERGE, METHOD = "pages/3_Merge.py", {"method": "task_arithmetic", "quick": "25"}
 

@@ -9,7 +9,7 @@ import torch
 
 from dcmerge import InputError
 from dcmerge.evaluation import Difference, Evaluation, Scale, TaskAccuracy, paired_difference
-from dcmerge.jobs import from_plain, to_plain
+from dcmerge.runtime.plain import from_plain, to_plain
 from dcmerge.studies.comparison import Comparison
 from dcmerge.studies.measuring import Row, Seconds
 

@@ -1,4 +1,4 @@
-"""Rows of a comparison as plain data, without loss: a row that was read back can be compared with a new one.
+"""Dataclasses as plain data, without loss: a row of a comparison that was read back can be compared with a new one.
 
 ``Row.to_dict`` is a summary; this keeps which images were right (as a text of 0 and 1), which paired differences need.
 """
