@@ -18,6 +18,8 @@ ZIP_MARK = b"PK\x03\x04"
 _MOST_RECORDS, _LONGEST_PICKLE = 1_000_000, 256 << 20
 _PICKLE, _DATA = "data.pkl", "data/"
 _ROOT = "archive/"
+#: What a damaged archive makes of Python's reader.
+_ERRORS = (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,19 @@ def read_archive(path: Path) -> Archive:
             begins = f"{root}{_DATA}"
             inside = {one.filename.removeprefix(begins): one for one in records if one.filename.startswith(begins)}
             places = {key: _place(file, one, size, path) for key, one in inside.items()}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise _refused(path, reason(error)) from None
+    except _ERRORS as error:
+        raise error if isinstance(error, InputError) else _refused(path, reason(error)) from None
     skeleton, starts = _skeleton(content, places)
     return Archive(skeleton, {start: places[key] for key, start in starts.items()})
+
+
+def read_pickle(path: Path, limit: int) -> bytes:
+    """The pickle of an archive where it has at most so many bytes; InputError of anything else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _pickle(archive, path, limit)[1]
+    except _ERRORS as error:
+        raise error if isinstance(error, InputError) else _refused(path, reason(error)) from None
 
 
 def data_start(file: BinaryIO, record: zipfile.ZipInfo) -> int | None:
@@ -65,12 +74,12 @@ def data_start(file: BinaryIO, record: zipfile.ZipInfo) -> int | None:
     return record.header_offset + 30 + name + extra
 
 
-def _pickle(archive: zipfile.ZipFile, path: Path) -> tuple[str, bytes]:
+def _pickle(archive: zipfile.ZipFile, path: Path, limit: int = _LONGEST_PICKLE) -> tuple[str, bytes]:
     """The folder that all records are in, and the pickle in it."""
     found = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith(f"/{_PICKLE}")]
     if len(found) != 1:
         raise _refused(path, f"it holds no single {_PICKLE}")
-    return found[0].removesuffix(_PICKLE), _stored(archive, found[0], path, _LONGEST_PICKLE)
+    return found[0].removesuffix(_PICKLE), _stored(archive, found[0], path, limit)
 
 
 def _stored(archive: zipfile.ZipFile, name: str, path: Path, limit: int) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 from dcmerge import jobs
 from dcmerge.cli.options import Commands, Parser, add_command, parameters_text
 from dcmerge.cli.output import paragraph, percent, print_json, printable, table
-from dcmerge.errors import InputError
+from dcmerge.errors import InputError, listed
 
 ACTIONS = ("list", "show", "cancel", "resume")
 #: A running job ends within two seconds of its cancel; so long the command waits to tell how.
@@ -83,10 +83,12 @@ def details(job: jobs.Job) -> dict[str, Any]:
 
 def list_text(found: list[jobs.Job]) -> str:
     """One line a job, the newest first."""
+    strange = jobs.strange_folders()
+    told = [paragraph(f"cannot be read by this version: {listed(strange)}")] if strange else []
     if not found:
-        return f"no jobs in {jobs.state_folder()}"
+        return "\n".join([f"no jobs in {jobs.state_folder()}", *told])
     rows = [[job.id, job.state, f"{job.progress.share:.0%}", left(job), job.label] for job in found]
-    return table(["id", "state", "done", "left", "what"], rows, left=(0, 1, 4))
+    return "\n".join([table(["id", "state", "done", "left", "what"], rows, left=(0, 1, 4)), *told])
 
 
 def show_text(job: jobs.Job) -> str:
@@ -99,6 +101,7 @@ def show_text(job: jobs.Job) -> str:
             paragraph(f"{job.id}: {job.label}"),
             paragraph(f"{job.state}{f': {job.error}' if job.error else ''}", indent=2),
             paragraph(f"{progress.share:.0%} done{f', {progress.text}' if progress.text else ''}{remaining}", indent=2),
+            *([paragraph(job.odd, indent=2)] if job.odd else ()),
             f"  submitted {created}, kept in {printable(job.folder)}",
             *(paragraph(line, indent=2) for line in _specification_lines(job)),
             *(paragraph(f"plugin: {path}, sha256 {sha256}", indent=2) for path, sha256 in job.plugins),

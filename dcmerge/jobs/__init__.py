@@ -8,7 +8,7 @@ jobs.resume(job.id)
 """
 
 from dcmerge.jobs.queue import cancel, ensure_runner, resume, submit
-from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, Progress, State, all_jobs, duration, job, state_folder
+from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, Progress, State, all_jobs, duration, job, state_folder, strange_folders
 from dcmerge.jobs.specification import (
     Compare,
     Evaluate,
@@ -44,6 +44,7 @@ __all__ = [
     "resume",
     "specification",
     "state_folder",
+    "strange_folders",
     "submit",
     "to_data",
     "to_plain",

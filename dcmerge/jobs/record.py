@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from dcmerge.checkpoints.paths import shown
 from dcmerge.errors import InputError
 from dcmerge.evaluation import ZERO_SHOT, Scale
 from dcmerge.jobs.journal import Journal
@@ -30,7 +33,7 @@ _LOG_BYTES = 64 << 10
 
 
 class State(StrEnum):
-    """Where a job stands. "interrupted": its worker died before the end."""
+    """Where a job stands. "interrupted": its worker died before the end. "unknown": a word of another version's."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -38,6 +41,11 @@ class State(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
+    UNKNOWN = "unknown"
+
+    @classmethod
+    def _missing_(cls, value: object) -> State:
+        return cls.UNKNOWN
 
 
 ACTIVE = (State.QUEUED, State.RUNNING)
@@ -110,7 +118,15 @@ class Job:
     def error(self) -> str:
         """Why it ended as it did; empty where there is nothing to say."""
         states = self.journal.events("state")
-        return states[-1].get("text", "") if states else ""
+        if states and self.told_state is State.UNKNOWN:
+            return f"its journal says {shown(states[-1]['state'])[:50] or 'nothing'}, which this version does not know"
+        return states[-1]["text"] if states else ""
+
+    @property
+    def odd(self) -> str:
+        """What of its files is not understood, in words; empty where all is."""
+        lines = self.journal.odd()
+        return f"{lines} line{'s' if lines > 1 else ''} of its journal cannot be understood and do not count" if lines else ""
 
     @property
     def progress(self) -> Progress:
@@ -149,12 +165,19 @@ class Job:
         """The finished rows of a comparison or an evaluation by name, failed methods included; none of another job."""
         if not isinstance(self.specification, Compare | Evaluate):
             return {}
-        return {name: from_plain(Row, result) for name, result in self.steps().items() if name != "set"}
+        found = {}
+        for name, result in self.steps().items():
+            if name != "set":
+                with suppress(InputError):  # damaged, or of another version: as if it had not been measured yet
+                    found[name] = from_plain(Row, result)
+        return found
 
     def scale(self) -> Scale | None:
-        """The α that a search found; None before that, and for another job."""
+        """The α that a search found; None before that, for another job, and where it cannot be read."""
         found = self.steps().get("scale") if isinstance(self.specification, FindScale) else None
-        return None if found is None else from_plain(Scale, found)
+        with suppress(InputError):
+            return None if found is None else from_plain(Scale, found)
+        return None
 
     def set_hash(self) -> str:
         """The hash of the models that a search or an evaluation opened; empty before that, and for another job."""
@@ -225,6 +248,16 @@ def all_jobs(folder: Path | None = None) -> list[Job]:
     return sorted((one for one in found if one), key=lambda one: (one.created, one.id), reverse=True)
 
 
+def strange_folders(folder: Path | None = None) -> tuple[str, ...]:
+    """Names of the folders of jobs that this version cannot read, in order."""
+    place = folder or state_folder()
+    try:
+        names = [entry.name for entry in os.scandir(place) if entry.is_dir() and os.path.exists(f"{entry.path}/job.json")]
+    except OSError:
+        return ()
+    return tuple(sorted(name for name in names if read_job(place / name) is None))
+
+
 def job(prefix: str) -> Job:
     """The job whose id begins so; raises InputError where none does, or several."""
     found = [one for one in all_jobs() if one.id.startswith(prefix)] if prefix else []
@@ -241,8 +274,13 @@ def read_job(folder: Path) -> Job | None:
     if not isinstance(data, dict):
         return None
     try:
+        datetime.fromtimestamp(data["created"])
+        if not isinstance(data["label"], str) or not all(isinstance(root, str) for root in data["roots"]):
+            return None
         spec = from_plain(KINDS[data["specification"]["kind"]], data["specification"])
+        if not all(isinstance(name, str) for name in spec.steps):
+            return None
         plugins = tuple((path, sha256) for path, sha256 in data.get("plugins", ()))
         return Job(folder, data["label"], data["created"], spec, tuple(data["roots"]), plugins)
-    except (InputError, KeyError, TypeError, ValueError):  # written by another version
-        return None
+    except (InputError, KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError, RecursionError):
+        return None  # damaged, or written by another version

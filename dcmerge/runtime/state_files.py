@@ -11,6 +11,8 @@ from typing import Any
 
 #: Where the jobs and the runs are; all that share this folder share one queue and one store.
 JOBS_VARIABLE = "DCMERGE_JOBS"
+#: A row of a comparison holds a sign for each image.
+_MOST_BYTES = 256 << 20
 
 
 def state_folder(variable: str, name: str) -> Path:
@@ -40,8 +42,10 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The document in a file; None where there is none or it is damaged."""
+    """The document in a file; None where there is none, or it is damaged or larger than any of ours."""
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            return None
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

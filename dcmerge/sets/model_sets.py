@@ -16,7 +16,7 @@ from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.evaluation.datasets import NO_IMAGES, known_data_set
 from dcmerge.evaluation.own_models import BenchSpecification, open_bench
-from dcmerge.sets.layouts import FoundSet, by_name, find_sets
+from dcmerge.sets.layouts import FoundSet, Search, by_name, search
 from dcmerge.sets.saved_sets import saved_sets
 from dcmerge.vectors.fit import Fit
 from dcmerge.vectors.task_vectors import TaskVectors
@@ -63,9 +63,12 @@ def roots() -> Roots:
     return Roots([folder for folder in named.split(os.pathsep) if folder] or ["checkpoints"])
 
 
-def folder_sets(allowed: Roots) -> dict[str, FoundSet]:
-    """Every set below the roots by name: ``folder:PATH``, and ``folder:PATH#WHAT`` where a folder holds several."""
-    found = [one for root in allowed.folders if root.is_dir() for one in find_sets(root, allowed)]
+def folder_sets(allowed: Roots, search: Callable[[Path, Roots], Search] = search) -> dict[str, FoundSet]:
+    """Every set below the roots by name: ``folder:PATH``, and ``folder:PATH#WHAT`` where a folder holds several.
+
+    ``search``: another way to do it (``Searcher.search`` for a server).
+    """
+    found = [one for root in allowed.folders if root.is_dir() for one in search(root, allowed).sets]
     return dict(sorted(by_name(found, lambda folder: f"{FOLDER}{allowed.name_of(folder)}").items()))
 
 
@@ -113,8 +116,13 @@ def sets_with_images() -> tuple[str, ...]:
     return (*ZOOS, *(f"{SAVED}{name}" for name, one in saved_sets().items() if one.bench))
 
 
-def open_set_by_name(name: str, allowed: Roots, *, progress: Progress | None = None) -> ModelSet:
-    """Open a zoo by name, ``saved:NAME``, or ``folder:PATH`` below the roots; raises InputError for anything else."""
+def open_set_by_name(
+    name: str, allowed: Roots, *, in_folders: Mapping[str, FoundSet] | None = None, progress: Progress | None = None
+) -> ModelSet:
+    """Open a zoo by name, ``saved:NAME``, or ``folder:PATH`` below the roots; raises InputError for anything else.
+
+    ``in_folders`` as in ``available``.
+    """
     if name in ZOOS:
         zoo = open_zoo(name, progress=progress)
         return ModelSet(zoo.name, zoo.title, zoo.vectors, zoo.bench)
@@ -122,7 +130,7 @@ def open_set_by_name(name: str, allowed: Roots, *, progress: Progress | None = N
         return _open_saved(name, allowed, progress)
     if not name.startswith(FOLDER):
         raise InputError(f"model set: expected one of {', '.join(available(allowed))}, got {name!r}")
-    found = folder_sets(allowed).get(name)
+    found = (folder_sets(allowed) if in_folders is None else in_folders).get(name)
     if found is None:
         folder = name.removeprefix(FOLDER)
         raise InputError(f"expected a base and at least one expert in the folder {folder}, got none that go together")

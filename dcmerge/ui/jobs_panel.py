@@ -20,6 +20,7 @@ ICONS = {
     jobs.State.FAILED: ":material/error:",
     jobs.State.CANCELLED: ":material/cancel:",
     jobs.State.INTERRUPTED: ":material/power_off:",
+    jobs.State.UNKNOWN: ":material/help:",
 }
 
 
@@ -81,6 +82,8 @@ def _entry(job: jobs.Job) -> None:
         if state is jobs.State.RUNNING:
             st.progress(min(1.0, progress.share), text=plain(progress.text))
         st.caption(_facts(job, state, progress))
+        if job.odd:
+            st.caption(plain(f"{job.odd[0].upper()}{job.odd[1:]}."))
         if state in jobs.ACTIVE:
             stopping = job.cancel_marker.exists()
             st.button(

@@ -9,7 +9,8 @@ from typing import Any
 import streamlit as st
 
 from dcmerge.checkpoints.paths import shown
-from dcmerge.sets.layouts import FoundSet, Search, peek, search
+from dcmerge.sets.layouts import FoundSet, Search
+from dcmerge.sets.layouts.searcher import searcher
 from dcmerge.sets.model_sets import roots
 from dcmerge.studies.glossary import explained
 from dcmerge.ui.shell import readable_errors
@@ -60,8 +61,8 @@ def _step_inside(folder: Path, folders: Mapping[str, Path]) -> None:
 def found_set(folder: Path) -> FoundSet | None:
     """What was recognised; where several sets lie in the folder, one is chosen."""
     st.header("2. What was found", help=explained("base", "expert", "LoRA adapter"))
-    with readable_errors():
-        found = search(folder, roots())
+    with readable_errors(), st.spinner("Looking through the folder …"):
+        found = searcher().search(folder, roots())
     if not found.sets:
         st.info(
             "No base with its experts was found in this folder. A set is a pre-trained model and models that were fine-tuned "
@@ -76,7 +77,7 @@ def found_set(folder: Path) -> FoundSet | None:
         label = f"This folder holds {len(titles)} sets. Choose one"
         place = st.selectbox(label, range(len(titles)), format_func=titles.__getitem__, key=f"load.which.{folder}")
     one = found.sets[place]
-    size = sum(peek(path).size for path in one.checkpoints)
+    size = sum(found.sizes.get(path, 0) for path in one.checkpoints)
     encoder = f", image encoder {one.encoder}" if one.encoder else ""
     st.markdown(
         f"**{plain(one.title)}** in {plain(str(one.folder))}: {len(one.experts)} experts, {size / 1e6:,.1f} MB on disk"

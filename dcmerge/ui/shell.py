@@ -14,12 +14,13 @@ from dcmerge.checkpoints.schemes import qkv_text
 from dcmerge.errors import Cancelled, IncompatibleSet, InputError
 from dcmerge.methods import load_named, method
 from dcmerge.sets.layouts import FoundSet
-from dcmerge.sets.model_sets import ModelSet, available, folder_sets, open_set_by_name, roots, stamp
+from dcmerge.sets.model_sets import ModelSet, available, open_set_by_name, roots, stamp
 from dcmerge.studies.inspection import matrices
 from dcmerge.ui.controls import parameter_control
+from dcmerge.ui.folders import sets_in_folders, still_searching
 from dcmerge.ui.jobs_panel import jobs_panel
 from dcmerge.ui.text import plain
-from dcmerge.ui.view import arrive, choose, place_for_unknown, remembered, unknown
+from dcmerge.ui.view import arrive, asked_for, choose, place_for_unknown, remembered, unknown
 from dcmerge.vectors.compatibility import Report
 from dcmerge.vectors.layers import Layer, layer_of
 from dcmerge.vectors.naming import place_of
@@ -96,7 +97,8 @@ def _frame(title: str, about: str) -> tuple[DeltaGenerator, str | None]:
         controls = st.container()
         jobs_panel()
     with controls:
-        sets = available(roots(), _sets_in_folders())
+        sets = available(roots(), sets_in_folders(asked_for(SET)))
+        still_searching()
         name = remembered(
             st.selectbox,
             "Model set",
@@ -171,23 +173,13 @@ def first_set() -> str:
 
 def opened(name: str) -> ModelSet:
     """The set of that name, opened once as long as its files stay as they are."""
-    return _open(name, stamp(name, roots(), _sets_in_folders()))
-
-
-def _sets_in_folders() -> dict[str, FoundSet]:
-    """What lies below the roots, looked for again every while, and at once where something was put directly into a root."""
-    folders = [folder for folder in roots().folders if folder.is_dir()]
-    return _search_roots(tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders))
-
-
-@st.cache_resource(max_entries=4, ttl=30, show_spinner=False)
-def _search_roots(state: tuple[tuple[str, int], ...]) -> dict[str, FoundSet]:
-    return folder_sets(roots())
+    in_folders = sets_in_folders(name)
+    return _open(name, stamp(name, roots(), in_folders), in_folders)
 
 
 @st.cache_resource(max_entries=3, show_spinner="Opening the checkpoints and checking that they fit together …")
-def _open(name: str, stamp: str) -> ModelSet:
-    return open_set_by_name(name, roots())
+def _open(name: str, stamp: str, _in_folders: Mapping[str, FoundSet]) -> ModelSet:
+    return open_set_by_name(name, roots(), in_folders=_in_folders)
 
 
 def _layer_control(models: ModelSet) -> str:

@@ -43,6 +43,11 @@ def place_for_unknown() -> None:
     st.session_state[_BOX] = st.container()
 
 
+def asked_for(key: str) -> str | None:
+    """The text that the address, or the visitor, asks for under a key."""
+    return st.session_state.get(_CHOICES, {}).get(key)
+
+
 def unknown(key: str) -> str | None:
     """The text that was asked for under a key and means nothing here; None where there is no such."""
     return st.session_state.get(_UNKNOWN, {}).get(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from dcmerge.checkpoints import LoraCheckpoint, LowRank, open_checkpoint
+from dcmerge.checkpoints.adapter_settings import AdapterSettings
 from dcmerge.errors import InputError
 from tests.checkpoints.builders import BASE, Tiny, save_adapter
 
@@ -240,3 +242,38 @@ def test_names_belong_to_the_base(tmp_path):
     shapes = {name: tuple(tensor.shape) for name, tensor in Tiny().state_dict().items()}
     for name, info in open_checkpoint(tmp_path).infos.items():
         assert shapes[name] == info.shape
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+b", "(.*)*x", "(a|aa)+$", "(.*a){20}"])
+def test_a_pattern_is_matched_in_linear_time(tmp_path, pattern):
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "rank_pattern": {pattern: 3}, "alpha_pattern": {pattern: 6}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    found = AdapterSettings.open(tmp_path / "adapter_config.json")
+    assert found.rank_of("attn." + "a" * 5000 + "!") == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "module", "matches"),
+    [
+        ("q_proj", "layers.0.q_proj", True),
+        ("q_proj", "layers.0.xq_proj", False),
+        ("0.q_proj", "layers.0.q_proj", True),
+        ("q_proj|v_proj", "v_proj", True),
+        (r"layers\.[01]\..*", "model.layers.1.mlp", True),
+        (r"layers\.[01]\..*", "model.layers.2.mlp", False),
+        ("^q_proj", "q_proj", True),
+    ],
+)
+def test_a_pattern_means_what_it_means_in_peft(tmp_path, pattern, module, matches):
+    assert bool(re.match(rf"(.*\.)?({pattern})$", module)) is matches
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "rank_pattern": {pattern: 3}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    assert AdapterSettings.open(tmp_path / "adapter_config.json").rank_of(module) == (3 if matches else 2)
+
+
+@pytest.mark.parametrize("pattern", ["(", "(?=q)q_proj", r"(q)\1", "a{2000}", "\ud800"])
+def test_a_pattern_without_such_a_bound_is_refused(tmp_path, pattern):
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "alpha_pattern": {pattern: 3}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="regular expression that can be matched in linear time"):
+        AdapterSettings.open(tmp_path / "adapter_config.json")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+import pytest
 
 from dcmerge.jobs.journal import Journal
 from dcmerge.runtime.state_files import read_json, write_json
@@ -40,3 +43,51 @@ def test_a_document_is_replaced_whole(tmp_path: Path) -> None:
     assert read_json(path) == {"a": 2} and list(tmp_path.glob("*a.json*")) == [path]
     path.write_text('{"a"')
     assert read_json(path) is None and read_json(tmp_path / "none.json") is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": 5, "time": 1},
+        {"event": "state", "time": "yesterday"},
+        {"event": "state", "time": 1e300},
+        {"event": "state", "time": -1},
+        {"event": "state", "time": True},
+        {"event": "progress", "time": 1, "share": "half"},
+        {"event": "progress", "time": 1, "share": float("nan")},
+        {"event": "progress", "time": 1, "share": 10**400},
+        {"event": "worker", "time": 1, "pid": -1},
+        {"event": "worker", "time": 1, "pid": 0},
+        {"event": "worker", "time": 1},
+    ],
+)
+def test_what_readers_could_not_rely_on_is_no_event(tmp_path: Path, line: dict) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append("state", state="queued")
+    with open(journal.path, "a") as file:
+        file.write(json.dumps(line) + "\n")
+    journal.append("state", state="running")
+    assert [event["state"] for event in journal.events()] == ["queued", "running"] and journal.odd() == 1
+
+
+def test_facts_are_of_the_kinds_that_readers_rely_on(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    lines = [
+        {"event": "state", "time": 1},
+        {"event": "state", "time": 1, "state": ["done"], "text": 5},
+        {"event": "progress", "time": 1, "share": 7, "text": None},
+        {"event": "step", "time": 1, "name": {}},
+        {"event": "later", "time": 1, "anything": []},
+    ]
+    journal.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [event["state"] for event in journal.events("state")] == ["", ""]
+    assert [(event["share"], event["text"]) for event in journal.events("progress")] == [(1.0, "")]
+    assert journal.events("step")[0]["name"] == "" and len(journal.events()) == 5 and journal.odd() == 0
+
+
+def test_deep_lines_are_skipped(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.path.write_text("[" * 200_000 + "\n" + '{"a":' * 100_000 + "\n")
+    assert journal.events() == () and journal.odd() == 2
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    assert read_json(tmp_path / "deep.json") is None

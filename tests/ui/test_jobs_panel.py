@@ -45,3 +45,14 @@ def test_progress_is_shown_and_the_controls_stay(open_page: Open, folder: Path) 
         assert not app.exception and [e.label for e in app.sidebar.expander] == ["Jobs (1 running)"]
         assert any("40 % done" in c.value and "left" in c.value for c in app.sidebar.caption)
         assert app.sidebar.selectbox(key="set").value == f"folder:{folder.name}"
+
+
+def test_a_job_that_is_not_understood_is_shown_as_such(open_page: Open, folder: Path) -> None:
+    sound, odd = (jobs.submit({"kind": "compare", "set": "demo", "methods": ["ties"], "limit": 1}) for _ in range(2))
+    odd.journal.append("state", state="paused")
+    odd.journal.append("progress", share="much")
+    app = open_page("app.py", set=f"folder:{folder.name}")
+    assert not app.exception and [e.label for e in app.sidebar.expander] == ["Jobs (1 queued)"]
+    told = " ".join(caption.value for caption in app.sidebar.caption)
+    assert "says paused, which this version does not know" in told and "1 line of its journal" in told
+    assert app.button(key=f"jobs.cancel.{sound.id}")

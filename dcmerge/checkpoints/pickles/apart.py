@@ -7,10 +7,8 @@ line of JSON: what was found, or why not.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
@@ -23,6 +21,7 @@ from dcmerge.checkpoints.pickles.reading import PickleFile
 from dcmerge.checkpoints.pickles.vocabulary import Refused
 from dcmerge.checkpoints.writing import write_safetensors
 from dcmerge.errors import InputError
+from dcmerge.runtime.limits import address_space
 
 #: Beside what Python and torch take: a plain pickle is read whole, and its largest tensor is copied.
 _MEMORY, _MEMORY_PER_BYTE = 1 << 30, 3
@@ -54,7 +53,7 @@ def limit(size: int) -> list[str]:
         "size of the file written": (resource.RLIMIT_FSIZE, 4 * size + _HEADER),
         "core dump": (resource.RLIMIT_CORE, 0),
     }
-    in_use = _address_space()
+    in_use = address_space()
     lacking = [] if in_use else ["memory"]
     if in_use:
         wanted["memory"] = (resource.RLIMIT_AS, in_use + memory_for(size))
@@ -65,13 +64,6 @@ def limit(size: int) -> list[str]:
             if what == "memory":
                 lacking.append(what)
     return lacking
-
-
-def _address_space() -> int | None:
-    """Bytes of this process's address space; None where the system does not tell, and does not keep such a limit either."""
-    with suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    return None
 
 
 def main(old: Path, new: Path) -> dict[str, object]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from dcmerge.checkpoints.paths import shown
 from dcmerge.errors import InputError
@@ -48,6 +49,26 @@ class FoundSet:
     convert: tuple[Path, ...] = ()
     doubts: tuple[str, ...] = ()
 
+    def to_data(self) -> dict[str, Any]:
+        """Plain data, from which ``from_data`` makes the same again."""
+        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> FoundSet:
+        paths = {name: {task: Path(path) for task, path in data[name].items()} for name in ("experts", "heads")}
+        texts = {name: tuple(data[name]) for name in ("notes", "doubts")}
+        return cls(
+            **{
+                **data,
+                **paths,
+                **texts,
+                "folder": Path(data["folder"]),
+                "base": data["base"] and Path(data["base"]),
+                "skipped": tuple(Skipped(Path(path), reason) for path, reason in data["skipped"]),
+                "convert": tuple(map(Path, data["convert"])),
+            }
+        )
+
     @property
     def is_lora(self) -> bool:
         return self.layout == "peft"
@@ -88,6 +109,16 @@ class FoundSet:
         if not self.experts:
             raise InputError(f"expected a base and at least one expert in {shown(self.folder)}, got 0 experts")
         return self
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return [str(value.path), value.reason] if isinstance(value, Skipped) else value
 
 
 def _same(one: Path, other: Path) -> bool:

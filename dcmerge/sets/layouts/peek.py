@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from dcmerge.checkpoints import open_checkpoint
-from dcmerge.checkpoints.paths import read_json
+from dcmerge.checkpoints.archives import read_pickle
+from dcmerge.checkpoints.paths import read_json, reason
 from dcmerge.checkpoints.suffixes import STATE_DICT_SUFFIXES, weights_suffix
 from dcmerge.errors import InputError, PickledObject
 
@@ -22,7 +24,24 @@ _PROBES, _PROBE_BYTES = 16, 1 << 16
 _TENSOR_GLOBALS = re.compile(
     rb"torch\._utils\n(_rebuild_tensor_v2|_rebuild_parameter)|torch\n(\w+Storage|Size)|collections\nOrderedDict"
 )
-_GLOBAL = re.compile(rb"c([A-Za-z_][\w.]*\n[A-Za-z_]\w*)\n")
+#: Bounded, so that a pickle of one long text takes no longer than any other.
+_GLOBAL = re.compile(rb"c([A-Za-z_][\w.]{0,99}\n[A-Za-z_]\w{0,99})\n")
+#: Of a state dict a pickle of names and shapes has some kB; one of more than this is opened, not glanced at.
+_GLANCE_BYTES = 16 << 20
+
+
+@dataclass
+class Watch:
+    """What a process that is watched over (``apart``) sets: ``before`` hears of each path before the work on it.
+
+    ``refused``: (path, state) of files that took more than their limits, and why. They are not read again.
+    """
+
+    before: Callable[[Path], None] = lambda path: None
+    refused: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+watch = Watch()
 
 
 class Shapes(dict[str, Shape]):
@@ -55,6 +74,9 @@ def peek(path: Path) -> Peek:
 
 @lru_cache(maxsize=4096)
 def _peek(path: str, signature: tuple) -> Peek:
+    if (why := watch.refused.get((path, _digest(signature)))) is not None:
+        return Peek(error=why, size=_size(Path(path)))
+    watch.before(Path(path))
     try:
         opened = open_checkpoint(path)
         shapes = _shared(tuple((name, info.shape) for name, info in opened.infos.items()))
@@ -64,6 +86,10 @@ def _peek(path: str, signature: tuple) -> Peek:
         return Peek(error=str(error), pickled=True, size=_size(Path(path)))
     except InputError as error:
         return Peek(error=str(error), size=_size(Path(path)))
+    except MemoryError:
+        return Peek(error="reading it takes more memory than there is", size=_size(Path(path)))
+    except Exception as error:  # a search goes on, whatever one file makes of a reader
+        return Peek(error=f"it cannot be read ({reason(error)})", size=_size(Path(path)))
 
 
 @lru_cache(maxsize=256)
@@ -82,11 +108,12 @@ def glance(path: Path) -> Peek:
 
 @lru_cache(maxsize=4096)
 def _glance(path: str, signature: tuple) -> Peek:
+    if (path, _digest(signature)) in watch.refused:
+        return peek(Path(path))
+    watch.before(Path(path))
     try:
-        with zipfile.ZipFile(path) as archive:
-            (inner,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-            names = _GLOBAL.findall(archive.read(inner))
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        names = _GLOBAL.findall(read_pickle(Path(path), _GLANCE_BYTES))
+    except InputError:
         return peek(Path(path))
     if not names or not all(map(_TENSOR_GLOBALS.fullmatch, names)):
         return peek(Path(path))
@@ -117,6 +144,15 @@ def _signature(path: Path) -> tuple:
     except OSError:
         return ()
     return tuple((file, status.st_size, status.st_mtime_ns) for file, status in stats)
+
+
+def signature_text(path: Path) -> str:
+    """The same in some characters."""
+    return _digest(_signature(path))
+
+
+def _digest(signature: tuple) -> str:
+    return hashlib.sha256(repr(signature).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _size(path: Path) -> int:

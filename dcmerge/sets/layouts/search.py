@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from dcmerge.checkpoints import Roots
 from dcmerge.checkpoints.suffixes import weights_suffix
@@ -36,6 +37,23 @@ class Search:
     folder: Path
     sets: tuple[FoundSet, ...]
     skipped: tuple[Skipped, ...]
+    #: What each checkpoint of a set takes on disk, in bytes.
+    sizes: Mapping[Path, int] = field(default_factory=dict)
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data, from which ``from_data`` makes the same again."""
+        return {
+            "folder": str(self.folder),
+            "sets": [one.to_data() for one in self.sets],
+            "skipped": [[str(one.path), one.reason] for one in self.skipped],
+            "sizes": {str(path): size for path, size in self.sizes.items()},
+        }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Search:
+        sets = tuple(FoundSet.from_data(one) for one in data["sets"])
+        skipped = tuple(Skipped(Path(path), reason) for path, reason in data["skipped"])
+        return cls(Path(data["folder"]), sets, skipped, {Path(path): size for path, size in data["sizes"].items()})
 
 
 def search(folder: str | os.PathLike[str], roots: Roots | None = None) -> Search:
@@ -60,7 +78,8 @@ def search(folder: str | os.PathLike[str], roots: Roots | None = None) -> Search
         replace(one, skipped=_in_order((*one.skipped, *(s for s, own in zip(rest, owned, strict=True) if place in own))))
         for place, one in enumerate(sets)
     ]
-    return Search(tree.path, tuple(full), _in_order(s for s, own in zip(rest, owned, strict=True) if not own))
+    sizes = {path: peek(path).size for one in full for path in one.checkpoints}
+    return Search(tree.path, tuple(full), _in_order(s for s, own in zip(rest, owned, strict=True) if not own), sizes)
 
 
 def find_sets(folder: str | os.PathLike[str], roots: Roots | None = None) -> list[FoundSet]:
