@@ -10,7 +10,7 @@ expert end up with different prefixes, :func:`aligned` finds those that make the
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +23,15 @@ Shape = tuple[int, ...]
 Change = tuple[str, str]
 
 #: Names of TensorFlow's BERT and of torch's first weight norm, and what the libraries call them now.
-_OLD_NAMES = (
-    (re.compile(r"(?i)(.*norm[^.]*\.)gamma"), r"\1weight"),
-    (re.compile(r"(?i)(.*norm[^.]*\.)beta"), r"\1bias"),
-    (re.compile(r"(.*\.)weight_g"), r"\1parametrizations.weight.original0"),
-    (re.compile(r"(.*\.)weight_v"), r"\1parametrizations.weight.original1"),
-)
+_OF_NORMS = {"gamma": "weight", "beta": "bias"}
+_OF_WEIGHT_NORM = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
 #: Words in the name of a model's class, and in the prefix of the tower that it is.
 _TOWER_WORDS = (("vision", ("vis", "image")), ("image", ("vis", "image")), ("text", ("text", "language")))
 #: So many kinds of names may differ between a base and its expert, each with a prefix of its own.
 _CHANGES = 8
+#: What keeps the search for prefixes linear in the names: so many parts of a name are looked at, so many names that share an end,
+#: and so many prefixes are tried.
+_MOST_PARTS, _SHARED, _TRIED = 32, 256, 64
 
 
 def canonical_names(floating: Mapping[str, bool], path: Path) -> dict[str, str]:
@@ -61,11 +60,10 @@ def canonical_names(floating: Mapping[str, bool], path: Path) -> dict[str, str]:
 
 def _modern(name: str, names: Mapping[str, bool]) -> str:
     """Today's form of an old name; the name itself where the file has both."""
-    for old, new in _OLD_NAMES:
-        if old.fullmatch(name):
-            found = old.sub(new, name)
-            return name if found in names else found
-    return name
+    module, dot, last = name.rpartition(".")
+    new = _OF_NORMS.get(last.lower()) if "norm" in module.rpartition(".")[2].lower() else _OF_WEIGHT_NORM.get(last)
+    found = f"{module}.{new}" if new and dot else name
+    return name if found in names else found
 
 
 def common_prefix(names: Iterable[str]) -> str:
@@ -124,7 +122,8 @@ def aligned(shapes: Mapping[str, Shape], base_shapes: Mapping[str, Shape], hint:
         moved = {name: new for name in left if (new := _moved(name, best[0])) in free}
         found |= moved
         left = {name: shape for name, shape in left.items() if name not in moved}
-        free = {name: shape for name, shape in free.items() if name not in moved.values()}
+        taken = set(moved.values())
+        free = {name: shape for name, shape in free.items() if name not in taken}
     return Alignment({name: found.get(name, name) for name in shapes}, rivals)
 
 
@@ -138,22 +137,25 @@ def _ends(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _ends_of(name: str) -> Iterator[str]:
-    """ "a.b.c", "b.c", "c"."""
+    """ "a.b.c", "b.c", "c"; of a name of very many parts the longest ones."""
     yield name
-    while "." in name:
+    for _ in range(_MOST_PARTS):
         name = name.partition(".")[2]
+        if not name:
+            return
         yield name
 
 
 def _meetings(
     left: Mapping[str, Shape], free: Mapping[str, Shape], ends: Mapping[str, list[str]], shortest: int
 ) -> dict[Change, int]:
-    """Change -> how many names it makes meet one of the same shape."""
-    changes: dict[Change, None] = {}
+    """Change -> how many names it makes meet one of the same shape; of those that the most names ask for."""
+    votes: Counter[Change] = Counter()
     for name, shape in left.items():
-        changes |= dict.fromkeys(_changes(name, shape, free, ends, shortest))
+        votes.update(set(_changes(name, shape, free, ends, shortest)))
     if any(name in free for name in left):
-        changes = {("", ""): None} | changes
+        votes["", ""] += len(left)
+    changes = [change for change, _ in votes.most_common(_TRIED)]
     counts = {change: sum(free.get(_moved(name, change)) == shape for name, shape in left.items()) for change in changes}
     return {change: count for change, count in counts.items() if count}
 
@@ -166,9 +168,12 @@ def _changes(
         removed, found = name[: len(name) - len(end)], False
         if end.count(".") + 1 < shortest:
             return
-        for other in ends.get(end, ()):
-            whole = not removed or other == end or any(part.isdigit() for part in end.split("."))
-            if whole and free.get(other) == shape:
+        others = ends.get(end, ())
+        if removed and not any(part.isdigit() for part in end.split(".")):
+            others = (end,)
+        # An end that so many names share ("weight") tells none of them.
+        for other in others if len(others) <= _SHARED else ():
+            if free.get(other) == shape:
                 found = True
                 yield removed, other[: len(other) - len(end)]
         if found:

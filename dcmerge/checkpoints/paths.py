@@ -13,11 +13,26 @@ from dcmerge.errors import InputError
 STATE_DICT_SIZE_LIMIT = 64 * 2**30
 # Settings and shard indexes are JSON of a few kB to a few MB; more is not one of them.
 JSON_SIZE_LIMIT = 64 * 2**20
+# Of the largest models the longest name has about 150 characters.
+LONGEST_NAME = 1000
 
 
 def shown(path: object) -> str:
     """Text of a path for a message of one line: characters that do not print are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
+
+
+def check_name(name: str, path: Path) -> None:
+    """Raises InputError for the name of a tensor that no file could be written with, or that is longer than any in use."""
+    if len(name) > LONGEST_NAME:
+        told = f"a name of {len(name)} characters ({shown(name[:40])}...)"
+        raise InputError(f"{shown(path)} holds a tensor with {told}, expected at most {LONGEST_NAME}.")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{shown(path)} holds a tensor whose name is no text of Unicode: {shown(name)}.") from None
+    if name == "__metadata__":
+        raise InputError(f"{shown(path)} holds a tensor called __metadata__, which safetensors keeps for its own use.")
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:

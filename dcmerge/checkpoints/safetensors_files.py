@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dcmerge.checkpoints.base import TensorInfo
 from dcmerge.checkpoints.dtypes import DTYPES
-from dcmerge.checkpoints.paths import checked_file, reason, shown
+from dcmerge.checkpoints.paths import check_name, checked_file, reason, shown
 from dcmerge.checkpoints.seen import SeenFile
 from dcmerge.errors import InputError
 
@@ -61,6 +61,7 @@ class SafetensorsFile:
 
 def _info(name: str, shape: list[int], code: str, path: Path) -> TensorInfo:
     """What the header says of a tensor; InputError where there can be no such tensor."""
+    check_name(name, path)
     if code not in DTYPES:
         raise InputError(
             f"The tensor {shown(name)} of {shown(path)} has the dtype {shown(code)}, expected one of {', '.join(DTYPES)}."

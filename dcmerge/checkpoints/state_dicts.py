@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dcmerge.checkpoints.archives import ZIP_MARK, read_archive
 from dcmerge.checkpoints.base import TensorInfo
-from dcmerge.checkpoints.paths import STATE_DICT_SIZE_LIMIT, checked_file, reason, shown
+from dcmerge.checkpoints.paths import STATE_DICT_SIZE_LIMIT, check_name, checked_file, reason, shown
 from dcmerge.checkpoints.seen import SeenFile
 from dcmerge.errors import InputError, PickledObject
 
@@ -59,6 +59,7 @@ class StateDictFile:
         self._starts: dict[str, int] = {}
         self.infos: dict[str, TensorInfo] = {}
         for name, tensor in self._tensors.items():
+            check_name(name, self.path)
             self._starts[name] = _checked_start(name, tensor, places, self.seen)
             self.infos[name] = TensorInfo(tuple(tensor.shape), tensor.dtype)
         self.notes: tuple[str, ...] = ()

@@ -39,13 +39,8 @@ def _number(constraint: Number, common: dict[str, Any]) -> float | int | None:
     limits = {"min_value": cast(constraint.low), "max_value": cast(high), "step": cast(constraint.step)}
     number_format = "%d" if constraint.integer else next((text for step, text in _FORMATS if constraint.step < step), "%.1f")
     if constraint.auto:
-        return remembered(
-            st.number_input,
-            constraint.title,
-            placeholder="auto",
-            **limits,
-            **common | {"help": f"{_help(constraint)} Auto: {constraint.auto}."},
-        )
+        told: dict[str, Any] = {**common, "help": f"{_help(constraint)} Auto: {constraint.auto}."}
+        return remembered(st.number_input, constraint.title, placeholder="auto", **limits, **told)
     return remembered(st.slider, constraint.title, format=number_format, **limits, **common)
 
 

@@ -86,6 +86,16 @@ def collision(tmp):
     return tmp / "a.safetensors"
 
 
+def single(tmp, tensors):
+    save_file(tensors, tmp / "a.safetensors")
+    return tmp / "a.safetensors"
+
+
+def header(tmp, shape, nbytes):
+    write_header(tmp / "a.safetensors", {"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, nbytes]}}, nbytes)
+    return tmp / "a.safetensors"
+
+
 def empty_safetensors(tmp):
     save_file({}, tmp / "none.safetensors")
     return tmp / "none.safetensors"
@@ -147,6 +157,13 @@ BAD_INPUT = {
         lambda tmp: saved(tmp / "a.pt", {"w": torch.ones(1).expand(2**40)}),
         "claims more bytes",
     ),
+    "a name for safetensors' own": (lambda tmp: saved(tmp / "a.pt", {"__metadata__": torch.ones(2)}), "called __metadata__"),
+    "a name that is no text": (lambda tmp: saved(tmp / "a.pt", {"\ud800": torch.ones(2)}), r"no text of Unicode: \\ud800"),
+    "a long name": (lambda tmp: saved(tmp / "a.pt", {"x" * 1001: torch.ones(2)}), "a name of 1001 characters"),
+    "a long name, safetensors": (lambda tmp: single(tmp, {"x" * 1001: torch.ones(2)}), "a name of 1001 characters"),
+    "100 dimensions": (lambda tmp: header(tmp, [1] * 100, 4), "has 100 dimensions"),
+    "a dimension beyond all": (lambda tmp: header(tmp, [0, 2**62], 0), "has the shape"),
+    "strides beyond all": (lambda tmp: header(tmp, [0, 2**40, 2**40], 0), "has the shape"),
     "adapter without config": (adapter_without_config, r"expected an adapter_config\.json"),
 }
 

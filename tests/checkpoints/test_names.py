@@ -91,3 +91,36 @@ def test_the_same_name_with_another_shape_stays():
 def test_align_leaves_equal_names_alone(names):
     shapes = dict.fromkeys(names, (2, 2))
     assert align(shapes, shapes) == {name: name for name in names}
+
+
+COUNT = 20_000
+ALIKE = {
+    "one end": ("w", "p{}.w"),
+    "all end alike": ("q{}.w", "p{}.w"),
+    "all end alike, with a block's number": ("q{}.0.w", "p{}.0.w"),
+    "many parts": ("a." * 400 + "q{}", "b." * 400 + "q{}"),
+}
+
+
+@pytest.mark.parametrize(("expert", "base"), ALIKE.values(), ids=ALIKE)
+def test_names_that_all_end_alike_are_not_compared_with_each_other(expert, base):
+    """Each with each would be half an hour: the test would not end."""
+    count = COUNT if "a.a." not in expert else 500
+    shapes, base_shapes = ({one.format(i): (1,) for i in range(count)} for one in (expert, base))
+    assert set(align(shapes, base_shapes)) == set(shapes)
+
+
+def test_a_prefix_of_many_names_is_found():
+    shapes = {f"layers.{i}.w": (2, 3) for i in range(COUNT)}
+    assert align(shapes, {f"model.{name}": shape for name, shape in shapes.items()})["layers.7.w"] == "model.layers.7.w"
+
+
+def test_old_names_of_long_names_are_found_in_one_pass():
+    long = "norm" * 240
+    floating = {f"{long}.gamma": True, f"{long}.betas": True, "gamma": True, "conv.weight_g": True}
+    assert list(canonical_names(floating, Path("x"))) == [
+        f"{long}.weight",
+        f"{long}.betas",
+        "gamma",
+        "conv.parametrizations.weight.original0",
+    ]
