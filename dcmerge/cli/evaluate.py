@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dcmerge import jobs
 from dcmerge.checkpoints import LoraCheckpoint, open_checkpoint
+from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.checkpoints.schemes import qkv_text
 from dcmerge.cli.options import (
     Commands,
@@ -55,6 +58,9 @@ def add_to(commands: Commands, common: Parser) -> None:
         "--by-step", action="store_true", help="opcm: accuracies after each expert, in the order in which they come"
     )
     parser.add_argument("--split", choices=("val", "test"), default="test", help="images to report on (default test)")
+    parser.add_argument(
+        "--background", action="store_true", help="run it as a job that outlives this terminal; prints its id (with --zoo)"
+    )
 
 
 def add_evaluated(parser: argparse.ArgumentParser) -> None:
@@ -85,10 +91,12 @@ def _scale(text: str) -> float | str:
 
 def run(args: argparse.Namespace) -> int:
     _check_choice(args)
-    if args.by_step:
+    if args.by_step and not args.background:
         return run_by_step(args)
     parameters = method_parameters(args) if args.method else {}
     scale = None if args.scale in (None, AUTO) else check_scale(args.scale)
+    if args.background:
+        return _submit(args, parameters, scale)
     with Progress() as progress:
         bench = opened_bench(args, progress)
         zero_shot, experts = references(bench, split=args.split, limit=args.limit)
@@ -122,6 +130,20 @@ def run(args: argparse.Namespace) -> int:
         print_json({**about, "rows": [r.to_dict() for r in (zero_shot, row, experts)]})
     else:
         print(as_text(set_title(args), zero_shot, row, experts, notes_of(bench)))
+    return 0
+
+
+def _submit(args: argparse.Namespace, parameters: Mapping[str, Any], scale: float | None) -> int:
+    """The same evaluation as a job; it goes on when this command has ended."""
+    given = {"--from": args.folder, "--checkpoint": args.checkpoint, "--by-step": args.by_step, "--qkv": args.qkv != STORED}
+    if others := [option for option, value in given.items() if value]:
+        raise InputError(f"expected --background with --zoo NAME and a method, got {', '.join(others)}")
+    if not args.zoo:
+        raise InputError("expected --background with --zoo NAME, got files: a job opens its set by name")
+    chosen = {"slug": args.method, "parameters": dict(parameters)}
+    images = {"split": args.split, "limit": args.limit, "val_limit": val_limit(args)}
+    job = jobs.submit({"kind": "evaluate", "set": args.zoo, "method": chosen, "scale": scale, **images})
+    print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
     return 0
 
 

@@ -39,6 +39,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     chosen.add_argument("--starred", action="store_true", default=None, help="only those with a star")
     chosen.add_argument("--text", metavar="TEXT", help="runs whose name, note, method, set or group contains this")
     chosen.add_argument("--limit", type=whole_number(1), metavar="N", help=f"the newest N (list: {_SHOWN}, else all)")
+    chosen.add_argument("--ids", action="store_true", help="list: only the ids, one a line, for other commands")
     out = parser.add_argument_group("where to")
     out.add_argument("--out", metavar="PATH", help="export: FILE.csv, FILE.parquet, or a new folder that another person can open")
     out.add_argument("--to", choices=tuple(TRACKERS), help="publish: which tracker")
@@ -56,6 +57,8 @@ def _list(args: argparse.Namespace, store: RunStore) -> None:
     found = _filtered(args, store, args.limit or _SHOWN)
     if args.json:
         print_json({"file": str(store.path), "runs": [summary(one) for one in found]})
+    elif args.ids:
+        print("\n".join(one.id for one in found))
     else:
         print(list_text(found) if found else f"no such runs in {printable(store.path)}")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from types import ModuleType
 from typing import Any
 
@@ -99,16 +101,27 @@ def _to_mlflow(mlflow: Any, runs: Sequence[Run], address: str | None, experiment
     return sent
 
 
+def _known_to_trackio(trackio: Any, project: str) -> set[Any]:
+    """Ids of the runs that a local project holds; none where there is no such project yet."""
+    try:
+        return {(run.config or {}).get(_ID) for run in trackio.Api().runs(project)}
+    except ValueError:
+        return set()
+
+
 def _to_trackio(trackio: Any, runs: Sequence[Run], address: str | None, experiment: str) -> int:
-    """A run is called by its id there as well, since Trackio knows runs by their names alone; ``resume`` never doubles one."""
+    """What is in a local project is not sent again; a Space cannot be asked, and gets a second run of that name."""
     project = _name(experiment)
-    for run in runs:
-        where = {"space_id": address} if address else {}
-        about = {**params(run), "note": run.note, "starred": run.starred, _ID: run.id}
-        trackio.init(project=project, name=_name(title(run)), config=about, resume="never", embed=False, **where)
-        trackio.log(metrics(run))
-        trackio.finish()
-    return len(runs)
+    known = set() if address else _known_to_trackio(trackio, project)
+    new = [run for run in runs if run.id not in known]
+    with redirect_stdout(sys.stderr):  # it talks, and stdout may be a document
+        for run in new:
+            about = {**params(run), "note": run.note, "starred": run.starred, _ID: run.id}
+            quiet = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
+            trackio.init(project=project, name=_name(title(run)), space_id=address, config=about, **quiet)
+            trackio.log(metrics(run))
+            trackio.finish()
+    return len(new)
 
 
 TRACKERS: dict[str, Callable[[Any, Sequence[Run], str | None, str], int]] = {"mlflow": _to_mlflow, "trackio": _to_trackio}

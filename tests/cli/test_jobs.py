@@ -71,6 +71,22 @@ def test_a_comparison_in_the_background(run: Run) -> None:
     run("compare", "--zoo", "demo", "--methods", "tiez", "--background").assert_refused("tiez")
 
 
+@pytest.mark.usefixtures("tiny_zoo")
+def test_an_evaluation_in_the_background(run: Run) -> None:
+    how = ["--zoo=demo", "--method=ties", "--set=density=0.3", "--background"]
+    spec = jobs.job(run("evaluate", *how, "--scale=0.5", "--limit=4").out.strip()).specification
+    assert (spec.kind, spec.set, spec.method.parameters["density"], spec.scale) == ("evaluate", "demo", 0.3, 0.5)
+    assert (spec.split, spec.limit, spec.val_limit) == ("test", 4, 4)
+    found = jobs.job(run("evaluate", *how, "--split=val", "--json").json["id"])
+    assert (found.specification.scale, found.specification.split, found.specification.limit) == (None, "val", None)
+    for words in ("evaluate on demo", "val split", "α chosen by the job", "density 0.3"):
+        assert words in run("jobs", "show", found.id).out
+    run("evaluate", "--zoo=demo", "--background", "--checkpoint=x").assert_refused("--background", "--checkpoint")
+    run("evaluate", "--zoo=demo", "--method=opcm", "--by-step", "--background").assert_refused("--background", "--by-step")
+    run("evaluate", "--background", "--method=ties", "--from=x").assert_refused("--background", "--from")
+    assert len(jobs.all_jobs()) == 2
+
+
 def test_a_merge_in_the_background_is_what_the_command_would_do(run: Run, models: list[str], folder: Path) -> None:
     out = folder / "m.safetensors"
     how = ["--zoo=demo", "--method=dc_merge", "--set=rho=2", "--out", out, "--background"]

@@ -55,6 +55,7 @@ def test_list_and_filters(run: Run, store: RunStore, two: tuple[str, str]) -> No
     store.update(two[0], name="base line", starred=True)
     for options in (["--starred"], ["--text", "BASE"], ["--method=ties", "--of=demo", "--kind=look", "--starred"]):
         assert [one["id"] for one in run("runs", "list", *options, "--json").json["runs"]] == [two[0]], options
+    assert run("runs", "--ids").out == f"{two[1]}\n{two[0]}\n"
     assert "no such runs" in run("runs", "--kind=point").out
     assert len(run("runs", "--limit=1", "--json").json["runs"]) == 1
 

@@ -117,6 +117,15 @@ def test_an_error_of_a_tracker_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
         publish([a_run()], "mlflow")
 
 
+def test_runs_in_a_real_trackio(store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    trackio = pytest.importorskip("trackio")
+    store.record(a_run("1101", "01", note="good"))
+    assert [publish(store.find(), "trackio", experiment="mine") for _ in range(2)] == [1, 0]
+    [found] = trackio.Api().runs("mine")
+    assert found.config["method"] == "ties" and found.config["note"] == "good"
+
+
 def test_runs_in_a_real_mlflow(store: RunStore, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     store.record(a_run("1101", "01", note="good"))
