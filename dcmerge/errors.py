@@ -24,7 +24,8 @@ class InputError(ValueError):
     """Bad input: the message is one sentence for the user, saying what was expected and what came.
 
     The command line prints it and exits with 2; the app shows it in a box. It never carries a traceback. ``remedy`` is the
-    way out where the two faces offer different ones, and each says it in its own words: "base" (name the base), "download"
+    way out where the two faces offer different ones, and each says it in its own words: "base" (name the base),
+    "different_bases" (confirm them), "download"
     (allow it), "inputs" (say where a recipe's input is); empty where the message says all.
     """
 

@@ -1,8 +1,9 @@
 """Open any checkpoint safely and lazily, save tensors one by one, and keep to the folders that were allowed."""
 
+from dcmerge.checkpoints.adapted import Adapted
 from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorInfo
 from dcmerge.checkpoints.folders import check_folder, check_text_target, new_folder, write_text
-from dcmerge.checkpoints.lora import ADAPTER_CONFIG, Adapted, LoraCheckpoint
+from dcmerge.checkpoints.lora import ADAPTER_CONFIG, PEFT, LoraCheckpoint
 from dcmerge.checkpoints.low_rank import LowRank, dense, scaled_sum, total
 from dcmerge.checkpoints.names import align, aligned, common_prefix
 from dcmerge.checkpoints.opening import INDEX_SUFFIX, open_checkpoint
@@ -14,6 +15,7 @@ from dcmerge.checkpoints.writing import GrowingWriter, SafetensorsWriter, write_
 __all__ = [
     "ADAPTER_CONFIG",
     "INDEX_SUFFIX",
+    "PEFT",
     "SAFETENSORS_SUFFIX",
     "Adapted",
     "Checkpoint",

@@ -15,9 +15,10 @@ import re2
 from dcmerge.checkpoints.paths import read_json, shown
 from dcmerge.errors import InputError
 
+#: What PEFT calls the adapters that are read; the two others are products of products.
+KINDS = ("LORA", "LOHA", "LOKR")
 # Settings under which the delta is not scale * B @ A of the named weights. Off is null, false or empty.
 UNSUPPORTED = {
-    "use_dora": "DoRA",
     "lora_bias": "biases of the factors (lora_bias)",
     "use_qalora": "QA-LoRA",
     "use_bdlora": "BD-LoRA",
@@ -28,7 +29,6 @@ UNSUPPORTED = {
     "layer_replication": "layer replication",
     "target_parameters": "adapted bare parameters (target_parameters)",
     "trainable_token_indices": "trainable tokens",
-    "modules_to_save": "fully trained modules (modules_to_save)",
 }
 # These initialisations subtract something from the base's own weights, so B @ A alone is not expert minus base.
 CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -70,8 +70,8 @@ class AdapterSettings:
         """Read and check a configuration; InputError names what is wrong or not supported."""
         config = read_json(path)
         kind = config.get("peft_type")
-        if kind != "LORA":
-            raise InputError(f"Expected a LoRA adapter (peft_type LORA), got {shown(kind)} in {shown(path)}.")
+        if kind not in KINDS:
+            raise InputError(f"Expected a LoRA adapter (peft_type {', '.join(KINDS)}), got {shown(kind)} in {shown(path)}.")
         for key, title in UNSUPPORTED.items():
             if config.get(key):
                 raise InputError(f"The adapter {shown(path.parent)} uses {title}, which is not supported.")
@@ -84,7 +84,7 @@ class AdapterSettings:
         try:
             return cls(
                 r=_rank(config.get("r")),
-                lora_alpha=_number(config.get("lora_alpha")),
+                lora_alpha=_number(config.get("lora_alpha" if kind == "LORA" else "alpha")),
                 use_rslora=bool(config.get("use_rslora")),
                 fan_in_fan_out=bool(config.get("fan_in_fan_out")),
                 rank_pattern={_pattern(key): _rank(value) for key, value in _table(config.get("rank_pattern"))},

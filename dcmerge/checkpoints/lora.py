@@ -11,17 +11,21 @@ adapted model computes, so ``left`` is doubled for those (and ``notes`` says so)
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
-import torch
 from torch import Tensor
 
+from dcmerge.checkpoints.adapted import Adapted, at_least_float32
 from dcmerge.checkpoints.adapter_settings import AdapterSettings
 from dcmerge.checkpoints.base import Checkpoint, TensorFile, TensorInfo
+from dcmerge.checkpoints.dialects import adapted_in, product, products_of
 from dcmerge.checkpoints.low_rank import LowRank
 from dcmerge.checkpoints.names import canonical_names
 from dcmerge.checkpoints.paths import checked_file, shown
@@ -30,6 +34,7 @@ from dcmerge.checkpoints.seen import SeenFile
 from dcmerge.checkpoints.state_dicts import StateDictFile
 from dcmerge.errors import InputError
 
+PEFT = "peft"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 PEFT_PREFIX = "base_model.model."
@@ -38,28 +43,14 @@ FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.(?P<adapter>[^.]+))?
 EMBEDDING_FACTOR = re.compile(r"(?P<module>.+)\.lora_embedding_(?P<side>[AB])(\.(?P<adapter>[^.]+))?")
 ATTENTION_OUTPUT = ".base_layer.out_proj"
 COPY = ".base_layer.weight"
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """One adapted weight: its name in the model that PEFT wrapped, its factors' names in the file, and its scale.
-
-    ``module`` is what PEFT calls the adapted module (of an attention's output the attention), ``times`` how often PEFT adds the
-    delta, which ``scale`` includes.
-    """
-
-    weight: str
-    factor_a: str
-    factor_b: str
-    scale: float
-    transposed: bool
-    module: str
-    times: int = 1
-
-    @property
-    def saved_keys(self) -> tuple[str, str]:
-        """The factors' names as PEFT saves them: without the adapter's own name, behind PEFT's prefix."""
-        return _saved_key(self.factor_a), _saved_key(self.factor_b)
+MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(\.[^.]+)?(\.weight)?")
+#: How PEFT's live module calls a module that is saved whole, and what it keeps of the base beside it.
+_SAVED_MODULE, _ORIGINAL = re.compile(r"\.modules_to_save(\.[^.]+(?=\.))?"), ".original_module."
+_IN_PRODUCT = re.compile(r"\.(hada|lokr)_[wt][12]")
+#: Parts of adapters that are neither factors nor whole tensors.
+_PART = re.compile(
+    r"lora_[AB]\.(.+\.)?bias|\.(lora_(?!magnitude|embedding|A|B)|token_adapter|trainable_tokens|oft_|boft_|vera_|ia3_)"
+)
 
 
 def _saved_key(key: str) -> str:
@@ -78,36 +69,46 @@ class LoraCheckpoint(Checkpoint):
     """The deltas of a LoRA adapter as factors.
 
     Attributes:
-        infos: canonical name of the adapted weight -> shape (m, n) of the product, dtype of the factors.
-        source_names: canonical name -> the weight's name in the model that PEFT wrapped.
+        infos: canonical name of the adapted weight -> shape (m, n) of the product, dtype of the factors; beside them the whole
+            tensors.
+        source_names: canonical name -> the weight's name in the model that the library wrapped.
         adapted: canonical name -> names of the factors in the file, scale.
-        settings: the configuration.
+        whole: canonical name -> name in the file of a tensor that was trained in full beside the factors (``modules_to_save``).
+        kernels: canonical name -> shape of the weight, where that is a convolution's.
+        settings: the configuration of a PEFT adapter; None of a file in another dialect.
+        dialect: "peft", "kohya" or "diffusers".
         rank: the largest r of all adapted weights.
     """
 
     kind = "lora"
 
-    def __init__(self, path: Path, settings: AdapterSettings, file: TensorFile, config: SeenFile) -> None:
+    def __init__(
+        self,
+        path: Path,
+        file: TensorFile,
+        seen: Sequence[SeenFile],
+        adapted: Sequence[Adapted],
+        whole: Mapping[str, str],
+        settings: AdapterSettings | None = None,
+        dialect: str = PEFT,
+    ) -> None:
         found: dict[str, Adapted] = {}
-        for one in _adapted(file, settings):
+        for one in adapted:
             if one.weight in found:
                 raise InputError(f"Expected one pair of factors for {shown(one.weight)} in {shown(file.path)}, found two.")
             found[one.weight] = one
-        sources = canonical_names(dict.fromkeys(found, True), path)
-        self.settings = settings
-        self.trained_class = settings.trained_class
-        self.adapted = {canonical: found[weight] for canonical, weight in sources.items()}
-        self._file = file
-        infos = {canonical: _product_info(file, one) for canonical, one in self.adapted.items()}
-        super().__init__(path, infos, sources, [file.seen, config])
-        self.rank = max(file.infos[one.factor_a].shape[0] for one in self.adapted.values())
+        sources = canonical_names(dict.fromkeys([*found, *whole], True), path)
+        self.settings, self.dialect, self._file = settings, dialect, file
+        self.trained_class = settings.trained_class if settings else ""
+        self.adapted = {canonical: found[weight] for canonical, weight in sources.items() if weight in found}
+        self.whole = {canonical: whole[weight] for canonical, weight in sources.items() if weight in whole}
+        shapes = {name: one.shape(file.infos) for name, one in self.adapted.items()}
+        self.kernels = {name: shape for name, shape in shapes.items() if len(shape) > 2}
+        infos = {n: TensorInfo((shapes[n][0], prod(shapes[n][1:])), one.dtype(file.infos)) for n, one in self.adapted.items()}
+        infos |= {name: file.infos[key] for name, key in self.whole.items()}
+        super().__init__(path, infos, sources, seen)
+        self.rank = max(self.rank_of(name) for name in self.adapted)
         self.notes = file.notes
-        if settings.doubles_attention_output and any(ATTENTION_OUTPUT in one.factor_a for one in self.adapted.values()):
-            self.notes += (f"{shown(path.name)}: PEFT adds the out_proj deltas of this adapter twice, and so do we.",)
-        if copies := len(file.infos) - len(factor_keys(file)):
-            self.notes += (f"{shown(path.name)}: the file also holds {copies} copies of the base's weights, which are not read.",)
-        if (path / "non_lora_trainables.bin").exists():
-            self.notes += ("The file non_lora_trainables.bin beside the adapter is not read.",)
 
     @classmethod
     def open(cls, path: Path) -> LoraCheckpoint:
@@ -117,27 +118,62 @@ class LoraCheckpoint(Checkpoint):
         for name in ADAPTER_WEIGHTS:
             if (path / name).exists():
                 reader = SafetensorsFile if name.endswith(".safetensors") else StateDictFile
-                return cls(path, settings, reader(checked_file(path / name)), config)
+                file = reader(checked_file(path / name))
+                found = cls(path, file, [file.seen, config], _adapted(file, settings), _whole_in(file), settings)
+                found.notes += tuple(_notes(path, file, settings, found))
+                return found
         raise InputError(f"Expected {' or '.join(ADAPTER_WEIGHTS)} in {shown(path)}, found neither.")
+
+    @classmethod
+    def of_file(cls, file: SafetensorsFile, dialect: str) -> LoraCheckpoint:
+        """One file of another dialect (see ``dialects``), which needs no settings beside it."""
+        return cls(file.path, file, [file.seen], adapted_in(file, file.metadata), {}, None, dialect)
+
+    @property
+    def with_magnitudes(self) -> bool:
+        """Whether it is a DoRA, whose deltas depend on the base's weights."""
+        return any(one.magnitude for one in self.adapted.values())
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         twin = super().renamed(names)
-        twin.adapted = {names[name]: one for name, one in self.adapted.items()}
+        for table in ("adapted", "whole", "kernels"):
+            setattr(twin, table, {names[name]: one for name, one in getattr(self, table).items()})
         return twin
+
+    def selected(self, names: Container[str]) -> Self:
+        """The same with some of its tensors alone."""
+        twin = copy.copy(self)
+        twin.infos = MappingProxyType({name: info for name, info in self.infos.items() if name in names})
+        twin.source_names = MappingProxyType({name: self.source_names[name] for name in twin.infos})
+        for table in ("adapted", "whole", "kernels"):
+            setattr(twin, table, {name: one for name, one in getattr(self, table).items() if name in names})
+        return twin
+
+    def weight_shape(self, name: str) -> tuple[int, ...]:
+        """The shape of the weight itself, which differs from that in ``infos`` for a convolution."""
+        return self.kernels.get(name, self.infos[name].shape)
 
     def rank_of(self, name: str) -> int:
         """r of one weight, without reading it; 0 where the adapter has none for it."""
-        if name not in self.adapted:
-            return 0
-        return self._file.infos[self.adapted[name].factor_a].shape[0]
+        return self.adapted[name].rank(self._file.infos) if name in self.adapted else 0
 
-    def read(self, name: str) -> LowRank:
-        """The factors, scale included in ``left``: half precision becomes float32, so that the scale rounds nothing."""
-        one = self.adapted[name]
-        a, b = (_at_least_float32(self._file.read(key)) for key in (one.factor_a, one.factor_b))
-        if one.transposed:
-            return LowRank((a.T * one.scale).contiguous(), b.T.contiguous())
-        return LowRank(b * one.scale, a)
+    def read(self, name: str) -> Tensor | LowRank:
+        """The factors, scale included in ``left``; of a tensor that was trained in full its value, not its delta."""
+        return self.adapted[name].read(self._file) if name in self.adapted else self._file.read(self.whole[name])
+
+    def magnitude(self, name: str) -> Tensor | None:
+        """DoRA's lengths of one weight; None where it has none."""
+        key = self.adapted[name].magnitude if name in self.adapted else ""
+        return at_least_float32(self._file.read(key)) if key else None
+
+
+def _notes(path: Path, file: TensorFile, settings: AdapterSettings, found: LoraCheckpoint) -> Iterator[str]:
+    if settings.doubles_attention_output and any(ATTENTION_OUTPUT in one.factor_a for one in found.adapted.values()):
+        yield f"{shown(path.name)}: PEFT adds the out_proj deltas of this adapter twice, and so do we."
+    if copies := len(file.infos) - len(factor_keys(file)):
+        yield f"{shown(path.name)}: the file also holds {copies} copies of the base's weights, which are not read."
+    if (path / "non_lora_trainables.bin").exists():
+        yield "The file non_lora_trainables.bin beside the adapter is not read."
 
 
 def factor_keys(file: TensorFile) -> list[str]:
@@ -146,27 +182,58 @@ def factor_keys(file: TensorFile) -> list[str]:
     return [key for key in file.infos if not (key.endswith(COPY) and key.removesuffix(COPY) in adapted)]
 
 
+def _whole_in(file: TensorFile) -> dict[str, str]:
+    """The weight's name -> the name in the file, of tensors that were trained in full beside the factors."""
+    found: dict[str, str] = {}
+    for key in factor_keys(file):
+        if (
+            not is_adapter_key(key)
+            and not _IN_PRODUCT.search(key)
+            and not MAGNITUDE.fullmatch(key)
+            and _ORIGINAL not in key
+            and not _PART.search(key)
+        ):
+            weight = _SAVED_MODULE.sub("", key.removeprefix(PEFT_PREFIX)).replace(".base_layer.", ".")
+            found[weight] = key
+    return {weight: key for weight, key in found.items() if file.infos[key].dtype.is_floating_point}
+
+
 def _adapted(file: TensorFile, settings: AdapterSettings) -> list[Adapted]:
     """Pair the factors of a file and check each pair."""
     pairs: dict[str, dict[str, str]] = {}
     for key in factor_keys(file):
         match = FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key)
         if match is None:
-            raise InputError(
-                f"The adapter {shown(file.path)} holds {shown(key)}: only pairs of LoRA factors are supported, no "
-                "biases, DoRA magnitudes or fully trained modules."
-            )
+            if _PART.search(key):
+                raise InputError(f"The adapter {shown(file.path)} holds {shown(key)}, which is no factor of a kind that is read.")
+            continue
         pair = pairs.setdefault(match["module"], {})
         if match["side"] in pair:
             two = f"two factors {match['side']} of {shown(match['module'])}"
             raise InputError(f"Expected one adapter in {shown(file.path)}, found {two}.")
         pair[match["side"]] = key
+    products = _products(file, settings)
+    if not pairs and products:
+        return products
     if not pairs:
         raise InputError(f"Expected LoRA factors in {shown(file.path)}, found none.")
-    return [_one_adapted(file, settings, module, pairs) for module in pairs]
+    magnitudes = {match["module"]: key for key in file.infos if (match := MAGNITUDE.fullmatch(key))}
+    return [_one_adapted(file, settings, module, pairs, magnitudes.get(module, "")) for module in pairs]
 
 
-def _one_adapted(file: TensorFile, settings: AdapterSettings, module: str, pairs: dict[str, dict[str, str]]) -> Adapted:
+def _products(file: TensorFile, settings: AdapterSettings) -> list[Adapted]:
+    """What PEFT's LoHa and LoKr adapt."""
+    found: list[Adapted] = []
+    for module, parts in products_of(file).items():
+        name = module.removeprefix(PEFT_PREFIX)
+        saved = (f"{PEFT_PREFIX}{name}.lora_A.weight", f"{PEFT_PREFIX}{name}.lora_B.weight")
+        found.append(replace(product(file, name, parts, f"{name}.weight", saved), scale=settings.scale_of(name)))
+    return found
+
+
+def _one_adapted(
+    file: TensorFile, settings: AdapterSettings, module: str, pairs: dict[str, dict[str, str]], magnitude: str
+) -> Adapted:
     pair = pairs[module]
     if len(pair) < 2:
         alone = shown(next(iter(pair.values())))
@@ -178,30 +245,21 @@ def _one_adapted(file: TensorFile, settings: AdapterSettings, module: str, pairs
     weight = f"{name}.in_proj_weight" if is_attention else f"{name.replace('.base_layer', '')}.weight"
     is_embedding = bool(EMBEDDING_FACTOR.fullmatch(pair["A"]))
     in_attention = is_attention or name != owner
-    transposed = is_embedding or (settings.fan_in_fan_out and not in_attention)
+    transposed = is_embedding or (settings.fan_in_fan_out and not in_attention and len(file.infos[pair["A"]].shape) == 2)
     _check_factors(file, pair, name, settings.rank_of(owner))
     times = 2 if name != owner and settings.doubles_attention_output else 1
-    return Adapted(weight, pair["A"], pair["B"], times * settings.scale_of(owner), transposed, owner, times)
+    saved = _saved_key(pair["A"]), _saved_key(pair["B"])
+    scale = times * settings.scale_of(owner)
+    return Adapted(weight, pair["A"], pair["B"], scale, transposed, owner, times, saved, "", magnitude)
 
 
 def _check_factors(file: TensorFile, pair: dict[str, str], name: str, rank: int) -> None:
     a, b = file.infos[pair["A"]], file.infos[pair["B"]]
     shapes = f"{a.shape} and {b.shape}"
-    if len(a.shape) != 2 or len(b.shape) != 2:
+    if len(a.shape) < 2 or len(b.shape) != len(a.shape) or any(size != 1 for size in b.shape[2:]):
         raise InputError(f"The adapter {shown(file.path)} adapts {shown(name)}, which is not a matrix: factors {shapes}.")
     if a.shape[0] != rank or b.shape[1] != rank:
         what = f"factors of rank {rank} for {shown(name)}, as {ADAPTER_CONFIG} says"
         raise InputError(f"Expected {what}, got {shapes} in {shown(file.path)}.")
     if not (a.dtype.is_floating_point and b.dtype.is_floating_point):
         raise InputError(f"Expected floating-point factors of {shown(name)}, got {a.dtype} and {b.dtype} in {shown(file.path)}.")
-
-
-def _product_info(file: TensorFile, one: Adapted) -> TensorInfo:
-    a, b = file.infos[one.factor_a], file.infos[one.factor_b]
-    m, n = b.shape[0], a.shape[1]
-    dtype = a.dtype if a.dtype == b.dtype else torch.float32
-    return TensorInfo((n, m) if one.transposed else (m, n), dtype)
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.to(torch.float32)

@@ -127,6 +127,27 @@ def aligned(shapes: Mapping[str, Shape], base_shapes: Mapping[str, Shape], hint:
     return Alignment({name: found.get(name, name) for name in shapes}, rivals)
 
 
+def flat_names(names: Iterable[str], base_names: Iterable[str]) -> dict[str, str]:
+    """Names whose dots kohya made underscores (``lora_unet_down_blocks_0_to_q.weight``) -> the base's names, by the longest end.
+
+    A name that meets none of the base, or several, keeps its own.
+    """
+    by_flat: dict[str, list[str]] = {}
+    for base_name in base_names:
+        module, _, kind = base_name.rpartition(".")
+        for end in _ends_of(module):
+            by_flat.setdefault(f"{end.replace('.', '_')}.{kind}", []).append(base_name)
+    found: dict[str, str] = {}
+    for name in names:
+        # The part's name comes off first: lora_unet_, lora_te1_.
+        flat = name.split("_", 2)[-1] if name.startswith("lora_") else name
+        candidates = by_flat.get(flat, [])
+        exact = [one for one in candidates if one.rpartition(".")[0].replace(".", "_") == flat.rpartition(".")[0]]
+        chosen = exact or candidates
+        found[name] = chosen[0] if len(chosen) == 1 else name
+    return found
+
+
 def _ends(names: Iterable[str]) -> dict[str, list[str]]:
     """Every end of a name, of whole parts -> the names that have it."""
     found: dict[str, list[str]] = {}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorFile
+from dcmerge.checkpoints.dialects import form_of
 from dcmerge.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraCheckpoint, is_adapter_key
 from dcmerge.checkpoints.paths import checked_file, checked_path, read_json, shown
 from dcmerge.checkpoints.quantised import refuse_quantised
@@ -51,6 +52,8 @@ def _open_file(path: Path, weights: str) -> Checkpoint:
     file = _tensor_file(path, weights)
     if path.name in ADAPTER_WEIGHTS and (path.parent / ADAPTER_CONFIG).exists():
         return LoraCheckpoint.open(path.parent)
+    if isinstance(file, SafetensorsFile) and (dialect := form_of(file.infos)):
+        return LoraCheckpoint.of_file(file, dialect)
     return _stored(path, [file])
 
 
@@ -87,7 +90,10 @@ def _open_inside(folder: Path, file: Path, weights: str) -> Checkpoint:
     """The checkpoint of one file, named after the folder that the user gave."""
     if file.name.endswith(INDEX_SUFFIX):
         return _open_index(folder, file)
-    return _stored(folder, [_tensor_file(checked_file(file), weights)])
+    opened = _tensor_file(checked_file(file), weights)
+    if isinstance(opened, SafetensorsFile) and (dialect := form_of(opened.infos)):
+        return LoraCheckpoint.of_file(opened, dialect)
+    return _stored(folder, [opened])
 
 
 def _open_index(path: Path, index: Path) -> Checkpoint:

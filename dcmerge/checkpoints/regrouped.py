@@ -76,18 +76,18 @@ class RegroupedLora(Regrouped, LoraCheckpoint):
     def __init__(self, stored: LoraCheckpoint, names: Iterable[str], made: Mapping[str, tuple[Rows, ...]]) -> None:
         Regrouped.__init__(self, stored, names, made)
         self._adapter = stored
-        self.settings = stored.settings
-        self.adapted = {name: stored.adapted[name] for name in self.infos if name not in made}
+        self.settings, self.dialect = stored.settings, stored.dialect
+        self.whole = {name: stored.whole[name] for name in self.infos if name in stored.whole}
+        self.kernels = {name: stored.kernels[name] for name in self.infos if name in stored.kernels}
+        self.adapted = {name: stored.adapted[name] for name in self.infos if name in stored.adapted and name not in made}
         self.rank = max(self.rank_of(name) for name in self.infos)
 
     def rank_of(self, name: str) -> int:
         """r of one weight; 0 where the adapter has none for it."""
         return sum(self._adapter.rank_of(rows.name) for rows in self.made.get(name, ())) or self._adapter.rank_of(name)
 
-    def read(self, name: str) -> LowRank:
-        value = super().read(name)
-        assert isinstance(value, LowRank)  # rows of an adapter's factors, and factors on top of each other, are factors
-        return value
+    def magnitude(self, name: str) -> Tensor | None:
+        return self._adapter.magnitude(name)
 
 
 def regrouped(checkpoint: Checkpoint, qkv: str) -> Checkpoint:

@@ -14,12 +14,14 @@ _MOST_BYTES = 64 << 20
 
 
 def tokens_beside(path: Path) -> dict[str, int] | None:
-    """Token -> number, of a model's folder (or of the folder of a file in one); None where no tokenizer lies there.
+    """Token -> number, of a model's folder; None where no tokenizer that can be read lies there."""
+    try:
+        return _tokens_in(path) if path.is_dir() else None
+    except InputError:
+        return None  # it decides nothing then: rows are matched by their numbers, which the report says
 
-    Raises InputError for a damaged one.
-    """
-    if not path.is_dir():
-        return None
+
+def _tokens_in(path: Path) -> dict[str, int] | None:
     if (path / TOKENIZER).is_file():
         return _of_tokenizer(read_json(path / TOKENIZER), path / TOKENIZER)
     if (path / VOCAB).is_file():

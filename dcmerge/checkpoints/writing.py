@@ -127,7 +127,7 @@ class SafetensorsWriter:
 
 
 class GrowingWriter(SafetensorsWriter):
-    """A file of tensors (at most 2-D, of one dtype) whose shapes are known only as they come, in any order.
+    """A file of tensors (at most 4-D, of one dtype) whose shapes are known only as they come, in any order.
 
     The header, which comes first in the file, is written last, into room for the longest that it could get.
     """

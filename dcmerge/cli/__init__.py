@@ -93,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 REMEDIES = {
     "base": "Name it with --base FILE.",
     "download": "Allow it with --download.",
+    "different_bases": "If they are one base under two names, merge them with --different-bases.",
     "inputs": "Name the file with --input NAME=PATH, or a folder to search with --search FOLDER.",
 }
 

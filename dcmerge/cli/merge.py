@@ -239,13 +239,18 @@ def measured_and_written(
     return merged.write(replace(target, evaluation=found), **chosen), found
 
 
+def _content_text(report: dict) -> str:
+    is_file = report["content"] == ADAPTER and Path(report["out"]).suffix == SUFFIX
+    return "α · merged task vector as a LoRA file" if is_file else CONTENT[report["content"]]
+
+
 def as_text(report: dict) -> str:
     """What was written, in a few lines."""
     how = parameters_text(report["parameters"])
     files = f", {len(report['files'])} files" if len(report["files"]) > 1 else ""
     return "\n".join(
         [
-            paragraph(f"Wrote {report['out']}: {CONTENT[report['content']]}"),
+            paragraph(f"Wrote {report['out']}: {_content_text(report)}"),
             paragraph(f"{report['method']} of {', '.join(report['tasks'])}{f'; {how}' if how else ''}", indent=2),
             *(paragraph(f"method {line}", indent=2) for line in plugin_lines([report["method"]])),
             f"  α = {report['scale']:g} ({report['scale_origin']})",

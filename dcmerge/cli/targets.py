@@ -33,7 +33,8 @@ def target_of(
 ) -> Target:
     """A file or a folder, by its name and what goes into it; raises InputError where it could not be written."""
     # What ends like a file of weights and is not one that we write was meant as a file.
-    file = content != ADAPTER and (Path(out).suffix == SUFFIX or Path(out).suffix.lower() in OTHER_SUFFIXES)
+    other = content != ADAPTER and Path(out).suffix.lower() in OTHER_SUFFIXES
+    file = other or Path(out).suffix == SUFFIX
     path = checked_target(out, force=force) if file else checked_folder(out)
     target = Target(path, content, rank, card, replace=force, dtype=dtype)
     target.check()
@@ -44,8 +45,6 @@ def checked_folder(text: str) -> Path:
     """The folder to write as a path with a name."""
     if "\0" in text:
         raise InputError(f"out: expected a path, got one with a NUL byte: {text}")
-    if Path(text).suffix == SUFFIX:
-        raise InputError(f"out: expected a folder for an adapter, got a file name that ends in {SUFFIX}: {text}")
     return Path(os.path.abspath(text))
 
 

@@ -140,7 +140,11 @@ def _navigation() -> None:
 
 
 #: What a user of the pages can do about an error, by the error's ``remedy``.
-_REMEDIES = {"base": "Choose the base on the Load page.", "download": "Turn on the download on the Load page."}
+_REMEDIES = {
+    "different_bases": "If they are one base under two names, confirm that on the Load page.",
+    "base": "Choose the base on the Load page.",
+    "download": "Turn on the download on the Load page.",
+}
 
 
 @contextmanager

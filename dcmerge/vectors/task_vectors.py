@@ -9,13 +9,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo, aligned, common_prefix, open_checkpoint
+from dcmerge.checkpoints.dialects import KOHYA
+from dcmerge.checkpoints.names import flat_names
 from dcmerge.checkpoints.regrouped import QKV, STORED, in_stored_scheme, qkv_of, regrouped, stored_names
 from dcmerge.checkpoints.schemes import NONE, stored_qkv
 from dcmerge.checkpoints.state_dicts import EMA
 from dcmerge.errors import IncompatibleSet, InputError
+from dcmerge.vectors.adapters import as_matrix, check_bases, factors_alone
+from dcmerge.vectors.applied import applied
 from dcmerge.vectors.cache import MEMO_BYTES, Memo, Store, default_store
 from dcmerge.vectors.compatibility import Kind, Parameter, Report, classify, examine
 from dcmerge.vectors.fit import Fit
@@ -128,14 +133,14 @@ class TaskVectors:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def delta(self, name: str, task: str) -> Delta:
-        """Delta of one parameter of one expert in float32; LowRank for an adapter."""
+        """Delta of one parameter of one expert in float32; LowRank for an adapter, dense where it was trained in full."""
         if name not in self.experts[task].infos:
-            m, n = self.parameters[name].shape
-            return LowRank.zeros((m, n))
+            parameter = self.parameters[name]
+            return LowRank.zeros(parameter.sides) if parameter.kind is Kind.MATRIX else torch.zeros(parameter.shape)
         value = self.experts[task].read(name)
         if isinstance(value, LowRank):
             return LowRank(value.left.float(), value.right.float())
-        return _minus(value, self.base_tensor(name).float())
+        return value.float() - self.base_tensor(name).float()
 
     def deltas(self, name: str, tasks: Sequence[str] | None = None) -> list[Delta]:
         """Deltas of one parameter of every expert, in task order; the base's tensor is read once."""
@@ -143,7 +148,7 @@ class TaskVectors:
         if self.kind == "lora":
             return [self.delta(name, task) for task in tasks]
         base = self.base_tensor(name).float()
-        return [_minus(self.experts[task].tensor(name), base) for task in tasks]
+        return [self.experts[task].tensor(name).float() - base for task in tasks]
 
     def base_tensor(self, name: str) -> Tensor:
         """The base's own tensor in the file's dtype; raises InputError where the set has no base."""
@@ -199,6 +204,7 @@ def open_set(
     Raises InputError where there is no expert, a full model without a base, or no q, k and v to be split or fused.
     """
     opened_base, opened = with_one_vocabulary(*_open_as_stored(base, experts, fit or Fit()), fit or Fit())
+    opened = applied(opened_base, opened)
     everything = [*([opened_base] if opened_base else []), *opened.values()]
     if qkv != STORED and qkv in QKV and stored_qkv(name for one in everything for name in one.infos) == NONE:
         raise InputError(f"qkv: expected attention's q, k and v, to be merged {qkv}, got files without them")
@@ -221,8 +227,10 @@ def _open_as_stored(
         raise InputError("expected a base model to subtract from the full fine-tuned experts, got none")
     if isinstance(opened_base, LoraCheckpoint):
         raise InputError(f"expected a full model as the base, got a LoRA adapter: {opened_base.path}")
+    if kinds == {True}:
+        check_bases(opened, fit)
     if opened_base is None:
-        return None, _under_common_names(opened)
+        return None, _under_common_names(factors_alone(opened))
     return opened_base, {task: _under_names_of(opened_base.infos, expert) for task, expert in opened.items()}
 
 
@@ -241,6 +249,10 @@ def _under_common_names(adapters: dict[str, Checkpoint]) -> dict[str, Checkpoint
 def _under_names_of(known: Mapping[str, TensorInfo], expert: Checkpoint) -> Checkpoint:
     """The expert under known names, where it was trained on a part of that model or saved behind another prefix."""
     shapes, base_shapes = ({name: info.shape for name, info in infos.items()} for infos in (expert.infos, known))
+    if isinstance(expert, LoraCheckpoint):
+        base_shapes = {name: as_matrix(shape) for name, shape in base_shapes.items()}
+        if expert.dialect == KOHYA:
+            return expert.renamed(flat_names(shapes, base_shapes))
     found = aligned(shapes, base_shapes, expert.trained_class)
     names = found.names | stand_ins({found.names[name]: shape for name, shape in shapes.items()}, base_shapes)
     names = {name: names.get(found.names[name], found.names[name]) for name in shapes}

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, StoredCheckpoint, TensorInfo
+from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, StoredCheckpoint, TensorInfo
 from dcmerge.checkpoints.tokenizers import same_tokenizer, tokens_beside
 from dcmerge.vectors.fit import UNION, Fit
 from dcmerge.vectors.roles import is_token_table
@@ -65,6 +65,25 @@ class Retabled(StoredCheckpoint):
         return self.read(name)[start:stop] if name in self._tables else super().read_rows(name, start, stop)
 
 
+class RetabledLora(LoraCheckpoint):
+    """The same of an adapter that holds tables beside its factors."""
+
+    def __init__(self, adapter: LoraCheckpoint, tables: Mapping[str, tuple[TensorInfo, Callable[[], Tensor]]]) -> None:
+        vars(self).update(vars(adapter))
+        self.infos = MappingProxyType({n: tables[n][0] if n in tables else info for n, info in adapter.infos.items()})
+        self._tables = dict(tables)
+
+    def read(self, name: str) -> Tensor | LowRank:
+        return self._tables[name][1]() if name in self._tables else super().read(name)
+
+
+def whole_of(checkpoint: Checkpoint, name: str) -> Tensor:
+    """A table's own values, of an adapter too."""
+    value = checkpoint.read(name)
+    assert isinstance(value, Tensor)  # a table is no pair of factors, see ``_has``
+    return value
+
+
 def with_one_vocabulary(
     base: Checkpoint | None, experts: dict[str, Checkpoint], fit: Fit
 ) -> tuple[Checkpoint | None, dict[str, Checkpoint]]:
@@ -72,16 +91,24 @@ def with_one_vocabulary(
 
     ``told`` of the views says what differs. Raises InputError for a tokenizer that cannot be read.
     """
-    if not isinstance(base, StoredCheckpoint) or any(isinstance(expert, LoraCheckpoint) for expert in experts.values()):
+    if not isinstance(base, StoredCheckpoint):
         return base, experts
     tables = _tables_of(base, experts)
-    tokens = {who: _tokens(one, base) for who, one in {"": base, **experts}.items()} if tables else {}
-    sizes = {task: _rows(expert, tables) for task, expert in experts.items()}
+    # An adapter or a model without any of the tables has nothing to say.
+    holders = {task: expert for task, expert in experts.items() if any(_has(name, expert) for name in tables)}
+    tokens = {who: _tokens(one, base) for who, one in {"": base, **holders}.items()} if holders else {}
+    sizes = {task: _rows(expert, tables) for task, expert in holders.items()}
     height = _rows(base, tables)
-    if not tables or (all(size == height for size in sizes.values()) and all(own == tokens[""] for own in tokens.values())):
+    if not holders or (all(size == height for size in sizes.values()) and all(own == tokens[""] for own in tokens.values())):
         return base, experts
     words = _matched(height, sizes, tokens, fit)
-    return _viewed(base, experts, tables, words, fit)
+    whole, found = _viewed(base, holders, tables, words, fit)
+    return whole, {task: found.get(task, expert) for task, expert in experts.items()}
+
+
+def _has(name: str, expert: Checkpoint) -> bool:
+    """Whether an expert has a table of its own: of an adapter, one that was trained in full."""
+    return name in (expert.whole if isinstance(expert, LoraCheckpoint) else expert.infos)
 
 
 def _tables_of(base: Checkpoint, experts: Mapping[str, Checkpoint]) -> list[str]:
@@ -90,18 +117,18 @@ def _tables_of(base: Checkpoint, experts: Mapping[str, Checkpoint]) -> list[str]
     height = base.infos[found[0]].shape[0] if found else 0
     found = [name for name in found if base.infos[name].shape[0] == height]
     whole = [name for name in found if all(_fits(name, base, expert) for expert in experts.values())]
-    heights = [{expert.infos[n].shape[0] for n in whole if n in expert.infos} for expert in experts.values()]
-    return whole if all(len(one) == 1 for one in heights) else []
+    heights = [{expert.infos[n].shape[0] for n in whole if _has(n, expert)} for expert in experts.values()]
+    return whole if all(len(one) <= 1 for one in heights) else []
 
 
 def _fits(name: str, base: Checkpoint, expert: Checkpoint) -> bool:
     """Whether only the rows of a table differ; one that an expert lacks altogether is left out elsewhere."""
-    own = expert.infos.get(name)
+    own = expert.infos.get(name) if _has(name, expert) else None
     return own is None or (len(own.shape) == len(base.infos[name].shape) and own.shape[1:] == base.infos[name].shape[1:])
 
 
 def _rows(checkpoint: Checkpoint, tables: list[str]) -> int:
-    return next((checkpoint.infos[name].shape[0] for name in tables if name in checkpoint.infos), 0)
+    return next((checkpoint.infos[name].shape[0] for name in tables if _has(name, checkpoint)), 0)
 
 
 def _tokens(one: Checkpoint, base: Checkpoint) -> dict[str, int] | None:
@@ -156,19 +183,19 @@ def _row_places(
 def _viewed(
     base: StoredCheckpoint, experts: dict[str, Checkpoint], tables: list[str], words: Words, fit: Fit
 ) -> tuple[Checkpoint, dict[str, Checkpoint]]:
-    holders = {task: expert for task, expert in experts.items() if isinstance(expert, StoredCheckpoint)}
-    whole = Retabled(base, {name: _base_table(base, holders, name, words) for name in tables} if words.added else {})
+    whole = Retabled(base, {name: _base_table(base, experts, name, words) for name in tables} if words.added else {})
     whole.words = words
     found: dict[str, Checkpoint] = {}
-    for task, expert in holders.items():
-        own = {name: _expert_table(whole, expert, name, words, words.experts[task]) for name in tables if name in expert.infos}
-        found[task] = Retabled(expert, own)
+    for task, expert in experts.items():
+        own = {name: _expert_table(whole, expert, name, words, words.experts[task]) for name in tables if _has(name, expert)}
+        assert isinstance(expert, (LoraCheckpoint, StoredCheckpoint))  # what files are opened as
+        found[task] = RetabledLora(expert, own) if isinstance(expert, LoraCheckpoint) else Retabled(expert, own)
         found[task].told = _told(task, expert, base, tables, words, fit)
     return whole, found
 
 
 def _base_table(
-    base: StoredCheckpoint, experts: Mapping[str, StoredCheckpoint], name: str, words: Words
+    base: StoredCheckpoint, experts: Mapping[str, Checkpoint], name: str, words: Words
 ) -> tuple[TensorInfo, Callable[[], Tensor]]:
     info = base.infos[name]
 
@@ -178,10 +205,10 @@ def _base_table(
         table[: len(own)] = own.float()
         counts = torch.zeros(words.size)
         for task, expert in experts.items():
-            if name in expert.infos:
+            if _has(name, expert):
                 places = words.experts[task][len(own) :]
                 there = torch.nonzero(places != _NONE).flatten()
-                table[len(own) + there] += expert.read(name)[places[there]].float()
+                table[len(own) + there] += whole_of(expert, name)[places[there]].float()
                 counts[len(own) + there] += 1
         table[len(own) :] /= counts[len(own) :].clamp_min(1).view(-1, *[1] * (len(info.shape) - 1))
         return table.to(info.dtype)
@@ -190,13 +217,13 @@ def _base_table(
 
 
 def _expert_table(
-    base: Checkpoint, expert: StoredCheckpoint, name: str, words: Words, places: Tensor
+    base: Checkpoint, expert: Checkpoint, name: str, words: Words, places: Tensor
 ) -> tuple[TensorInfo, Callable[[], Tensor]]:
     dtype = torch.promote_types(base.infos[name].dtype, expert.infos[name].dtype)
 
     def read() -> Tensor:
         table = base.tensor(name).to(dtype)
-        table[words.common] = expert.read(name)[places[words.common]].to(dtype)
+        table[words.common] = whole_of(expert, name)[places[words.common]].to(dtype)
         return table
 
     return TensorInfo(base.infos[name].shape, dtype), read

@@ -13,7 +13,7 @@ from torch import Tensor
 from dcmerge import Fit, IncompatibleSet, InputError, TaskVectors
 from dcmerge.checkpoints import open_checkpoint
 from dcmerge.vectors.compatibility import Finding, Report, examine
-from tests.builders import lora_set, random_factors, random_tensors, write
+from tests.builders import lora_set, random_factors, random_tensors, write, write_adapter
 
 SHAPES = {"w": (4, 6), "v": (6,), "logit_scale": ()}
 BASE = random_tensors(0, SHAPES)
@@ -254,3 +254,15 @@ def test_values_of_adapters(tmp_path: Path) -> None:
     broken["attn.q_proj.weight"][1][0, 0] = torch.nan
     with pytest.raises(IncompatibleSet, match="bad holds NaN or Inf in: attn.q_proj.weight"):
         lora_set(tmp_path / "broken", {"a": random_factors(0), "bad": broken})
+
+
+def test_adapters_of_different_bases_are_merged_only_when_confirmed(tmp_path: Path) -> None:
+    folders = {}
+    for seed, (task, base) in enumerate({"a": "meta/llama-3-8b", "b": "/home/me/mistral-7b"}.items()):
+        folders[task] = write_adapter(tmp_path / task, random_factors(seed))
+        path = tmp_path / task / "adapter_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": base}))
+    with pytest.raises(InputError, match=r"different bases \(a on llama-3-8b, b on mistral-7b\)") as refusal:
+        TaskVectors.open(None, folders)
+    assert refusal.value.remedy == "different_bases"
+    assert set(TaskVectors.open(None, folders, fit=Fit(different_bases=True)).parameters) == set(random_factors(0))

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from dcmerge.checkpoints import StoredCheckpoint, new_folder, write_safetensors, write_text
+from dcmerge.errors import InputError
 from dcmerge.merging.lengths import Length
-from dcmerge.merging.output.adapters import Shrunk, places, write_factors
+from dcmerge.merging.output.adapters import Shrunk, in_one_file, places, write_factors, write_lora_file
 from dcmerge.merging.output.cards import card
 from dcmerge.merging.output.folders import copy_companions, write_shards
 from dcmerge.merging.output.models import asked_dtype, infos_of, tensors_of, written_dtypes
@@ -99,8 +100,19 @@ def check_target(vectors: TaskVectors, target: Target) -> None:
     stored, _ = vectors.as_stored(())
     if target.content == "adapter":
         places(stored)
+        _check_adapter_target(stored, target)
     else:
         infos_of(stored, target.content)
+
+
+def _check_adapter_target(vectors: TaskVectors, target: Target) -> None:
+    """A PEFT adapter is a folder, a LoRA of another dialect is one file."""
+    if in_one_file(vectors) and target.is_folder:
+        raise InputError(f"out: expected a file name that ends in .safetensors, as the experts' LoRA files, got {target.path}")
+    if not in_one_file(vectors) and not target.is_folder:
+        raise InputError(
+            f"out: expected a folder for an adapter of PEFT, got a file name that ends in .safetensors: {target.path}"
+        )
 
 
 def _adapter(
@@ -112,10 +124,20 @@ def _adapter(
     told: Callable[[], tuple[str, ...]],
 ) -> Written:
     metadata = {METADATA_KEY: recipe.to_json(), "content": "adapter"}
+    if not target.is_folder:
+        done = write_lora_file(vectors, deltas, target.path, scale, target.rank, metadata)
+        notes = (*told(), *_of_adapter(done, target.rank))
+        if target.card:
+            write_text(target.path.with_suffix(".md"), card(vectors, recipe, target, notes))
+        return _written_adapter(target, done, notes)
     with new_folder(target.path, ours=ours if target.replace else None) as folder:
         done = write_factors(vectors, deltas, folder, scale, target.rank, metadata)
         notes = (*told(), *_of_adapter(done, target.rank))
         write_text(folder / CARD, card(vectors, recipe, target, notes))
+    return _written_adapter(target, done, notes)
+
+
+def _written_adapter(target: Target, done: Shrunk, notes: tuple[str, ...]) -> Written:
     ranks = min(done.ranks.values()), max(done.ranks.values())
     return replace(_written(target, 2 * len(done.ranks), notes), ranks=ranks, discarded=done.discarded, worst=done.worst)
 

@@ -13,7 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcmerge.checkpoints import ADAPTER_CONFIG, Adapted, GrowingWriter, LoraCheckpoint, LowRank, read_json, shown, write_text
+from dcmerge.checkpoints import (
+    ADAPTER_CONFIG,
+    PEFT,
+    Adapted,
+    GrowingWriter,
+    LoraCheckpoint,
+    LowRank,
+    dense,
+    read_json,
+    scaled_sum,
+    shown,
+    write_text,
+)
+from dcmerge.checkpoints.lora import PEFT_PREFIX
 from dcmerge.errors import InputError
 from dcmerge.merging.output.targets import ADAPTER_WEIGHTS
 from dcmerge.spectral.linalg import frobenius_norm, truncated_svd
@@ -56,7 +69,7 @@ def places(vectors: TaskVectors) -> dict[str, Adapted]:
         raise InputError("expected LoRA adapters to write an adapter, got full fine-tuned experts")
     adapters = vectors.adapters
     found: dict[str, Adapted] = {}
-    for name in vectors.parameters:
+    for name in (name for name in vectors.parameters if not in_full(vectors, name)):
         owner = next(adapter for adapter in adapters if name in adapter.adapted)
         if _root(owner, name) not in {_root(adapters[0], own) for own in adapters[0].adapted}:
             raise InputError(
@@ -85,20 +98,78 @@ def write_factors(
 ) -> Shrunk:
     """The two files of PEFT in a folder that is there: weights as the deltas come, then the settings that fit their ranks."""
     at, done = places(vectors), Shrunk()
-    keys = [key for place in at.values() for key in place.saved_keys]
+    whole = {name: _whole_key(vectors, name) for name in vectors.parameters if in_full(vectors, name)}
+    keys = [*(key for place in at.values() for key in place.saved_keys), *whole.values()]
     shared = {place.module for place in at.values() if _SHARED.search(place.factor_a)}
     with GrowingWriter(folder / ADAPTER_WEIGHTS, keys, torch.float32, metadata) as file:
         for name, delta in deltas:
+            if name in whole:
+                file.put(whole[name], scaled_sum(vectors.base_tensor(name).float(), dense(delta), scale))
+                continue
             place, bound = at[name], layer_of(vectors, name).joint_rank()
             bound = bound if rank is None else min(rank, *delta.shape)
             factors = _balanced(name, delta, scale / place.times, bound, done)
             factors = factors.padded(bound if place.module in shared else 1)
             done.ranks[name] = factors.rank
-            A, B = (factors.left.T, factors.right.T) if place.transposed else (factors.right, factors.left)
+            straight = _as_convolution(factors, _kernel(vectors, name))
+            A, B = (factors.left.T, factors.right.T) if place.transposed else straight
             for key, factor in zip(place.saved_keys, (A, B), strict=True):
                 file.put(key, factor)
     write_text(folder / ADAPTER_CONFIG, json.dumps(settings(vectors, at, done.ranks), indent=2) + "\n")
     return done
+
+
+def in_full(vectors: TaskVectors, name: str) -> bool:
+    """Whether a parameter was trained in full beside the factors, and is written so."""
+    return any(name in adapter.whole for adapter in vectors.adapters)
+
+
+def _whole_key(vectors: TaskVectors, name: str) -> str:
+    """The name of such a tensor in the experts' own files, behind PEFT's prefix."""
+    key = next(adapter.whole[name] for adapter in vectors.adapters if name in adapter.whole)
+    return PEFT_PREFIX + key.removeprefix(PEFT_PREFIX)
+
+
+def in_one_file(vectors: TaskVectors) -> bool:
+    """Whether the experts are LoRA files of image models, which have no settings beside them."""
+    return bool(vectors.adapters) and all(adapter.dialect != PEFT for adapter in vectors.adapters)
+
+
+def write_lora_file(
+    vectors: TaskVectors,
+    deltas: Iterable[tuple[str, Delta]],
+    path: Path,
+    scale: float,
+    rank: int | None,
+    metadata: Mapping[str, str],
+) -> Shrunk:
+    """One file in the experts' dialect: up, down and alpha, which is the rank, so that the scale is 1."""
+    at, done = places(vectors), Shrunk()
+    keys = [key for place in at.values() for key in (*place.saved_keys, *([place.alpha_key] if place.alpha_key else []))]
+    with GrowingWriter(path, keys, torch.float32, metadata) as file:
+        for name, delta in deltas:
+            place, bound = at[name], layer_of(vectors, name).joint_rank()
+            bound = bound if rank is None else min(rank, *delta.shape)
+            factors = _balanced(name, delta, scale, bound, done).padded(1)
+            done.ranks[name] = factors.rank
+            down, up = _as_convolution(factors, _kernel(vectors, name))
+            file.put(place.saved_keys[0], down)
+            file.put(place.saved_keys[1], up)
+            if place.alpha_key:
+                file.put(place.alpha_key, torch.tensor(float(factors.rank)))
+    return done
+
+
+def _kernel(vectors: TaskVectors, name: str) -> tuple[int, ...]:
+    """The shape of a convolution's weight; empty for a matrix."""
+    return next((adapter.kernels[name] for adapter in vectors.adapters if name in adapter.kernels), ())
+
+
+def _as_convolution(factors: LowRank, kernel: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """(down, up), of a convolution's weight as convolutions: the first with its kernel, the second of size 1."""
+    if not kernel:
+        return factors.right, factors.left
+    return factors.right.reshape(factors.rank, *kernel[1:]), factors.left.reshape(*factors.left.shape, *[1] * (len(kernel) - 2))
 
 
 def _balanced(name: str, delta: Delta, scale: float, bound: int, done: Shrunk) -> LowRank:
@@ -128,7 +199,8 @@ def settings(vectors: TaskVectors, at: Mapping[str, Adapted], ranks: Mapping[str
     by_module = {place.module: ranks[name] for name, place in at.items()}
     default = Counter(by_module.values()).most_common(1)[0][0]
     pattern = _pattern(by_module, default)
-    lists = [names for adapter in adapters if (names := adapter.settings.targets) is not None]
+    known = [adapter.settings for adapter in adapters if adapter.settings is not None]
+    lists = [names for one in known if (names := one.targets) is not None]
     targets = sorted({name for names in lists for name in names} if len(lists) == len(adapters) else by_module)
     written = {
         "peft_type": "LORA",
@@ -140,14 +212,20 @@ def settings(vectors: TaskVectors, at: Mapping[str, Adapted], ranks: Mapping[str
         "lora_dropout": 0.0,
         "bias": "none",
         "target_modules": targets,
-        "fan_in_fan_out": any(adapter.settings.fan_in_fan_out for adapter in adapters),
+        "fan_in_fan_out": any(one.fan_in_fan_out for one in known),
         "init_lora_weights": True,
     }
     if pattern:
         written |= {"rank_pattern": pattern, "alpha_pattern": pattern}
     # Which PEFT wrote the experts decides how often it adds an attention's output: the new adapter counts as one of them.
-    version = adapters[0].settings.peft_version
+    version = known[0].peft_version
+    saved = {str(name) for config in configs for name in _names_in(config.get("modules_to_save"))}
+    written |= {"modules_to_save": sorted(saved)} if saved else {}
     return written | ({"peft_version": version} if version else {})
+
+
+def _names_in(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def _pattern(by_module: Mapping[str, int], default: int) -> dict[str, int]:

@@ -52,7 +52,7 @@ def _library(vectors: TaskVectors) -> str | None:
 
 def _base_model(vectors: TaskVectors) -> str | None:
     """The base's name on a hub, where a file says it."""
-    files = [expert.path / ADAPTER_CONFIG for expert in vectors.experts.values() if vectors.kind == "lora"]
+    files = [expert.path / ADAPTER_CONFIG for expert in vectors.adapters if expert.settings]
     said = [read_json(file).get("base_model_name_or_path") for file in files] + [_base_config(vectors).get("_name_or_path")]
     return next((name for name in said if isinstance(name, str) and _HUB_NAME.fullmatch(name)), None)
 

@@ -78,6 +78,8 @@ def _model(
     untouched = dict(base.infos)
     for name, delta in _by_home(vectors, deltas):
         wanted, own = _written(untouched[name], dtype), base.tensor(name).float()
+        # A convolution's delta may come as a matrix.
+        shape, own = own.shape, own.reshape(delta.shape)
         moved = scaled_sum(own, delta, scale)
         value = moved.to(wanted)
         if not torch.isfinite(value).all():
@@ -85,7 +87,7 @@ def _model(
         rounding.add(own, delta, scale, moved, value)
         for one in (name, *(copy for copy, original in vectors.report.copies.items() if original == name)):
             if (info := untouched.pop(one, None)) is not None:
-                yield base.source_names[one], value.to(_written(info, dtype))
+                yield base.source_names[one], value.to(_written(info, dtype)).reshape(shape)
     for name, info in untouched.items():
         value = base.tensor(name)
         stored = value.to(_written(info, dtype))

@@ -40,7 +40,7 @@ COMPANIONS = (
 
 @dataclass(frozen=True)
 class Target:
-    """``content`` is "model" (base + α · merged), "delta" (α · merged, dense) or "adapter" (a PEFT folder of it).
+    """``content`` is "model" (base + α · merged), "delta" (α · merged, dense) or "adapter" (a PEFT folder of it, or a LoRA file).
 
     A path that does not end in ``.safetensors`` is a folder, with a card in it; ``card`` writes one beside a single file too.
     ``rank`` bounds an adapter's, ``evaluation`` is what the card says of accuracies, and ``replace`` allows an earlier merge's
@@ -62,7 +62,7 @@ class Target:
 
     @property
     def is_folder(self) -> bool:
-        return self.content == "adapter" or self.path.suffix != SAFETENSORS_SUFFIX
+        return self.path.suffix != SAFETENSORS_SUFFIX
 
     def check(self) -> None:
         """Raises InputError, before any work, for a folder that could not be written and a content that no folder has."""

@@ -91,7 +91,7 @@ def units_in(tree: Tree) -> tuple[list[Unit], list[Skipped]]:
         if folder.path.name in HUB_INNER and parents and parents[-1].path.name.startswith(HUB):
             continue
         if not is_model_folder(folder):
-            units += [Unit(folder.path / n, weights_stem(n), folder.path) for n in folder.files if _may_be_model(n)]
+            units += [_single(folder.path / name) for name in folder.files if _may_be_model(name)]
             continue
         reason = _left_out(folder, parents)
         if reason:
@@ -101,6 +101,12 @@ def units_in(tree: Tree) -> tuple[list[Unit], list[Skipped]]:
             units.append(Unit(folder.path, name, container, ADAPTER_CONFIG in folder.names, inner))
     kept, doubles = _once(units)
     return kept, skipped + doubles
+
+
+def _single(path: Path) -> Unit:
+    """A checkpoint that is one file; a LoRA file of an image model tells itself by its names."""
+    is_adapter = path.suffix == SAFETENSORS_SUFFIX and peek(path).kind == "lora"
+    return Unit(path, weights_stem(path.name), path.parent, is_adapter)
 
 
 def _with_parents(folder: Folder, parents: tuple[Folder, ...]) -> Iterator[tuple[Folder, tuple[Folder, ...]]]:

@@ -31,7 +31,7 @@ def examine(
     if not values or any(finding.level == "error" for finding in findings):
         return Report(tuple(experts), parameters, tuple(findings), copies=copies)
     lora = all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
-    read = read_values(None if lora else base, experts, [p for p in parameters if p.mergeable], progress)
+    read = read_values(base, experts, [p for p in parameters if p.mergeable], progress)
     findings += read.findings(tuple(experts))
     norms = {task: math.sqrt(read.delta_square[task]) for task in experts}
     return Report(tuple(experts), parameters, tuple(findings), norms, None if lora else math.sqrt(read.base_square), copies)

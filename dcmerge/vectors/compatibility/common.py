@@ -64,7 +64,7 @@ def in_common(
         else p
         for p in parameters
     )
-    return kept, [_told(group, base, experts) for group in groups]
+    return kept, [told_group(group, base, experts) for group in groups]
 
 
 def by_choice(parameters: tuple[Parameter, ...], fit: Fit) -> tuple[tuple[Parameter, ...], list[Finding]]:
@@ -125,7 +125,7 @@ def _grouped(merged: Sequence[Parameter], experts: Mapping[str, Checkpoint]) -> 
     return [Lacking(role, tuple(names), missing, other) for (role, missing, other), names in groups.items()]
 
 
-def _told(group: Lacking, base: Checkpoint, experts: Mapping[str, Checkpoint]) -> Finding:
+def told_group(group: Lacking, base: Checkpoint, experts: Mapping[str, Checkpoint]) -> Finding:
     """ "classification heads: 2, 2 and 3 classes (base, sst2, mnli), left out, as in the base (classifier.weight, ...)"."""
     holders = {"base": base, **{task: expert for task, expert in experts.items() if task not in group.missing}}
     parts = [_sizes(group.role, group.names, holders).rstrip(", ")] if group.other else []

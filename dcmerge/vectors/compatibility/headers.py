@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, TensorInfo
+from dcmerge.vectors.adapters import as_matrix
+from dcmerge.vectors.compatibility.adapters import in_full, lacking_parts, other_base
 from dcmerge.vectors.compatibility.common import by_choice, extras, in_common, without_copies
 from dcmerge.vectors.compatibility.report import Finding, Kind, Parameter, classify, listed
 from dcmerge.vectors.fit import Fit
@@ -60,7 +62,13 @@ def _of_adapters(
 ) -> tuple[tuple[Parameter, ...], list[Finding], dict[str, str]]:
     """The union of what adapters adapt, and whether the base has it."""
     wanted = _of_any(adapters)
-    parameters, findings = by_choice(tuple(classify(name, info) for name, info in wanted.items()), fit)
+    parameters, findings = in_full(tuple(classify(name, info) for name, info in wanted.items()), base, adapters)
+    parameters, more = by_choice(parameters, fit)
+    findings += [*more, *lacking_parts(parameters, base, adapters), *other_base(base, adapters)]
+    lost = {name for finding in findings if finding.what == "part" for name in finding.parameters}
+    parameters = tuple(
+        replace(p, kind=Kind.SKIPPED, reason="of a part that the base lacks") if p.name in lost else p for p in parameters
+    )
     merged = {p.name for p in parameters if p.mergeable}
     findings += [*_other_shapes(wanted, "another adapter", adapters, merged), *_notes(base, adapters)]
     findings += [*_other_dtypes(wanted, "another adapter", adapters, merged)]
@@ -129,7 +137,7 @@ def _other_targets(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, Chec
 
 def _other_ranks(wanted: Mapping[str, TensorInfo], adapters: Mapping[str, LoraCheckpoint]) -> Iterator[Finding]:
     """One note where adapters give the same weight different ranks."""
-    ranks = {task: {name: adapter.rank_of(name) for name in adapter.infos} for task, adapter in adapters.items()}
+    ranks = {task: {name: adapter.rank_of(name) for name in adapter.adapted} for task, adapter in adapters.items()}
     differ = tuple(name for name in wanted if len({own[name] for own in ranks.values() if name in own}) > 1)
     if differ:
         spans = {task: sorted({min(own.values()), max(own.values())}) for task, own in ranks.items()}
@@ -188,7 +196,8 @@ def _adapted_weights_in_base(
         yield Finding("error", "two towers", f"{text}which of them it was trained on (auto_mapping)", task, lost)
     if lost and not rivals:
         yield Finding("error", "missing", f"the base lacks {len(lost)} adapted weights: {listed(lost)}", None, lost)
-    other = [p for p in adapted if places[p.name] in base.infos and base.infos[places[p.name]].shape != p.shape]
+    there = [p for p in adapted if p.mergeable and places[p.name] in base.infos]
+    other = [p for p in there if as_matrix(base.infos[places[p.name]].shape) != as_matrix(p.shape)]
     if other:
         told = [f"{p.name} (base {list(base.infos[places[p.name]].shape)}, adapters {list(p.shape)})" for p in other]
         text = f"{len(other)} adapted weights have another shape in the base: {listed(told)}"

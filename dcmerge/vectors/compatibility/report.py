@@ -23,6 +23,8 @@ _MASKS = re.compile(r"(.*\.)?(attn|attention|crossattention)\.bias")
 _NAMED = 8
 
 
+#: Of a tensor beside an adapter's factors: methods of factors do not see it.
+IN_FULL = "trained in full beside the factors, averaged"
 #: Findings of what is not merged.
 LEFT_OUT = ("left out", "extra", "vocabulary", "tied", "tower")
 
@@ -48,6 +50,12 @@ class Parameter:
     @property
     def mergeable(self) -> bool:
         return self.kind is not Kind.SKIPPED
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """(m, n) of a matrix."""
+        m, n = self.shape
+        return m, n
 
     @property
     def numel(self) -> int:

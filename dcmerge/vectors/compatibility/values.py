@@ -12,9 +12,9 @@ from functools import partial
 
 import torch
 
-from dcmerge.checkpoints import Checkpoint, LowRank
+from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank
 from dcmerge.runtime.threads import ahead_on_all_threads
-from dcmerge.vectors.compatibility.report import Finding, Parameter
+from dcmerge.vectors.compatibility.report import IN_FULL, Finding, Parameter, listed
 
 #: Stands for the base beside the tasks, whose names are texts.
 _BASE = None
@@ -32,7 +32,8 @@ class _Seen:
 def _look(base: Checkpoint | None, experts: Mapping[str, Checkpoint], parameter: Parameter) -> dict[str | None, _Seen]:
     """One parameter of the whole set, read once; adapters (without ``base``) that lack it are left out."""
     seen: dict[str | None, _Seen] = {}
-    before = None if base is None else base.tensor(parameter.name).float()
+    factored = parameter.reason != IN_FULL and all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
+    before = None if base is None or factored else base.tensor(parameter.name).float()
     if before is not None:
         seen[_BASE] = _Seen(before.double().square().sum().item(), 0, bool(torch.isfinite(before).all()))
     for task, expert in experts.items():
@@ -83,7 +84,7 @@ class Values:
     def findings(self, tasks: tuple[str, ...]) -> Iterator[Finding]:
         for who, names in self.not_finite.items():
             if names:
-                text = f"{who or 'base'} holds NaN or Inf in: {', '.join(names)}"
+                text = f"{who or 'base'} holds NaN or Inf in: {listed(names)}"
                 yield Finding("error", "not finite", text, who, tuple(names))
         for task in tasks:
             names = tuple(self.unchanged[task])
@@ -91,7 +92,7 @@ class Values:
                 yield Finding("warning", "zero delta", f"{task} does not differ from the base at all", task)
             elif names:
                 yield Finding(
-                    "note", "zero delta", f"{task} leaves {len(names)} parameters as in the base: {', '.join(names)}", task, names
+                    "note", "zero delta", f"{task} leaves {len(names)} parameters as in the base: {listed(names)}", task, names
                 )
         for place, task in enumerate(tasks):
             twins = [other for other in tasks[:place] if self.digests[other] == self.digests[task]]
@@ -105,10 +106,11 @@ def read_values(
     parameters: Sequence[Parameter],
     progress: Callable[[float, str], None] | None = None,
 ) -> Values:
-    """Stream these parameters of every expert, and of the base where there is one (not for adapters)."""
+    """Stream these parameters of every expert, and of the base where there is one (of adapters for what was trained in full)."""
     read, look = Values(), partial(_look, base, experts)
     # Products of factors are so small that threads within one only wait for each other.
-    with closing(ahead_on_all_threads(look, parameters) if base is None else (look(p) for p in parameters)) as seen:
+    adapters = all(isinstance(expert, LoraCheckpoint) for expert in experts.values())
+    with closing(ahead_on_all_threads(look, parameters) if adapters else (look(p) for p in parameters)) as seen:
         for done, parameter in enumerate(parameters):
             if progress:
                 progress(done / len(parameters), parameter.name)
