@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from benchmarks.measuring import Row
 from dcmerge import jobs
 from dcmerge.runtime import locks
-from dcmerge.jobs.record import FOLDER_VARIABLE
+from dcmerge.runtime.state_files import JOBS_VARIABLE
 
 #: A method each of steps on images, of steps on weights, and of one long decomposition after another.
 METHODS = ("adarank", "wudi", "tsv_m")
@@ -37,7 +37,7 @@ def stopping(runs: int) -> Iterator[Row]:
 
 def _stopped(slug: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        os.environ[FOLDER_VARIABLE] = folder
+        os.environ[JOBS_VARIABLE] = folder
         job = jobs.submit({"kind": "compare", "set": "demo", "methods": [slug], "limit": 20, "val_limit": 20})
         while "average" not in job.steps():
             time.sleep(0.1)

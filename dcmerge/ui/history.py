@@ -75,7 +75,8 @@ def history_card(page: Page) -> None:
     """The latest runs on this set, of this session or of any other; picked ones are compared."""
     if page.models.bench is None:
         return
-    known = told(RunStore().find, default=[], set=set_of(page).hash, limit=_LATEST)
+    found = told(RunStore().find, default=[], set=set_of(page).hash, limit=3 * _LATEST)
+    known = [run for run in found if run.method not in TITLES][:_LATEST]  # base and experts come with every evaluation
     if not known:
         return
     with st.container(border=True):

@@ -22,7 +22,7 @@ from tools.browser import errors_shown, wait_idle
 
 QUICK = 25
 METHOD = "task_arithmetic"
-BARS = "Accuracy per task"
+BARS, RUNS = "Accuracy per task", "Runs, the newest first"
 #: Seconds for 16 passes over 1,000 test images each, which a busy machine stretches.
 TEST_SPLIT = 800.0
 
@@ -34,7 +34,7 @@ def demo() -> ModelSet:
 
 def row_of(page: Page, place: int) -> None:
     """Tick a row of the runs, 0 being the newest."""
-    grid = page.get_by_role("region", name="Runs of this session").locator("canvas").first
+    grid = page.get_by_role("region", name=RUNS).locator("canvas").first
     grid.scroll_into_view_if_needed()
     box = grid.bounding_box()
     height = 35
@@ -43,7 +43,7 @@ def row_of(page: Page, place: int) -> None:
 
 
 def runs_shown(page: Page) -> int:
-    table = page.get_by_role("region", name="Runs of this session").locator("table[role=grid]").first
+    table = page.get_by_role("region", name=RUNS).locator("table[role=grid]").first
     return int(table.get_attribute("aria-rowcount")) - 1
 
 
@@ -65,7 +65,7 @@ def test_a_merge_is_tuned_compared_and_taken_home(page: Page, app_url: str, demo
     assert runs_shown(page) >= 3  # the default method, this one at its own α, and at the new one
     row_of(page, 0)
     row_of(page, 1)
-    expect(page.get_by_text("points, 95 % interval")).to_be_visible()
+    expect(page.get_by_text("points, with its 95 % interval")).to_be_visible()
     compared = traces(page, "Two runs side by side")
     assert compared[0]["y"] == bars[1]["y"] and len(compared) == 2
 
@@ -98,16 +98,19 @@ def check_file(file: Path, demo: ModelSet, deltas: dict[str, torch.Tensor], alph
 def test_the_search_for_alpha_is_cancelled_and_the_test_split_is_evaluated(page: Page, app_url: str) -> None:
     visit(page, f"{app_url}/Merge", quick=str(QUICK), method="average")
     page.get_by_role("button", name="Find α").click()
-    cancel = page.get_by_role("button", name="Cancel")
+    cancel = page.get_by_test_id("stMain").get_by_role("button", name="Cancel")
     expect(cancel).to_be_visible(timeout=LONG * 1000)
     cancel.click()
-    expect(page.get_by_text("cancelled, nothing was changed")).to_be_visible(timeout=LONG * 1000)
+    expect(page.get_by_text("is cancelled")).to_be_visible(timeout=LONG * 1000)
     expect(cancel).to_be_hidden()
     wait_idle(page, LONG)
     assert "average.alpha" not in asked(page)
 
     before = runs_shown(page)
     page.get_by_role("button", name="Evaluate on test").click()
+    expect(cancel).to_be_visible(timeout=LONG * 1000)
+    page.reload()  # the work goes on, and the page finds it again
+    expect(cancel).to_be_visible(timeout=LONG * 1000)
     done = page.get_by_text(re.compile(r"absolute, .* normalised \(test split"))
     expect(done).to_be_visible(timeout=TEST_SPLIT * 1000)
     wait_idle(page, LONG)
