@@ -10,7 +10,8 @@ from pathlib import Path
 
 from benchmarks.measuring import peak_resident_bytes
 from dcmerge.merging.merge import merge_to_file
-from dcmerge.vectors.task_vectors import TaskVectors, predicted_peak_bytes
+from dcmerge.vectors.memory_needed import predicted_peak_bytes
+from dcmerge.vectors.task_vectors import TaskVectors
 
 
 def main(slug: str, folder: str, count: str) -> None:

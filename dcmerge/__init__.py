@@ -14,6 +14,7 @@ from dcmerge.methods import load_plugin, merging_method, methods
 from dcmerge.methods.declare import Choice, Flag, Number
 from dcmerge.vectors.fit import Fit
 from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.mix import Mix
 from dcmerge.vectors.task_vectors import TaskVectors
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "InputError",
     "Layer",
     "Merged",
+    "Mix",
     "Number",
     "Recipe",
     "Target",

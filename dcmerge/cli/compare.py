@@ -21,6 +21,7 @@ from dcmerge.cli.evaluate import (
     tell_of_weak_experts,
     val_limit,
 )
+from dcmerge.cli.mixing import add_depth, chosen_mix
 from dcmerge.cli.options import Commands, Parser, add_command, collected, opened_bench, pair, set_name, set_title
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.cli.plugins import add_plugins, plugin_lines, plugins_of
@@ -44,6 +45,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     about = "compare methods on a set: α on validation, accuracies on test, seconds"
     parser = add_command(commands, common, "compare", about, run, example="--zoo demo --methods ties,tsv_m --quick")
     add_evaluated(parser)
+    add_depth(parser)
     add_plugins(parser)
     parser.add_argument(
         "--methods",
@@ -80,8 +82,10 @@ def add_to(commands: Commands, common: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     slugs = chosen_methods(args.methods)
-    parameters = given_parameters(args, slugs)
+    parameters, mix = given_parameters(args, slugs), chosen_mix(args)
     check_exports(args)
+    if args.background and mix:
+        raise InputError("expected --background without --weights and --depth, which a job does not take, got both")
     if args.background and not args.zoo:
         raise InputError("expected --background with --zoo NAME, got files: a job opens its set by name")
     if args.quick:
@@ -102,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
             val_limit=val_limit(args),
             diagnosed=args.diagnose,
             on_row=kept(bench, args),
+            mix=mix,
             progress=progress,
         )
     if export(args, found):
@@ -214,6 +219,7 @@ def as_text(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
     parts = [
         f"{title[0].upper()}{title[1:]}. Top-1 accuracy in percent on the {found.measured_on}.",
         *about_images(measured[0].measured, notes),
+        *([paragraph(f"In every merge: {mix.text}.")] if (mix := found.rows[1].mix) else []),
         *(paragraph(f"Method {line}.") for line in plugin_lines(row.slug for row in found.rows)),
         *(f"α: chosen on the {origin}." for origin in sorted(searched)),
         *(f"α of {name}: {scale.origin}." for name, scale in scales.items() if not scale.curve),

@@ -16,6 +16,7 @@ from dcmerge import jobs
 from dcmerge.checkpoints import LoraCheckpoint, open_checkpoint
 from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.checkpoints.schemes import qkv_text
+from dcmerge.cli.mixing import add_depth, chosen_mix, weights_given
 from dcmerge.cli.options import (
     Commands,
     Parser,
@@ -51,6 +52,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_evaluated(parser)
     what = parser.add_argument_group("what is evaluated: a method or a checkpoint")
     add_method(what)
+    add_depth(what)
     add_plugins(what)
     what.add_argument("--scale", type=_scale, metavar="A|auto", help="α; auto (the default): chosen on the validation split")
     what.add_argument("--checkpoint", metavar="FILE", help="a whole model with the set's image tower")
@@ -93,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     _check_choice(args)
     if args.by_step and not args.background:
         return run_by_step(args)
-    parameters = method_parameters(args) if args.method else {}
+    parameters, mix = method_parameters(args) if args.method else {}, chosen_mix(args)
     scale = None if args.scale in (None, AUTO) else check_scale(args.scale)
     if args.background:
         return _submit(args, parameters, scale)
@@ -112,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
                 split=args.split,
                 limit=args.limit,
                 val_limit=val_limit(args),
+                mix=mix,
                 progress=progress,
             )
         tell_of_lost_runs(keep_rows(bench, set_name(args), EVALUATION, (zero_shot, row, experts), new_group("evaluate")))
@@ -150,14 +153,14 @@ def _submit(args: argparse.Namespace, parameters: Mapping[str, Any], scale: floa
 def _check_choice(args: argparse.Namespace) -> None:
     if bool(args.method) == bool(args.checkpoint):
         raise InputError(f"expected either --method or --checkpoint, got {'both' if args.method else 'neither'}")
-    if args.checkpoint and (args.set or args.scale is not None):
-        raise InputError("expected --set and --scale together with --method, got them with --checkpoint")
+    if args.checkpoint and (args.set or args.scale is not None or weights_given(args) is not None or args.depth):
+        raise InputError("expected --set, --scale, --weights and --depth together with --method, got them with --checkpoint")
 
 
 def run_by_step(args: argparse.Namespace) -> int:
     """Accuracies after each expert that OPCM takes in."""
-    if args.method != OPCM or args.scale is not None:
-        raise InputError(f"by-step: expected --method {OPCM} without --scale, whose length is its own")
+    if args.method != OPCM or args.scale is not None or weights_given(args) is not None or args.depth:
+        raise InputError(f"by-step: expected --method {OPCM} without --scale, --weights and --depth, whose length is its own")
     with Progress() as progress:
         bench = opened_bench(args, progress)
         found = steps_of_opcm(bench, method_parameters(args), split=args.split, limit=args.limit, progress=progress)
@@ -222,7 +225,7 @@ def as_text(title: str, zero_shot: Row, row: Row, experts: Row, notes: Sequence[
         "normalised",
         "joint",
     ]
-    settings = parameters_text(row.parameters)
+    settings = "; ".join(filter(None, (parameters_text(row.parameters), row.mix.text)))
     return "\n".join(
         [
             paragraph(f"{row.title} on {title}{f': {settings}' if settings else ''}"),

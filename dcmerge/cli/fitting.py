@@ -10,7 +10,7 @@ from dcmerge.vectors.fit import BASE, LIVE, VOCABULARIES, WEIGHTS, Fit
 
 
 class _Weights(argparse.Action):
-    """``--weights`` twice: live or ema of a training state, anything else what an encoder's base lacks."""
+    """``--weights`` three times: pairs NAME=NUMBER of experts, live or ema of a state, or what an encoder lacks."""
 
     def __call__(
         self,
@@ -19,7 +19,9 @@ class _Weights(argparse.Action):
         values: str | Sequence[str] | None,
         option_string: str | None = None,
     ) -> None:
-        setattr(namespace, "state_weights" if values in WEIGHTS else "weights", values)
+        text = str(values or "")
+        meant = "expert_weights" if "=" in text or not text.strip() else "state_weights" if text in WEIGHTS else "weights"
+        setattr(namespace, meant, text)
 
 
 def add_fit(group: argparse._ActionsContainer) -> None:
@@ -41,9 +43,10 @@ def add_fit(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--weights",
         action=_Weights,
-        metavar="live|ema",
-        help="of files that hold averaged weights beside the live ones: which (default live). With --encoder also a FILE or "
-        "open_clip's TAG: what the base lacks of text tower and projection",
+        metavar="NAME=W,...|live|ema",
+        help="how much each expert counts in a merge, cats=1.2,dogs=0.8: its task vector times W (default 1). Of files that hold "
+        "averaged weights beside the live ones: which (default live). With --encoder also a FILE or open_clip's TAG: what the "
+        "base lacks of text tower and projection",
     )
     group.add_argument(
         "--different-bases", action="store_true", help="merge adapters although their settings name different bases"
@@ -62,6 +65,8 @@ def fit_of(args: argparse.Namespace) -> Fit:
     if args.zoo and not args.folder and fit != Fit():
         given = ", ".join(f"--{name.replace('_', '-')}" for name in fit.to_data())
         raise InputError(f"expected {given} with models of your own, got it with --zoo")
+    if getattr(args, "expert_weights", None) is not None and not hasattr(args, "depth"):
+        raise InputError(f"weights: expected weights of experts with a command that merges, got {args.expert_weights!r:.100}")
     if args.weights and not hasattr(args, "encoder"):  # a command without images
         raise InputError(f"weights: expected one of {', '.join(WEIGHTS)}, got {args.weights!r}")
     return fit

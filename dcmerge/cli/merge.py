@@ -11,6 +11,7 @@ from typing import Any
 from dcmerge import jobs
 from dcmerge.checkpoints import open_checkpoint, write_text
 from dcmerge.checkpoints.regrouped import STORED
+from dcmerge.cli.mixing import add_depth, chosen_mix, weights_given
 from dcmerge.cli.options import (
     Commands,
     Parser,
@@ -33,6 +34,7 @@ from dcmerge.merging.merge import merge, merge_to
 from dcmerge.merging.output import DTYPES, Rounding, Target, Written, check_target, written_dtypes
 from dcmerge.merging.recipe import ADAPTER, DELTA, GIVEN, MODEL, USUAL, Recipe, check_scale, check_tolerance, recipe_of
 from dcmerge.methods import method
+from dcmerge.vectors.mix import Mix
 from dcmerge.vectors.task_vectors import TaskVectors
 
 CONTENT = {
@@ -55,6 +57,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_bench(parser)
     group = parser.add_argument_group("merging")
     add_method(group, required=True)
+    add_depth(group)
     add_plugins(group)
     group.add_argument("--scale", type=number, metavar="A", help="α (default: the method's usual one)")
     group.add_argument("--scale-origin", metavar="TEXT", help="where α comes from, for the recipe (default: given)")
@@ -101,7 +104,7 @@ def add_to(commands: Commands, common: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
-    parameters = method_parameters(args)
+    parameters, mix = method_parameters(args), chosen_mix(args)
     usual = method(args.method).usual_scale
     scale, origin = (usual, USUAL) if args.scale is None else (check_scale(args.scale), args.scale_origin or GIVEN)
     if args.scale is None and args.scale_origin is not None:
@@ -115,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
         vectors, bench = open_models(args, progress)
         refuse_inputs(target.path, vectors)
         vectors.tolerance = check_tolerance(args.tolerance)
+        vectors = vectors.mixed(mix)
         if vectors.base is None and target.content == MODEL:
             target = replace(target, content=DELTA)
             target.check()
@@ -151,6 +155,7 @@ def report_of(
         "content": written.content,
         "method": recipe.method,
         "parameters": recipe.parameters,
+        "mix": recipe.mix.to_data(),
         "plugin": recipe.plugin,
         "scale": recipe.scale,
         "scale_origin": recipe.scale_origin,
@@ -184,6 +189,8 @@ def _submit(args: argparse.Namespace, parameters: dict[str, Any], scale: float, 
         "--dtype": args.dtype,
         "--qkv": args.qkv != STORED,
         "--measure": args.measure,
+        "--weights": weights_given(args),
+        "--depth": args.depth,
         "--out": Path(args.out).suffix != SUFFIX and "a folder",
     }
     if refused := [option for option, value in given.items() if value]:
@@ -254,6 +261,7 @@ def as_text(report: dict) -> str:
             paragraph(f"{report['method']} of {', '.join(report['tasks'])}{f'; {how}' if how else ''}", indent=2),
             *(paragraph(f"method {line}", indent=2) for line in plugin_lines([report["method"]])),
             f"  α = {report['scale']:g} ({report['scale_origin']})",
+            *([paragraph(mix.text, indent=2)] if (mix := Mix.from_data(report["mix"])) else []),
             *qkv_lines(report["qkv"], report["qkv_stored"], indent=2),
             *(paragraph(note, indent=2) for note in report["notes"]),
             *(

@@ -168,7 +168,8 @@ def merge(
 ) -> Merged:
     """Merge with a registered method: ``merge(vectors, "dc_merge", smoothing="linear", rho=5.0)``.
 
-    ``bench`` brings the images of the tasks, for methods that need them. Raises InputError for an unknown method or parameter
+    ``bench`` brings the images of the tasks, for methods that need them. ``vectors.mixed(weights={"cats": 1.2})`` gives experts
+    weights and profiles over depth. Raises InputError for an unknown method or parameter
     and Cancelled when ``cancelled()`` turns true.
     """
     plan = planned(vectors, slug, parameters, bench=bench, progress=progress, cancelled=cancelled, dtype=dtype)
@@ -243,6 +244,7 @@ def _as_followed(recipe: Recipe, vectors: TaskVectors, dtype: str) -> Recipe:
         qkv=qkv_of(vectors),
         fit=vectors.fit.to_data(),
         left_out=vectors.report.left_out,
+        mix=vectors.mix,
         versions=package_versions(),
     )
 

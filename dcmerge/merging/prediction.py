@@ -20,7 +20,7 @@ from dcmerge.checkpoints import Checkpoint, LoraCheckpoint
 from dcmerge.runtime.threads import compute_device, on_all_threads
 from dcmerge.vectors.cache import MEMO_BYTES
 from dcmerge.vectors.compatibility import Kind, Parameter
-from dcmerge.vectors.task_vectors import predicted_peak_bytes
+from dcmerge.vectors.memory_needed import predicted_peak_bytes
 
 #: Bytes a second that a disk takes, flushed: a slow solid-state disk's.
 _WRITING = 500e6

@@ -29,6 +29,7 @@ from dcmerge.merging.fields import (
 from dcmerge.methods import method, methods
 from dcmerge.methods.declare import Number
 from dcmerge.vectors.fit import Fit
+from dcmerge.vectors.mix import Mix
 from dcmerge.vectors.task_vectors import TaskVectors
 
 #: Name of the recipe in a safetensors file's metadata.
@@ -42,7 +43,7 @@ ARITHMETIC = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCE = Number("Tolerance", "Relative residual that a randomised SVD may have; 0 is exact.", 0, 0.1, 1e-4)
 
 #: Fields that a recipe holds only where there is something to tell.
-_WHERE_TOLD = ("fit", "left_out", "plugin")
+_WHERE_TOLD = ("fit", "left_out", "plugin", "mix")
 
 Read = TypeVar("Read")
 
@@ -57,7 +58,8 @@ class Recipe:
     "adapter", of which ``adapter_rank`` bounds the rank; ``task`` whose model it is, where a method makes one for each task;
     ``arithmetic`` the dtype that was merged in, ``dtype`` those that were written. ``fit`` is what was chosen of how the files
     are fitted together (see ``Fit``), ``left_out`` what was not merged and why, for people. ``plugin`` is {"name", "sha256"} of
-    what brought a method that is not built in.
+    what brought a method that is not built in. ``mix``: what each expert counts, and profiles
+    over depth, where something differs from 1; recipes without it mean what they always did.
     """
 
     inputs: Mapping[str, Mapping[str, str]]
@@ -76,6 +78,7 @@ class Recipe:
     fit: Mapping[str, Any] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     plugin: Mapping[str, str] | None = None
+    mix: Mix = field(default_factory=Mix)
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -92,6 +95,8 @@ class Recipe:
         chosen = method(checked["method"])
         if not checked.get("zoo") and not set(checked.get("inputs", ())) - {BASE}:
             raise InputError("inputs: expected at least one expert, or zoo with the name of an embedded one, got neither")
+        if "mix" in checked and checked.get("inputs"):
+            checked["mix"].check([name for name in checked["inputs"] if name != BASE], has_blocks=True)
         checked["parameters"] = chosen.check(_spelled_out(chosen.parameters, checked.get("parameters", {})))
         if "scale" not in checked:
             checked |= {"scale": chosen.usual_scale, "scale_origin": USUAL}
@@ -117,12 +122,13 @@ class Recipe:
         return json.dumps(self.to_data())
 
     def to_data(self) -> dict[str, Any]:
-        """Plain data, in the order of the fields; of a built-in method without a plugin, and without what is as usual."""
-        return {name: value for name, value in asdict(self).items() if value or name not in _WHERE_TOLD}
+        """Plain data, in the order of the fields; without what is as usual: a plugin, a mix, how files are fitted."""
+        found = asdict(self) | {"mix": self.mix.to_data()}
+        return {name: value for name, value in found.items() if value or name not in _WHERE_TOLD}
 
     def to_yaml(self) -> str:
         """For people, without what is not set, the long list of inputs late; ``from_text`` reads the same again."""
-        found = asdict(self)
+        found = self.to_data()
         found["parameters"] = {name: "auto" if value is None else value for name, value in self.parameters.items()}
         order = sorted(found, key=lambda name: name in ("inputs", "versions"))
         found["left_out"] = list(self.left_out)
@@ -181,6 +187,7 @@ def recipe_of(
         fit=vectors.fit.to_data(),
         left_out=vectors.report.left_out,
         plugin=plugin_of(slug),
+        mix=vectors.mix,
         versions=package_versions(),
         **more,
     )
@@ -280,5 +287,6 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "fit": lambda name, value: Fit.of(value).to_data(),
     "left_out": texts_field,
     "plugin": plugin_field,
+    "mix": lambda name, value: Mix.from_data(value),
     "versions": versions_field,
 }

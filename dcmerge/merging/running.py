@@ -109,6 +109,7 @@ def prepare(
         whose = "any input" if len(unhashed) == len(recipe.inputs) else ", ".join(map(shown, unhashed))
         notes.append(f"no hash in the recipe for {whose}: taken as found")
     ready.vectors.tolerance = recipe.tolerance
+    ready = replace(ready, vectors=ready.vectors.mixed(recipe.mix))
     _another_dtype(recipe, ready.vectors)
     return replace(ready, notes=tuple(notes))
 

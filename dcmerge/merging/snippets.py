@@ -13,6 +13,7 @@ from dcmerge.merging.output import asked_dtype
 from dcmerge.merging.recipe import ADAPTER, BASE, DELTA, GIVEN, MODEL, USUAL, Recipe
 from dcmerge.methods import method
 from dcmerge.methods.declare import value_text
+from dcmerge.vectors.mix import CONSTANT, Mix, parsed_weights, profile_text, weights_text
 
 OUT = "merged.safetensors"
 
@@ -61,6 +62,7 @@ def _options(recipe: Recipe, out: str) -> Iterator[tuple[str, str | None]]:
         yield "plugin", path
     yield "method", recipe.method
     yield from (("set", f"{name}={_exact(value)}") for name, value in _changed(recipe).items())
+    yield from _mix_options(recipe.mix)
     if recipe.tolerance:
         yield "tolerance", _exact(recipe.tolerance)
     if dtype := asked_dtype(recipe):
@@ -76,6 +78,16 @@ def _options(recipe: Recipe, out: str) -> Iterator[tuple[str, str | None]]:
     if recipe.adapter_rank is not None:
         yield "adapter-rank", str(recipe.adapter_rank)
     yield "out", out
+
+
+def _mix_options(mix: Mix) -> Iterator[tuple[str, str]]:
+    if mix.weights:
+        if parsed_weights(text := weights_text(mix.weights)) != mix.weights:
+            raise InputError("weights: the command takes experts' names without = and commas")
+        yield "weights", text
+    yield from (("depth", f"{name}={profile_text(values)}") for name, values in mix.depths.items())
+    if mix.depth != CONSTANT:
+        yield "depth", profile_text(mix.depth)
 
 
 def _option(name: str, value: str | None) -> str:
@@ -120,6 +132,9 @@ def _merging(recipe: Recipe) -> list[str]:
     if recipe.arithmetic != "float32":
         given.append(f"dtype=torch.{recipe.arithmetic}")
     before = [f"vectors.tolerance = {recipe.tolerance!r}"] if recipe.tolerance else []
+    before += [
+        f"vectors = vectors.mixed({', '.join(f'{name}={value!r}' for name, value in recipe.mix.to_data().items())})"
+    ] * bool(recipe.mix)
     if path := _plugin(recipe):
         before.append(f"dcmerge.load_plugin({path!r})")
     return [*before, f"merged = dcmerge.merge({', '.join(['vectors', repr(recipe.method), *given])})"]

@@ -16,6 +16,7 @@ from dcmerge.vectors.task_vectors import Delta
     everywhere=True,
     fixed_scale="averaging is α = 1",
     keeps_factors=True,
+    separable=True,
 )
 def average(layer: Layer) -> Delta:
     """(1/T) Σ D_t, for every kind of parameter."""

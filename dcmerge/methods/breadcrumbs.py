@@ -24,6 +24,7 @@ DENSITY = {"published": 0.14, "mergekit": 0.9}
     source="Davari and Belilovsky 2023, arXiv 2312.06795",
     everywhere=True,
     usual_scale=0.3,
+    separable=True,
 )
 def breadcrumbs(
     layer: Layer,

@@ -29,6 +29,7 @@ _SMALL = 1e-7
     usual_scale=0.3,
     order_matters=True,
     may_enlarge=True,
+    separable=True,
 )
 def dare(
     layer: Layer,
@@ -60,7 +61,7 @@ def dare(
     D = kept_at_random(layer, density, seed, rescale)
     if combine == "sum":
         return sum(D, torch.zeros(()))
-    return elected(torch.stack(D), undecided=1.0, aggregate=combine.removeprefix("elected_"))
+    return elected(torch.stack(D), undecided=1.0, aggregate=combine.removeprefix("elected_"), weights=layer.weights)
 
 
 def kept_at_random(layer: Layer, density: float, seed: int, rescale: str = "density") -> list[Tensor]:

@@ -46,6 +46,7 @@ class Trace:
     thresholds: Tensor  # (T,): magnitude of each task's smallest kept entry
     elect: bool
     block_mask: bool
+    weights: Tensor | None = None  # (T,): by which the deltas were multiplied
 
     @cached_property
     def kept(self) -> Tensor:
@@ -54,7 +55,7 @@ class Trace:
 
     def _combined(self, survivors: Tensor) -> Tensor:
         """Φ of entries (T, ...): TIES' disjoint mean, or without election the sum."""
-        return elected(survivors) if self.elect else survivors.sum(dim=0)
+        return elected(survivors, weights=self.weights) if self.elect else survivors.sum(dim=0)
 
     @cached_property
     def elected(self) -> Tensor:
@@ -151,7 +152,7 @@ def trace(
     smoothed = torch.stack([_smoothed(svd.s, own, strategy, rho) for svd, own in zip(factors, layer.own_ranks(r), strict=True)])
     M = aligned_deltas(basis, smoothed)
     thresholds = keep_thresholds(M, entries_kept(layer, r, keep))
-    return Trace(factors, strategy, smoothed, basis, M, thresholds, elect, block_mask)
+    return Trace(factors, strategy, smoothed, basis, M, thresholds, elect, block_mask, layer.weights)
 
 
 @merging_method(

@@ -72,4 +72,4 @@ def knots(
 ) -> Delta:
     """U · TIES(diag(s) V_tᵀ), trimmed over all layers together, elected and averaged entry by entry."""
     M = trimmed(prepared.matrices[layer.name], prepared.thresholds)
-    return LowRank(prepared.bases[layer.name], elected(M))
+    return LowRank(prepared.bases[layer.name], elected(M, weights=layer.weights))

@@ -38,7 +38,11 @@ class Plan:
     curve: tuple[float, ...] = ()
 
     def delta(self, layer: Layer) -> Delta:
-        """The merged delta of one parameter."""
+        """The merged delta of one parameter, times what the set's mix multiplies α by at its depth."""
+        merged, alpha = self._merged(layer), layer.vectors.mix.alpha(layer.depth)
+        return merged if alpha == 1 else merged * alpha
+
+    def _merged(self, layer: Layer) -> Delta:
         if not (self.method.everywhere or layer.is_matrix):
             return layer.mean()
         known = {"prepared": self.prepared} if self.method.prepare else {}

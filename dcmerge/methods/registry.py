@@ -15,6 +15,7 @@ from dcmerge.evaluation import Assembly, Bench, TaskModule
 from dcmerge.methods.declare import Choice, Declared, Flag, Number
 from dcmerge.methods.origins import Origin, check_foreign, origin_of
 from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.mix import CONSTANT
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
 LayerFunction = Callable[..., Delta]
@@ -57,8 +58,9 @@ class Method:
     than their products: it looks at B and A, at how many directions they have, or has other defaults for them).
 
     ``notes(layers, **parameters)``, with ``prepared`` where it prepares, says in half sentences what these values mean for this
-    set; one that begins with "warning: " is a warning. ``differs`` says in a sentence how the defaults differ from what the
-    authors published; empty: they do not.
+    set; one that begins with "warning: " is a warning. ``separable``: what is made of each delta by itself is summed or averaged,
+    at most where signs agree, so that a weight of 0 leaves its expert out. ``differs`` says in a sentence how the defaults differ
+    from what the authors published; empty: they do not.
     """
 
     slug: str
@@ -84,6 +86,7 @@ class Method:
     homogeneous: bool = True
     may_enlarge: bool = False
     sees_factors: bool = False
+    separable: bool = False
     origin: Origin | None = None
     notes: Callable[..., tuple[str, ...]] | None = None
     differs: str = ""
@@ -113,6 +116,10 @@ class Method:
             return "needs the base's own weights, got adapters without a base"
         if self.experts not in (None, len(vectors.tasks)):
             return f"merges {self.experts} experts, got {len(vectors.tasks)}"
+        if vectors.mix and self.assemble:
+            return "puts whole blocks together, which weights and profiles cannot scale: expected none of them"
+        if vectors.mix.depth != CONSTANT and self.modules and "images" in self.needs:
+            return "fits a part of each task to the merged model, which a profile of α would change afterwards: expected none"
         if self.extra and not all(map(importlib.util.find_spec, EXTRAS[self.extra])):
             modules = " and ".join(name.replace("_", "-") for name in EXTRAS[self.extra])
             return f"needs {modules}: pip install dcmerge[{self.extra}]"

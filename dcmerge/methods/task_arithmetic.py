@@ -16,6 +16,7 @@ from dcmerge.vectors.task_vectors import Delta
     everywhere=True,
     usual_scale=0.3,
     keeps_factors=True,
+    separable=True,
 )
 def task_arithmetic(layer: Layer) -> Delta:
     """Σ D_t, for every kind of parameter."""

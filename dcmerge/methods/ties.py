@@ -66,6 +66,7 @@ def kept_threshold(magnitudes: Tensor, density: float) -> Tensor:
     source="Yadav et al. 2023, arXiv 2306.01708",
     everywhere=True,
     prepare=_survey,
+    separable=True,
 )
 def ties(
     layer: Layer,
@@ -91,9 +92,9 @@ def ties(
     """Disjoint mean or sum of the trimmed deltas that agree with the elected sign; zeros never count."""
     if prepared is None:
         D = torch.stack([_largest(delta, density) for delta in layer.dense_deltas()])
-        return elected(D, 1.0, aggregate)
+        return elected(D, 1.0, aggregate, layer.weights)
     D = trimmed(layer.dense_deltas(), prepared.thresholds)
-    return elected(D, prepared.majority_sign, aggregate)
+    return elected(D, prepared.majority_sign, aggregate, layer.weights)
 
 
 def _largest(delta: Tensor, density: float) -> Tensor:

@@ -125,16 +125,22 @@ def keep_thresholds(M: Tensor, count: int) -> Tensor:
     return torch.stack(found)
 
 
-def elected(D: Tensor, undecided: Tensor | float = 0.0, aggregate: str = "mean") -> Tensor:
+def elected(D: Tensor, undecided: Tensor | float = 0.0, aggregate: str = "mean", weights: Tensor | None = None) -> Tensor:
     """TIES' disjoint mean (or "sum") of (T, ...): per entry over the tasks whose sign is that of their sum.
 
-    Where the sum is 0, ``undecided`` is the sign; 0 elects nobody, and the result is 0 there.
+    Where the sum is 0, ``undecided`` is the sign; 0 elects nobody, and the result is 0 there. ``weights`` (T,), by which D was
+    multiplied, make the mean a weighted one: it divides by the sum of their sizes instead of the number of tasks.
     """
     sign = D.sum(dim=0).sign()
     sign = torch.where(sign == 0, undecided, sign)
     agrees = D * sign > 0
     total = (D * agrees).sum(dim=0)
-    return total if aggregate == "sum" else total / agrees.sum(dim=0).clamp_min(1)
+    if aggregate == "sum":
+        return total
+    if weights is None:
+        return total / agrees.sum(dim=0).clamp_min(1)
+    divisor = (per_task(weights.abs(), D) * agrees).sum(dim=0)
+    return total / divisor.where(divisor > 0, 1)
 
 
 def diagonal_blocks(tasks: int, block: int) -> Tensor:

@@ -56,6 +56,11 @@ class SVD:
         """The leading ``rank`` components (views, nothing is copied)."""
         return SVD(self.U[:, :rank], self.s[:rank], self.V[:, :rank], self.spectrum)
 
+    def scaled(self, factor: float) -> SVD:
+        """That of the matrix times a number; a negative one turns ``V``, so that the signs of ``U`` stay as they are fixed."""
+        size = abs(factor)
+        return SVD(self.U, self.s * size, -self.V if factor < 0 else self.V, self.spectrum * size)
+
     def present(self, size: float | None = None) -> SVD:
         """Without the components whose singular value is rounding, which leaves their vectors arbitrary.
 

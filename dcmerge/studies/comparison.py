@@ -23,6 +23,7 @@ from dcmerge.studies.measuring import (
     references,
     slug_of,
 )
+from dcmerge.vectors.mix import Mix
 
 #: The method that all others are compared to.
 AVERAGE = "average"
@@ -80,6 +81,7 @@ def compare(
     limit: int | None = None,
     val_limit: int | None = None,
     diagnosed: bool = False,
+    mix: Mix | None = None,
     known: Mapping[str, Row] | None = None,
     on_row: Callable[[Row], None] | None = None,
     progress: Progress | None = None,
@@ -91,12 +93,13 @@ def compare(
     ``slugs`` may name rows of ``VARIANTS`` too.
     ``parameters`` maps slugs to what differs from the defaults; ``on_row`` gets each row as it is ready. Rows of an earlier
     run on the same images, ``known`` by name, are taken over and not computed again; ``on_row`` does not get those. A method
-    that fails keeps its row with the reason, the others go on. Raises InputError for an unknown slug before anything is
-    computed and Cancelled when ``cancelled()`` turns true.
+    that fails keeps its row with the reason, the others go on. ``mix`` holds for every method. Raises InputError for an unknown
+    slug or expert before anything is computed and Cancelled when ``cancelled()`` turns true.
     """
     names = row_names(slugs)
     for name in names:
         method(slug_of(name))
+    bench.vectors.mixed(mix)  # refused before anything is computed, and not once for every row
     ready, known = on_row or (lambda row: None), known or {}
     tell = Share(progress, "")
     done = sum(name in known for name in names)
@@ -108,7 +111,7 @@ def compare(
     rows = [zero_shot]
     if ZERO_SHOT not in known:
         ready(zero_shot)
-    measured_on = {"split": split, "limit": limit, "val_limit": val_limit, "diagnosed": diagnosed}
+    measured_on = {"split": split, "limit": limit, "val_limit": val_limit, "diagnosed": diagnosed, "mix": mix}
     for name in names:
         row = known.get(name)
         if row is None:

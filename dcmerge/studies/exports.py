@@ -28,7 +28,7 @@ def _row(row: Row) -> dict[str, Any]:
     return {
         "method": row.title,
         "slug": row.name,
-        "parameters": parameters_text(row.parameters),
+        "parameters": "; ".join(filter(None, (parameters_text(row.parameters), row.mix.text))),
         "alpha": scale.value if scale else None,
         "alpha from": scale.origin if scale else None,
         "accuracy": _percent(measured and measured.mean),

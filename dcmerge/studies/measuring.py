@@ -14,6 +14,7 @@ from dcmerge.merging.recipe import check_scale
 from dcmerge.methods import method
 from dcmerge.runtime.peak import PeakMemory
 from dcmerge.studies.diagnosis import DirSim, diagnose
+from dcmerge.vectors.mix import Mix
 
 Progress = Callable[[float, str], None]
 IsCancelled = Callable[[], bool]
@@ -84,6 +85,8 @@ class Row:
     gains: Mapping[str, Difference] = field(default_factory=dict)
     #: What a reader should know of the merge at its α: see ``Merged.notes``.
     notes: tuple[str, ...] = ()
+    #: How much each expert counted, and profiles over depth.
+    mix: Mix = field(default_factory=Mix)
 
     @property
     def slug(self) -> str:
@@ -128,6 +131,7 @@ class Row:
             "curve": list(self.curve),
             "qkv": self.qkv,
             "notes": list(self.notes),
+            "mix": self.mix.to_data(),
         }
 
 
@@ -141,12 +145,13 @@ def measure(
     limit: int | None = None,
     val_limit: int | None = None,
     diagnosed: bool = False,
+    mix: Mix | None = None,
     progress: Progress | None = None,
     cancelled: IsCancelled | None = None,
 ) -> Row:
     """Merge with one method, choose α on validation unless ``scale`` is given, and evaluate once on the split.
 
-    ``diagnosed`` adds DirSim and feature drift, outside the row's seconds.
+    ``mix`` gives experts weights and profiles over depth. ``diagnosed`` adds DirSim and feature drift, outside the row's seconds.
 
     Raises InputError for a bad method, parameter or scale, Cancelled when ``cancelled()`` turns true.
     """
@@ -156,7 +161,8 @@ def measure(
     tell = Share(progress, chosen.title)
     started = time.perf_counter()
     with PeakMemory() as peak:
-        merged = merge(bench.vectors, slug, bench=bench, progress=tell.part(0.0, 0.2), cancelled=cancelled, **values)
+        vectors = bench.vectors.mixed(mix)
+        merged = merge(vectors, slug, bench=bench, progress=tell.part(0.0, 0.2), cancelled=cancelled, **values)
     merged_at = time.perf_counter()
     found = (
         origin
@@ -183,6 +189,7 @@ def measure(
         merged.curve,
         None if bench.vectors.qkv == NONE else bench.vectors.qkv,
         notes=merged.notes(found.value, found.origin),
+        mix=vectors.mix,
     )
 
 

@@ -15,7 +15,7 @@ from dcmerge.spectral.alignment import CoverBasis, cover_basis
 from dcmerge.spectral.linalg import NUMERICS, SVD, singular_values, truncated_svds
 from dcmerge.vectors.cache import content_key
 from dcmerge.vectors.compatibility import Kind, Parameter
-from dcmerge.vectors.naming import Depth, depth_of, stacks_of
+from dcmerge.vectors.naming import Depth
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
 #: Matrices with fewer entries than this are computed as fast as a file is read.
@@ -52,12 +52,14 @@ class Layer:
 
         A base tells all blocks, adapters without one those up to the last that any of them adapts.
         """
-        return depth_of(self.name, self.vectors.memo.get("stacks", lambda: stacks_of(self._names())))
+        return self.vectors.depth(self.name)
 
-    def _names(self) -> Iterator[str]:
-        """Of every parameter of the set, those of the base that no expert holds included."""
-        yield from self.vectors.parameters
-        yield from self.vectors.base.infos if self.vectors.base else ()
+    @property
+    def weights(self) -> Tensor | None:
+        """The coefficient by which each delta is multiplied here, (T,) in float64; None without a mix, where all are 1."""
+        if not self.vectors.mix:
+            return None
+        return torch.tensor([self.vectors.coefficient(self.name, task) for task in self.tasks], dtype=torch.float64)
 
     def deltas(self) -> list[Delta]:
         """One delta a task: dense, or LowRank from an adapter."""
@@ -78,8 +80,8 @@ class Layer:
         return total(self.deltas())
 
     def mean(self) -> Delta:
-        """(1/T) Σ D_t; of adapters as factors."""
-        return self.sum() * (1 / len(self.tasks))
+        """(1/T) Σ D_t, with a mix Σ D_t over the sum of the coefficients; of adapters as factors."""
+        return self.sum() * (1 / self.vectors.divisor(self.name))
 
     def in_kind(self, merged: LowRank) -> Delta:
         """A merged matrix as the deltas came: factors for adapters, dense for full fine-tuning."""
@@ -122,7 +124,17 @@ class Layer:
         )
         return tuple(svd.truncate(rank) for svd in stored)
 
+    def _plain(self) -> tuple[Layer, list[float]] | None:
+        """The same parameter without a mix, whose singular vectors are these, and the coefficients; None without a mix."""
+        weights = self.weights
+        if weights is None or self.vectors.plain is None:
+            return None
+        return Layer(self.vectors.plain, self.parameter, self.dtype), weights.tolist()
+
     def _factors(self, rank: int) -> tuple[SVD, ...]:
+        if found := self._plain():
+            plain, weights = found
+            return tuple(svd.scaled(weight) for svd, weight in zip(plain.factors(rank), weights, strict=True))
         tensors = self._stored(
             "factors",
             lambda: _as_tensors([_padded(svd, rank) for svd in truncated_svds(self.deltas(), rank, self.vectors.tolerance)]),
@@ -149,6 +161,9 @@ class Layer:
         return list(self.vectors.memo.get((self.name, "spectra", self.dtype), self._spectra))
 
     def _spectra(self) -> tuple[Tensor, ...]:
+        if known := self._plain():
+            plain, weights = known
+            return tuple(s * abs(weight) for s, weight in zip(plain.spectra(), weights, strict=True))
         found = [svd.spectrum for svd in self.factors(self.default_rank())]
         if self.vectors.kind == "lora" or found[0].numel() == min(self.shape):
             return tuple(found)
@@ -158,6 +173,8 @@ class Layer:
 
     def cover_basis(self, rank: int) -> CoverBasis:
         """The shared basis of the experts' leading ``rank`` directions."""
+        if (found := self._plain()) and min(found[1]) > 0:  # the same directions, none of which is turned or lost
+            return found[0].cover_basis(rank)
         key = (self.name, "cover basis", rank, self.dtype)
         return self.vectors.memo.get(key, lambda: self._cover_basis(rank))
 

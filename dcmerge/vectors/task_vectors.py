@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +21,11 @@ from dcmerge.checkpoints.state_dicts import EMA
 from dcmerge.errors import IncompatibleSet, InputError
 from dcmerge.vectors.adapters import as_matrix, check_bases, factors_alone
 from dcmerge.vectors.applied import applied
-from dcmerge.vectors.cache import MEMO_BYTES, Memo, Store, default_store
+from dcmerge.vectors.cache import Memo, Store, default_store
 from dcmerge.vectors.compatibility import Kind, Parameter, Report, classify, examine
 from dcmerge.vectors.fit import Fit
+from dcmerge.vectors.mix import CONSTANT, Mix
+from dcmerge.vectors.naming import Depth, depth_of, stacks_of
 from dcmerge.vectors.ties import stand_ins
 from dcmerge.vectors.vocabulary import with_one_vocabulary
 
@@ -52,6 +54,9 @@ class TaskVectors:
     zoo: str | None = None
     #: What was chosen about how the files are fitted together.
     fit: Fit = field(default_factory=Fit)
+    #: How much each expert counts, and the same set without that, whose factors are shared (see ``mixed``).
+    mix: Mix = field(default_factory=Mix)
+    plain: TaskVectors | None = field(default=None, repr=False)
 
     @classmethod
     def open(
@@ -120,27 +125,66 @@ class TaskVectors:
             for stored in stored_names([holder], name):
                 parameters[stored] = classify(stored, holder.stored.infos[stored])
         base, experts = self.base and self.base.stored, {task: expert.stored for task, expert in self.experts.items()}
-        twin = replace(self, base=base, experts=experts, parameters=parameters, memo=Memo())
+        twin = replace(self, base=base, experts=experts, parameters=parameters, memo=Memo(), plain=None)
         return twin, in_stored_scheme(self._checkpoints, deltas)
+
+    def mixed(
+        self, mix: Mix | None = None, *, weights: Mapping[str, Any] | None = None, depths: Any = None, depth: Any = CONSTANT
+    ) -> TaskVectors:
+        """The same set with a weight for some experts and profiles over depth, of experts and of α; see ``Mix``.
+
+        ``mixed(weights={"cats": 1.2}, depth="linear:0.5:1.5")``. Every other weight is 1; a mix that the set had is replaced.
+        Raises InputError for an unknown expert, anything that is no weight or profile, and profiles of a model without blocks.
+        """
+        plain = self.plain or self
+        found = Mix.of(weights, depths, depth) if mix is None else mix
+        found.check(self.tasks, has_blocks=bool(plain.stacks))
+        return replace(plain, mix=found.trimmed(), plain=plain, memo=Memo()) if found else plain
+
+    @property
+    def stacks(self) -> dict[str, int]:
+        """How many blocks every stack has, by names of the set and of what the base holds besides; see ``stacks_of``."""
+        return self.memo.get("stacks", lambda: stacks_of((*self.parameters, *(self.base.infos if self.base else ()))))
+
+    def depth(self, name: str) -> Depth | None:
+        """The block that a parameter belongs to and the number of blocks, read from the names; None outside the blocks."""
+        return depth_of(name, self.stacks)
+
+    def coefficient(self, name: str, task: str) -> float:
+        """What an expert's delta of one parameter is multiplied by: 1 without a mix."""
+        return self.mix.coefficient(task, self.depth(name)) if self.mix else 1.0
+
+    def divisor(self, name: str) -> float:
+        """What a mean over the experts divides by: the sum of their coefficients, T without a mix.
+
+        Raises InputError where it is 0, which leaves a mean without meaning.
+        """
+        if not self.mix:
+            return len(self.tasks)
+        found = sum(self.coefficient(name, task) for task in self.tasks)
+        if abs(found) < 1e-9:
+            raise InputError(f"weights: expected weights whose sum is not 0, as a mean divides by it, got 0 at {name}")
+        return found
 
     @property
     def fingerprint(self) -> str:
-        """Content hash of the base and of every expert with its name and place, and of how q, k and v are grouped."""
+        """Content hash of the base and of every expert with its name and place, of how q, k and v are grouped, and of the mix."""
         parts = [self.base.fingerprint if self.base else "no base"]
         parts += [f"{task}={expert.fingerprint}" for task, expert in self.experts.items()]
         parts += [f"fit={self.fit.to_data()}"] if self.fit.to_data() else []
         parts += [f"qkv={self.qkv}"] if any(one.stored is not one for one in self._checkpoints) else []
+        parts += [f"mix={self.mix.to_data()}"] if self.mix else []
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def delta(self, name: str, task: str) -> Delta:
-        """Delta of one parameter of one expert in float32; LowRank for an adapter, dense where it was trained in full."""
+        """Delta of one parameter of one expert in float32, times its coefficient; LowRank or dense for an adapter."""
         if name not in self.experts[task].infos:
             parameter = self.parameters[name]
             return LowRank.zeros(parameter.sides) if parameter.kind is Kind.MATRIX else torch.zeros(parameter.shape)
         value = self.experts[task].read(name)
         if isinstance(value, LowRank):
-            return LowRank(value.left.float(), value.right.float())
-        return value.float() - self.base_tensor(name).float()
+            return self._weighed(LowRank(value.left.float(), value.right.float()), name, task)
+        return self._weighed(value.float() - self.base_tensor(name).float(), name, task)
 
     def deltas(self, name: str, tasks: Sequence[str] | None = None) -> list[Delta]:
         """Deltas of one parameter of every expert, in task order; the base's tensor is read once."""
@@ -148,7 +192,11 @@ class TaskVectors:
         if self.kind == "lora":
             return [self.delta(name, task) for task in tasks]
         base = self.base_tensor(name).float()
-        return [self.experts[task].tensor(name).float() - base for task in tasks]
+        return [self._weighed(self.experts[task].tensor(name).float() - base, name, task) for task in tasks]
+
+    def _weighed(self, delta: Delta, name: str, task: str) -> Delta:
+        coefficient = self.coefficient(name, task)
+        return delta if coefficient == 1 else delta * coefficient
 
     def base_tensor(self, name: str) -> Tensor:
         """The base's own tensor in the file's dtype; raises InputError where the set has no base."""
@@ -165,35 +213,10 @@ class TaskVectors:
         unknown = [task for task in tasks if task not in self.experts]
         if unknown or not tasks:
             raise InputError(f"tasks: expected some of {', '.join(self.tasks)}, got {', '.join(unknown) or 'none'}")
+        if self.plain is not None:
+            return self.plain.select(tasks).mixed(self.mix.of_tasks(tasks))
         experts = {task: self.experts[task] for task in tasks}
         return replace(self, experts=experts, memo=Memo())
-
-
-def _minus(value: Tensor, base: Tensor) -> Tensor:
-    """value − base in float32, in the memory of what was read: it is fresh, and room for another costs as much as the reading."""
-    return value.float().sub_(base)
-
-
-#: Python, torch and its buffers, in bytes, before anything is read.
-_PROCESS_BYTES = 600 << 20
-#: Two matrices are decomposed at a time, each with three float64 copies.
-_COPIES = 2 * 3
-
-
-def predicted_peak_bytes(parameters: Iterable[Parameter], tasks: int) -> int:
-    """About how much memory a merge by singular vectors into a file needs at most: it never holds more than one stack.
-
-    The largest parameter's T deltas in float32 with the float64 copies of two of them, and the remembered factors and bases
-    (r = floor(min(m, n) / T)) up to the memory's limit.
-    """
-    largest, remembered = 0, 0
-    for parameter in parameters:
-        entries, stack = math.prod(parameter.shape), 4 * tasks * math.prod(parameter.shape)
-        largest = max(largest, stack + 2 * 4 * entries + _COPIES * 8 * entries)
-        if parameter.kind is Kind.MATRIX:
-            r, sides = min(parameter.shape) // tasks, sum(parameter.shape)
-            remembered += 4 * (2 * tasks * r * sides + 2 * tasks * tasks * r * r)
-    return _PROCESS_BYTES + largest + min(remembered, MEMO_BYTES)
 
 
 def open_set(

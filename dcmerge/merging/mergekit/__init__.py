@@ -2,9 +2,11 @@
 
 Compared with mergekit 0.1.5 on a tiny LLaMA, whose results agree to float32's rounding. What its methods mean here:
 
-- ``linear``: equal weights that are normalised, or sum to 1, are ``average``. A base among the inputs counts as one of them.
+- ``linear``: weights that are normalised, or sum to 1, are ``average``. A base among the inputs counts as one of them.
 - ``task_arithmetic``, ``ties``, ``dare_linear``, ``dare_ties``, ``breadcrumbs``: with one weight w for all T models α is
   ``lambda`` · w. With ``normalize`` it is ``lambda`` / T, and with a sign election ``lambda`` and the mean of those that agree.
+- Weights that differ between models, and gradients of them over the layers, are the recipe's ``mix``; a gradient of ``lambda``
+  is the profile of α in it. Both interpolate alike, and give what lies outside the layers the first value.
 - ``ties`` trims each parameter by itself and lets cancelling entries count as positive (``trim=parameter``); the authors, and our
   default, trim over the whole model and give such entries the majority's sign.
 - ``dare_*`` enlarge what survives until each parameter's sum of magnitudes is what it was (``rescale=l1``), where the paper

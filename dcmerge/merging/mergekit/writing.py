@@ -11,6 +11,7 @@ from dcmerge.merging.mergekit.reading import METHOD_KEY
 from dcmerge.merging.recipe import BASE, CONTENTS, Recipe
 from dcmerge.methods import method
 from dcmerge.methods.breadcrumbs import DENSITY
+from dcmerge.vectors.mix import CONSTANT, Mix
 
 
 def to_mergekit(recipe: Recipe) -> str:
@@ -22,10 +23,17 @@ def to_mergekit(recipe: Recipe) -> str:
         raise InputError(f"mergekit merges models of equal names and shapes, got a merge with {', '.join(recipe.fit)} chosen")
     if BASE not in recipe.inputs:
         raise InputError("mergekit merges whole models, expected a base, got adapters alone")
-    experts = [one["file"] for name, one in recipe.inputs.items() if name != BASE]
+    experts = {name: one["file"] for name, one in recipe.inputs.items() if name != BASE}
     name, shared, own = _written(recipe, len(experts))
-    base = {} if name in ("linear", "karcher") else {"base_model": experts[0] if name == "slerp" else recipe.inputs[BASE]["file"]}
-    models = [{"model": file, **({"parameters": dict(own)} if own else {})} for file in experts]
+    first = next(iter(experts.values()))
+    base = {} if name in ("linear", "karcher") else {"base_model": first if name == "slerp" else recipe.inputs[BASE]["file"]}
+    if recipe.mix and "weight" not in own:
+        raise InputError(f"mix: mergekit's {name} has no weights, expected none")
+    if name in ("ties", "dare_ties") and shared["normalize"] and any(value < 0 for value in recipe.mix.weights.values()):
+        raise InputError(f"mix: mergekit's {name} normalises weights of one sign alone, expected none below 0")
+    models = [
+        {"model": file, **({"parameters": own | _weight(recipe.mix, expert)} if own else {})} for expert, file in experts.items()
+    ]
     settings = {"parameters": shared} if shared else {}
     text = dumped_document({METHOD_KEY: name, **base, "models": models, **settings, **_written_dtype(recipe)})
     draws = f"# mergekit draws other entries than seed {recipe.parameters['seed']} here\n" if recipe.method == "dare" else ""
@@ -35,19 +43,20 @@ def to_mergekit(recipe: Recipe) -> str:
 def _written(recipe: Recipe, count: int) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """mergekit's method, its settings for all models and for each."""
     p, scale = method(recipe.method).check(recipe.parameters), 1.0 if recipe.scale is None else recipe.scale
-    own, plain = {"weight": 1.0}, {"normalize": False, "lambda": scale}
+    alphas = [scale * value for value in recipe.mix.depth]
+    alpha = alphas if len(alphas) > 1 else alphas[0]
+    own, plain = {"weight": 1.0}, {"normalize": False, "lambda": alpha}
     if recipe.method == "average":
-        whole = scale == 1
-        return ("linear", {}, own) if whole else ("task_arithmetic", {"normalize": True, "lambda": scale}, own)
+        return ("linear", {}, own) if alpha == 1 else ("task_arithmetic", {"normalize": True, "lambda": alpha}, own)
     if recipe.method == "task_arithmetic":
         return "task_arithmetic", plain, own
     if recipe.method == "ties":
         _only("ties", "trim", p["trim"], "parameter")
-        return "ties", {"normalize": p["aggregate"] == "mean", "lambda": scale}, own | {"density": p["density"]}
+        return "ties", {"normalize": p["aggregate"] == "mean", "lambda": alpha}, own | {"density": p["density"]}
     if recipe.method == "dare":
         _only("dare", "rescale", p["rescale"], "l1", "none")
         name = "dare_linear" if p["combine"] == "sum" else "dare_ties"
-        shared = {"normalize": p["combine"] == "elected_mean", "rescale": p["rescale"] == "l1", "lambda": scale}
+        shared = {"normalize": p["combine"] == "elected_mean", "rescale": p["rescale"] == "l1", "lambda": alpha}
         return name, shared, own | {"density": p["density"]}
     if recipe.method == "breadcrumbs":
         _only("breadcrumbs", "form", p["form"], "mergekit")
@@ -65,6 +74,13 @@ def _written(recipe: Recipe, count: int) -> tuple[str, dict[str, Any], dict[str,
             raise InputError("model_stock: mergekit asks for at least 2 experts, got 1")
         return "model_stock", {}, {}
     return ("slerp", {"t": p["position"]}, {}) if recipe.method == "slerp" else ("karcher", {"max_iter": p["iterations"]}, {})
+
+
+def _weight(mix: Mix, expert: str) -> dict[str, Any]:
+    """An expert's weight where it is not 1, as a gradient over the layers where it has a profile."""
+    weight = mix.weights.get(expert, 1.0)
+    values = [weight * value for value in mix.depths.get(expert, CONSTANT)]
+    return {} if values == [1.0] else {"weight": values if len(values) > 1 else values[0]}
 
 
 def _only(slug: str, name: str, value: Any, *expressed: Any) -> None:
