@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -15,9 +16,11 @@ from torch import Tensor
 from dcmerge.checkpoints.paths import reason, shown
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Preprocess, Split, stratified_indices
+from dcmerge.evaluation.datasets.decoding import open_picture, turn_for
 from dcmerge.vectors.cache import Store, content_key
 
 Tell = Callable[[float, str], None]
+T = TypeVar("T")
 _THREADS = 8
 #: Changes whenever the same files would be decoded to other pixels.
 _VERSION = 1
@@ -48,7 +51,7 @@ class Pictures:
     @classmethod
     def of_files(cls, name: str, paths: list[Path], labels: list[int]) -> Pictures:
         """One image file each."""
-        return cls.of(name, labels, lambda place: Image.open(paths[place]), paths, one_each=True)
+        return cls.of(name, labels, lambda place: open_picture(paths[place]), paths, one_each=True)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,15 +66,19 @@ class Pictures:
 
     def image(self, index: int) -> Image.Image:
         """One image, decoded; raises InputError where it is damaged."""
+        return self._with(index, Image.Image.copy)
+
+    def _with(self, index: int, use: Callable[[Image.Image], T]) -> T:
+        """What ``use`` makes of one image, decoded; InputError that names its file and class where it is damaged."""
         place = int(self.places[index])
         try:
-            image = self.read(place)
-            image.load()
-        # What a damaged image or archive raises is listed nowhere; TypeError: a cell of another kind.
-        except (OSError, SyntaxError, ValueError, TypeError, KeyError, Image.DecompressionBombError) as error:
+            with self.read(place) as image, turn_for(image):
+                image.load()
+                return use(image)
+        except Exception as error:  # what a damaged image or archive raises is listed nowhere
             where = self.files[place] if self.one_each else f"number {place}"
-            raise InputError(f"Cannot read the image {shown(where)} of {shown(self.name)}: {reason(error)}.") from None
-        return image
+            told = f"{shown(where)} of {shown(self.name)} (class number {int(self.labels[index])})"
+            raise InputError(f"Cannot read the image {told}: {reason(error)}.") from None
 
     def key(self, preprocess: Preprocess) -> str:
         """Changes with the files, the images chosen of them, and the size that they get."""
@@ -92,7 +99,7 @@ class Pictures:
         pixels = torch.empty((len(self), 3, *preprocess.size), dtype=torch.uint8)
 
         def work(index: int) -> int:
-            pixels[index] = preprocess(self.image(index))
+            pixels[index] = self._with(index, preprocess)
             return index
 
         workers = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))

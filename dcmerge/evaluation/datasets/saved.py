@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from PIL import Image
 from dcmerge.checkpoints.paths import shown
 from dcmerge.errors import InputError
 from dcmerge.evaluation.datasets.collections import Collection, needs, told
+from dcmerge.evaluation.datasets.decoding import open_picture
 from dcmerge.evaluation.datasets.pictures import Pictures
 
 _IMAGES, _LABELS = ("image", "img", "img_bytes", "image_bytes", "jpg", "png"), ("label", "labels", "fine_label", "cls")
@@ -40,10 +40,14 @@ def saved_data_set(folder: Path) -> Collection:
 
 
 def _pictures(rows: Any, folder: Path, part: str) -> tuple[Pictures, list[str]]:
+    import datasets
+
     image, label = (_column(rows, names, folder) for names in (_IMAGES, _LABELS))
     with told("images and whole numbers as labels", folder):
         labels = [int(value) for value in rows[label]]
         files = [Path(entry["filename"]) for entry in rows.cache_files]
+    if isinstance(rows.features[image], datasets.Image):
+        rows = rows.cast_column(image, datasets.Image(decode=False))  # it would decode any format
     names = getattr(rows.features[label], "names", None) or [str(n) for n in range(max(labels, default=-1) + 1)]
     name = f"{folder.name}/{part}"
     return Pictures.of(name, labels, lambda place: _picture(rows[place][image]), files, one_each=False), names
@@ -57,7 +61,7 @@ def _column(rows: Any, names: tuple[str, ...], folder: Path) -> str:
 
 
 def _picture(value: Any) -> Image.Image:
-    if isinstance(value, Image.Image):
-        return value
     content = value["bytes"] if isinstance(value, dict) else value
-    return Image.open(io.BytesIO(content))
+    if not isinstance(content, bytes):  # a path instead, which may lead anywhere
+        raise InputError("expected the picture's own bytes in the data set, got none")
+    return open_picture(content)

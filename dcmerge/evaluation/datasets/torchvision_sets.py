@@ -12,6 +12,7 @@ from PIL import Image
 from dcmerge.checkpoints.paths import shown
 from dcmerge.errors import InputError
 from dcmerge.evaluation.datasets.collections import Collection, needs, told
+from dcmerge.evaluation.datasets.decoding import open_picture
 from dcmerge.evaluation.datasets.folders import own_folders
 from dcmerge.evaluation.datasets.known import DATA_SETS
 from dcmerge.evaluation.datasets.pictures import Pictures
@@ -99,11 +100,13 @@ def torchvision_set(name: str, root: Path, *, download: bool = False, fresh: boo
 
 
 def _pictures(name: str, part: str, own: Any, place: Path) -> Pictures:
+    labels, paths = _labels(own), _paths(own)
+
     def read(index: int) -> Image.Image:
-        image = own[index][0]
+        # torchvision opens a file of any format that Pillow knows.
+        image = open_picture(paths[index]) if paths else own[index][0]
         return image.transpose(Image.Transpose.TRANSPOSE) if name in _TRANSPOSED else image
 
-    labels, paths = _labels(own), _paths(own)
     if name in _FROM_ONE:
         labels = [label - 1 for label in labels]
     if any(label is None for label in labels):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Preprocess
@@ -68,3 +69,33 @@ def test_a_split_is_decoded_when_it_is_asked_for(tmp_path: Path) -> None:
     splits = LazySplits({"val": some(tmp_path), "test": some(tmp_path)}, SMALL, None, lambda share, text: told.append(text))
     assert list(splits) == ["val", "test"] and "test" in splits and "train" not in splits and not told
     assert splits["val"] is splits["val"] and len(told) == 12
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) print\n%%EOF\n"
+
+
+@pytest.mark.parametrize("name", ["1.png", "1.jpg"])
+def test_only_formats_of_data_sets_are_decoded(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(EPS)
+    with pytest.raises(InputError, match=rf"{name} of some \(class number 4\): cannot identify image file"):
+        Pictures.of_files("some", [tmp_path / name], [4]).image(0)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "ppm", "bmp", "tiff", "webp", "gif"])
+def test_every_usual_format_is_decoded(tmp_path: Path, suffix: str) -> None:
+    Image.new("RGB", (9, 7), (250, 0, 0)).save(tmp_path / f"1.{suffix}")
+    found = Pictures.of_files("some", [tmp_path / f"1.{suffix}"], [0]).image(0).convert("RGB")
+    assert found.size == (9, 7) and found.getpixel((4, 4))[0] > 240
+
+
+def test_a_picture_of_too_many_pixels_is_not_decoded(tmp_path: Path) -> None:
+    for size, told in ((7_000, "at most 40000000 pixels, got 7000 x 7000"), (13_000, "169000000 pixels")):
+        Image.new("1", (size, size)).save(tmp_path / "large.png")
+        with pytest.raises(InputError, match=rf"large\.png .*{told}"):
+            Pictures.of_files("some", [tmp_path / "large.png"], [0]).image(0)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1.png")
+    with pytest.raises(InputError, match="device, pipe or socket"):
+        Pictures.of_files("some", [tmp_path / "1.png"], [0]).image(0)
