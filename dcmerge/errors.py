@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 #: How a note begins that tells of something wrong.
 WARNING = "warning: "
@@ -18,6 +18,38 @@ def listed(items: Iterable[object], between: str = ", ") -> str:
     told = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)" for text in texts[:_LISTED]]
     rest = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
     return between.join(told) + rest
+
+
+#: A refusal has at most so many characters.
+LONGEST = 600
+_LEAST = 120
+
+
+def shortened(lines: Sequence[str], hint: str = "") -> list[str]:
+    """The lines of a refusal in at most about ``LONGEST`` characters.
+
+    Long lists end in "and 412 more", and where there are many lines the last one counts the rest.
+    """
+    if sum(map(len, lines)) <= LONGEST:
+        return list(lines)
+    share, told, used = max(_LEAST, LONGEST // max(1, len(lines))), [], 0
+    for place, line in enumerate(lines):
+        if used >= LONGEST - _LEAST and place < len(lines):
+            told.append(f"and {len(lines) - place} more{hint}")
+            return told
+        told.append(_cut(line, share, hint))
+        used += len(told[-1])
+    return told
+
+
+def _cut(line: str, limit: int, hint: str) -> str:
+    if len(line) <= limit:
+        return line
+    room = max(40, limit - len(hint) - 30)
+    head, comma, _ = line[:room].rpartition(", ")
+    if comma:
+        return f"{head} and {line[len(head) :].count(', ')} more{hint}"
+    return f"{line[:room]}... ({len(line)} characters{hint})"
 
 
 class InputError(ValueError):

@@ -39,6 +39,8 @@ LIMITS = ("layers_to_transform", "exclude_modules")
 LAST_VERSION_THAT_DOUBLES = (0, 21)
 #: A pattern a module, of the largest models.
 _MOST_PATTERNS = 1 << 14
+#: Beyond these there is no adapter, and float32 could not hold its delta.
+_HIGHEST_RANK, _HIGHEST_ALPHA = 1 << 20, 1e30
 _RE2 = re2.Options()
 _RE2.log_errors = False
 
@@ -133,14 +135,25 @@ def _compiled(pattern: str) -> Any:
 
 def _rank(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"expected a rank of at least 1, got {shown(value)}")
+        raise ValueError(f"expected a rank, a whole number of at least 1, got {_kind(value)}")
+    if value > _HIGHEST_RANK:
+        raise ValueError(f"expected a rank of at most {_HIGHEST_RANK}, got {_kind(value)}")
     return value
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"expected a finite lora_alpha, got {shown(value)}")
-    return value
+    # Not isfinite: it fails of a whole number that no double can hold.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _HIGHEST_ALPHA:
+        raise ValueError(f"expected a finite lora_alpha, a number below {_HIGHEST_ALPHA:g}, got {_kind(value)}")
+    return float(value)
+
+
+def _kind(value: object) -> str:
+    """A value in a message, with what it is where that is what is wrong."""
+    text = shown(value)
+    text = text if len(text) <= 50 else f"{text[:50]}... ({len(text)} characters)"
+    what = "the text " if isinstance(value, str) else "the truth value " if isinstance(value, bool) else ""
+    return "nothing" if value is None else f'{what}"{text}"' if isinstance(value, str) else f"{what}{text}"
 
 
 def _targets(config: Mapping[str, object]) -> tuple[str, ...] | None:

@@ -71,6 +71,22 @@ def reason(error: Exception) -> str:
     return (words.strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+def what_it_is(path: Path) -> str:
+    """What lies where weights or settings should, and the way out, as the end of a sentence; empty where it is not known."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(200).lstrip().lower()
+    except OSError:
+        return ""
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself: run `git lfs pull` in its folder"
+    if start.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return "a web page, not the file itself: the download failed or asked for a login; download it again"
+    if start.startswith(b'{"error'):
+        return "an error message of a server, not the file itself: download it again"
+    return ""
+
+
 def read_json(path: str | os.PathLike[str]) -> dict[str, object]:
     """The JSON object in a file; anything else is an InputError."""
     checked = checked_file(path)
@@ -84,7 +100,8 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"Expected a JSON file, got {shown(checked)}, which is damaged ({reason(error)}).") from None
+        told = f"which is {what_it_is(checked) or f'damaged ({reason(error)})'}"
+        raise InputError(f"Expected a JSON file, got {shown(checked)}, {told}.") from None
     if not isinstance(content, dict):
         raise InputError(f"Expected a JSON object, got a {type(content).__name__} in {shown(checked)}.")
     return content

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dcmerge.checkpoints.base import TensorInfo
 from dcmerge.checkpoints.dtypes import DTYPES
-from dcmerge.checkpoints.paths import check_name, checked_file, reason, shown
+from dcmerge.checkpoints.paths import check_name, checked_file, reason, shown, what_it_is
 from dcmerge.checkpoints.seen import SeenFile
 from dcmerge.errors import InputError
 
@@ -83,6 +83,8 @@ def _open(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt", device="cpu", backend="pread")
     except SafetensorError as error:
+        if what := what_it_is(path):
+            raise InputError(f"Expected a safetensors file, got {shown(path)}, which is {what}.") from None
         size = path.stat().st_size
         raise InputError(
             f"Expected a complete safetensors file, got {shown(path)} ({size} bytes), which is damaged or not one "

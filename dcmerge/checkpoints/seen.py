@@ -23,27 +23,30 @@ from dcmerge.checkpoints.paths import checked_file, reason, shown
 from dcmerge.errors import InputError
 
 
+#: Not waiting: a pipe that has taken the file's place is another file, and not to be waited for.
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+_MACHINE_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+
+
 @dataclass(frozen=True)
 class SeenFile:
     """A path, and what changes when the file behind it is replaced, cut or written to: device, inode, size (bytes), time (ns)."""
 
     path: Path
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
+    state: tuple[int, int, int, int]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.state[2]
 
     @classmethod
     def of(cls, path: Path) -> SeenFile:
         """The file as it is now; InputError where it is none that can be read."""
         try:
-            return cls._of(path, os.stat(checked_file(path)))
+            return cls(path, _state(os.stat(checked_file(path))))
         except OSError as error:
             raise InputError(f"Cannot read {shown(path)}: {reason(error)}.") from None
-
-    @classmethod
-    def _of(cls, path: Path, status: os.stat_result) -> SeenFile:
-        return cls(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
     def check(self) -> None:
         """Raises InputError where the path leads to another file now, or to another state of this one."""
@@ -53,10 +56,10 @@ class SeenFile:
     @contextmanager
     def reading(self) -> Iterator[int]:
         """The file's descriptor for the length of a block; InputError where it changed before the block, or within it."""
-        checked_file(self.path)
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+            descriptor = os.open(self.path, _READ)
         except OSError as error:
+            checked_file(self.path)  # says in its own words what is not there
             raise InputError(f"Cannot read {shown(self.path)}: {reason(error)}.") from None
         try:
             self._check_open(descriptor)
@@ -81,7 +84,7 @@ class SeenFile:
         return _digest(self)
 
     def _check_open(self, descriptor: int) -> None:
-        if SeenFile._of(self.path, os.fstat(descriptor)) != self:
+        if _state(os.fstat(descriptor)) != self.state:
             raise self._changed()
 
     def _changed(self) -> InputError:
@@ -91,11 +94,14 @@ class SeenFile:
         )
 
 
+def _state(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def _memory(nbytes: int, path: Path) -> Tensor:
     # Some systems promise memory that they do not have, and end whoever uses it: ask before.
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else nbytes
     try:
-        if nbytes <= there:
+        if _MACHINE_BYTES is None or nbytes <= _MACHINE_BYTES:
             return torch.empty(nbytes, dtype=torch.uint8)
     except RuntimeError:  # what torch says of an allocation that failed
         pass

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dcmerge.checkpoints.archives import ZIP_MARK, read_archive
 from dcmerge.checkpoints.base import TensorInfo
-from dcmerge.checkpoints.paths import STATE_DICT_SIZE_LIMIT, check_name, checked_file, reason, shown
+from dcmerge.checkpoints.paths import STATE_DICT_SIZE_LIMIT, check_name, checked_file, reason, shown, what_it_is
 from dcmerge.checkpoints.seen import SeenFile
 from dcmerge.errors import InputError, PickledObject
 
@@ -101,6 +101,8 @@ def _load(seen: SeenFile) -> tuple[object, Places]:
     path = seen.path
     start = bytes(seen.bytes_at(0, min(4, seen.size)).tolist())
     if start != ZIP_MARK:
+        if what := what_it_is(path):
+            raise InputError(f"Expected a PyTorch state dict, got {shown(path)}, which is {what}.")
         # An old pickle starts with its protocol's mark.
         raise (PickledObject if start.startswith(b"\x80") else InputError)(
             f"Expected a PyTorch state dict, got {shown(path)}, which is damaged, not one, or in a format that is not read "

@@ -1,16 +1,17 @@
 """The command line: everything that the pages do, for scripts and for people in a terminal.
 
-Exit codes: 0 success; 1 a method that breaks a promise (``methods --check``); 2 bad input, with one line on stderr (of an
-incompatible set every reason, one a line); 130 stopped with Ctrl-C; 141 nobody reads the output any more. Text is for
-people, ``--json`` prints one JSON document.
+Exit codes: 0 success; 1 a method that breaks a promise (``methods --check``), or a fault of this program; 2 bad input, with one
+line on stderr (of an incompatible set every reason, one a line); 130 stopped with Ctrl-C; 141 nobody reads the output any more.
+Text is for people, ``--json`` prints one JSON document.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -32,9 +33,10 @@ from dcmerge.cli import (
     sweep,
     zoo,
 )
-from dcmerge.cli.options import Parser, add_threads, common_options
+from dcmerge.cli.options import ALL, Parser, add_threads, common_options
 from dcmerge.cli.output import printable
-from dcmerge.errors import IncompatibleSet, InputError
+from dcmerge.cli.unforeseen import foreseen, report
+from dcmerge.errors import IncompatibleSet, InputError, shortened
 from dcmerge.methods import load_plugin
 
 COMMANDS = (methods, inspect, spectra, convert, merge, run, recipe, evaluate, compare, sweep, zoo, runs, jobs, cache, app)
@@ -44,7 +46,7 @@ EXAMPLES = (
     "dcmerge compare --zoo demo --quick        # every method on the demo, side by side",
     "dcmerge merge --from FOLDER --method dc_merge --out merged.safetensors",
 )
-BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+FAULT, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 
 def build_parser() -> Parser:
@@ -67,26 +69,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         if reconfigure := getattr(stream, "reconfigure", None):
             with suppress(ValueError):
                 reconfigure(errors="backslashreplace")
+    whole = ALL in (sys.argv[1:] if argv is None else argv)
     try:
-        args = build_parser().parse_args(argv)
-        if args.threads is not None:
-            torch.set_num_threads(args.threads)
-        for path in getattr(args, "plugin", ()):
-            load_plugin(path)
-        code = args.run(args)
-        sys.stdout.flush()
-        return code
+        with _quiet():
+            return _run(argv)
     except InputError as error:
-        print("\n".join(error_lines(error)), file=sys.stderr)
-        return BAD_INPUT
+        return _told(error_lines(error, whole=whole), BAD_INPUT)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return INTERRUPTED
+        return _told(["stopped"], INTERRUPTED)
     except BrokenPipeError:
         # As Python's manual advises: otherwise the interpreter complains when it flushes at its end.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except Exception as error:  # the outermost rule: a sentence, and never a bare traceback
+        known = foreseen(error)
+        return _told([printable(f"error: {known or report(error)}")], BAD_INPUT if known else FAULT)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    args = build_parser().parse_args(argv)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    for path in getattr(args, "plugin", ()):
+        load_plugin(path)
+    code = args.run(args)
+    sys.stdout.flush()
+    return code
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Libraries' warnings are for developers: they do not reach stderr, unless Python's -W asks for them."""
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        yield
+
+
+def _told(lines: Sequence[str], code: int) -> int:
+    print("\n".join(lines), file=sys.stderr)
+    return code
 
 
 #: What a user of the command line can do about an error, by the error's ``remedy``.
@@ -104,8 +127,13 @@ def told_with_remedy(error: InputError) -> str:
     return f"{str(error).rstrip('.')}. {hint}" if hint else str(error)
 
 
-def error_lines(error: InputError) -> list[str]:
-    """One line; for an incompatible set the message's first line and every reason. Nothing in it moves the cursor."""
+def error_lines(error: InputError, *, whole: bool = False) -> list[str]:
+    """One line; for an incompatible set the message's first line and every reason. Nothing in it moves the cursor.
+
+    At most ``LONGEST`` characters unless ``whole``.
+    """
     text = told_with_remedy(error)
     lines = text.splitlines() if isinstance(error, IncompatibleSet) else [text]
+    if not whole:
+        lines = shortened(lines, f" ({ALL} shows them all)")
     return [printable(line if place else f"error: {line}") for place, line in enumerate(lines)]

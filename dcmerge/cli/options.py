@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,18 +42,27 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
+#: Tells all of a long error.
+ALL = "--all"
+#: More threads than this only wait for each other, and of many thousands the system has none left.
+_MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
+
+
 def common_options() -> Parser:
     """What every command has; absent options leave alone what stood before the command's name."""
     parser = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     group = parser.add_argument_group("output and speed")
     group.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    group.add_argument(ALL, dest="show_all", action="store_true", help="tell every name of a long error message")
     add_threads(group)
     return parser
 
 
 def add_threads(parser: argparse._ActionsContainer) -> None:
     """``--threads``, before or after the command's name."""
-    parser.add_argument("--threads", type=whole_number(1), metavar="N", help="torch threads (default: torch's own)")
+    parser.add_argument(
+        "--threads", type=whole_number(1, _MOST_THREADS), metavar="N", help="torch threads (default: torch's own)"
+    )
 
 
 def add_command(commands: Commands, common: Parser, name: str, about: str, run: Callable[..., int], *, example: str) -> Parser:

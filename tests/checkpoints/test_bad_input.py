@@ -101,6 +101,7 @@ def empty_safetensors(tmp):
     return tmp / "none.safetensors"
 
 
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 BAD_INPUT = {
     "empty path": (lambda tmp: "", "an empty one"),
     "missing": (lambda tmp: tmp / "no.safetensors", r"There is no file or folder .*no\.safetensors"),
@@ -164,6 +165,12 @@ BAD_INPUT = {
     "100 dimensions": (lambda tmp: header(tmp, [1] * 100, 4), "has 100 dimensions"),
     "a dimension beyond all": (lambda tmp: header(tmp, [0, 2**62], 0), "has the shape"),
     "strides beyond all": (lambda tmp: header(tmp, [0, 2**40, 2**40], 0), "has the shape"),
+    "LFS pointer": (lambda tmp: written(tmp / "a.safetensors", LFS), "a Git LFS pointer.*git lfs pull"),
+    "LFS pointer pt": (lambda tmp: written(tmp / "a.pt", LFS), "a Git LFS pointer.*git lfs pull"),
+    "LFS pointer json": (lambda tmp: written(tmp / "x.safetensors.index.json", LFS), "a Git LFS pointer.*git lfs pull"),
+    "web page": (lambda tmp: written(tmp / "a.safetensors", "\n<!DOCTYPE html><title>404"), "a web page, not the file"),
+    "web page pt": (lambda tmp: written(tmp / "a.bin", "<html>" * 9), "a web page, not the file"),
+    "a server's error": (lambda tmp: written(tmp / "a.safetensors", '{"error":"Repository not found"}'), "message of a server"),
     "adapter without config": (adapter_without_config, r"expected an adapter_config\.json"),
 }
 

@@ -65,7 +65,7 @@ BAD = {
     "a control character": ("a: \x07", "neither"),
     "too deep": ("a: " + "[" * 100_000, "nested too deeply"),
     "too deep in JSON": ('{"a": ' + "[" * 100_000, "nested too deeply"),
-    "a number of a million digits": ("a: " + "1" * 10**6, "neither"),
+    "a number of a million digits": ("a: " + "1" * 10**6, "a number of 1000000 characters"),
 }
 
 
@@ -100,3 +100,27 @@ def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_bytes(b"\xef\xbb\xbfmethod: ties")
     assert read_document(tmp_path / "r.yaml") == {"method": "ties"}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ('!!int ""', "a value that is no int in line 1"),
+        ('!!float ""', "no float"),
+        ("!!bool zz", "no bool"),
+        ("!!timestamp zz", "no timestamp"),
+        ("0x" + "f" * 6000, "a number of 6002 characters"),
+        ("0b" + "1" * 60000, "a number of"),
+        (":".join(["1"] * 3000), "a number of"),
+        ("9" * 6000, "a number of"),
+        ("!!binary é", "binary|base64|neither"),
+    ],
+)
+def test_a_value_that_belies_its_tag_is_told_with_its_line(value: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        parsed_document(f"scale: {value}\n")
+
+
+def test_a_json_number_of_many_digits_is_refused() -> None:
+    with pytest.raises(InputError, match="one of 5000 digits"):
+        parsed_document('{"scale": ' + "9" * 5000 + "}")

@@ -18,6 +18,8 @@ from dcmerge.vectors.compatibility.report import IN_FULL, Finding, Parameter, li
 
 #: Stands for the base beside the tasks, whose names are texts.
 _BASE = None
+#: Of a norm that float32 can hold.
+_LARGEST_SQUARE = torch.finfo(torch.float32).max ** 2
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class _Seen:
     square: float
     digest: int
     finite: bool
+
+    @property
+    def too_large(self) -> bool:
+        """Whether float32, in which is merged, could not hold the norm."""
+        return self.finite and not self.square <= _LARGEST_SQUARE
 
 
 def _look(base: Checkpoint | None, experts: Mapping[str, Checkpoint], parameter: Parameter) -> dict[str | None, _Seen]:
@@ -60,6 +67,7 @@ class Values:
 
     def __init__(self) -> None:
         self.not_finite: dict[str | None, list[str]] = defaultdict(list)
+        self.too_large: dict[str | None, list[str]] = defaultdict(list)
         self.changed: set[str] = set()
         self.unchanged: dict[str, list[str]] = defaultdict(list)
         self.digests: dict[str, int] = defaultdict(int)
@@ -70,6 +78,8 @@ class Values:
         for who, one in seen.items():
             if not one.finite:
                 self.not_finite[who].append(name)
+            if one.too_large:
+                self.too_large[who].append(name)
             square = 0.0 if math.isnan(one.square) else one.square
             if who is None:
                 self.base_square += square
@@ -86,6 +96,9 @@ class Values:
             if names:
                 text = f"{who or 'base'} holds NaN or Inf in: {listed(names)}"
                 yield Finding("error", "not finite", text, who, tuple(names))
+        for who, names in self.too_large.items():
+            text = f"{who or 'base'} holds deltas whose norm leaves the range of float32 in: {', '.join(names)}"
+            yield Finding("error", "too large", text, who, tuple(names))
         for task in tasks:
             names = tuple(self.unchanged[task])
             if task not in self.changed:
