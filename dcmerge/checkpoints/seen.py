@@ -22,7 +22,6 @@ from torch import Tensor
 from dcmerge.checkpoints.paths import checked_file, reason, shown
 from dcmerge.errors import InputError
 
-
 #: Not waiting: a pipe that has taken the file's place is another file, and not to be waited for.
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 _MACHINE_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
