@@ -103,21 +103,21 @@ def picked(runs: Sequence[Run], *, key: str, pinned: Collection[str] = ()) -> li
 
 def _row(run: Run, is_pinned: bool) -> dict[str, Any]:
     measured, made = run.evaluation, made_at(run)
-    marks = f"{'★' if run.starred else ''}{' pinned' if is_pinned else ''}"
+    marks = f"{'★' if run.starred else ''}{' ⚲' if is_pinned else ''}"
     return {
         "": marks.strip(),
         "time": made and made.strftime("%d %b %H:%M:%S"),
         "name": run.name,
-        "what": run.kind,
         "method": title_of(run),
         "parameters": changed(run.method, run.values) or "defaults",
         "α": run.alpha,
-        "α from": run.alpha_origin,
         "absolute": 100 * measured.mean,
         "normalised": hundredfold(measured.mean_normalised),
         "joint": hundredfold(measured.joint_mean),
         "worst task": 100 * measured.worst.accuracy,
         "measured on": measured.measured_on,
+        "what": run.kind,
+        "α from": run.alpha_origin,
         "tried": run.tried,
         "note": run.note,
     }
@@ -126,7 +126,9 @@ def _row(run: Run, is_pinned: bool) -> dict[str, Any]:
 def _columns() -> dict[str, Any]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
-        "": text(width="small", help="★ starred; pinned: what live looks are shown against."),
+        "name": text(width=130),
+        "method": text(width=150),
+        "": text(width=50, help="★ starred; ⚲ pinned: live looks are shown against it."),
         "what": text(help="What led to it: a look, a point of a sweep, a row of a comparison, or an evaluation."),
         "absolute": number(format="%.1f %%", help=term("accuracy")),
         "normalised": number(format="%.1f %%", help=term("normalised accuracy")),

@@ -12,15 +12,11 @@ from dcmerge import jobs
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Scale
 from dcmerge.jobs.queue import RUNNER_LOCK
 from dcmerge.runs import SetId
+from dcmerge.runtime import locks
 from dcmerge.sets.model_sets import ModelSet, open_set_by_name, roots
 from dcmerge.studies.measuring import Row
 from tests.ui.conftest import Open
 from tests.ui.test_pages import texts, titles
-
-try:
-    from dcmerge.runtime import locks
-except ImportError:
-    from dcmerge.runtime import locks
 
 MERGE, METHOD = "pages/3_Merge.py", {"method": "task_arithmetic", "quick": "25"}
 
