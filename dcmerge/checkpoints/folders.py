@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dcmerge.checkpoints.leftovers import part_name
 from dcmerge.checkpoints.paths import reason, shown
 from dcmerge.errors import InputError
 
@@ -24,8 +25,11 @@ def new_folder(path: str | os.PathLike[str], *, ours: Callable[[str], bool] | No
     """
     target = Path(os.path.abspath(path))
     check_folder(target, ours=ours)
-    mark = f".{os.getpid()}.{secrets.token_hex(8)}.part"
-    temporary, old = (target.with_name(f".{target.name[:100]}{middle}{mark}") for middle in ("", ".old"))
+    # What is replaced is no part: whoever finds it after a kill may want it back.
+    temporary, old = (
+        target.with_name(part_name(target.name)),
+        target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.old"),
+    )
     try:
         temporary.mkdir()
     except OSError as error:

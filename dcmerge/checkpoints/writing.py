@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import shutil
 import struct
 from collections.abc import Iterable, Mapping
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from dcmerge.checkpoints.base import TensorInfo
 from dcmerge.checkpoints.dtypes import CODES
+from dcmerge.checkpoints.leftovers import part_name
 from dcmerge.checkpoints.paths import reason, shown
 from dcmerge.errors import InputError
 
@@ -82,7 +82,7 @@ class SafetensorsWriter:
         self._header, self._starts = _layout(infos, self._metadata)
         self._infos, self._missing = infos, dict(infos)
         _check_target(self._target, len(self._header) + sum(info.nbytes for info in infos.values()))
-        self._temporary = self._target.with_name(f".{self._target.name[:100]}.{os.getpid()}.{secrets.token_hex(8)}.part")
+        self._temporary = self._target.with_name(part_name(self._target.name))
 
     def __enter__(self) -> Self:
         self._file = _create(self._temporary, self._target)

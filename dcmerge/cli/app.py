@@ -9,6 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from dcmerge.checkpoints.leftovers import remove_leftovers
 from dcmerge.cli.options import Commands, Parser, add_command, whole_number
 from dcmerge.cli.output import print_json
 from dcmerge.cli.plugins import add_plugins
@@ -24,6 +25,11 @@ SERVER = PACKAGE / "ui" / "serve.py"
 #: Streamlit's pages are scripts of their own: the folders they may read reach them through the environment.
 ROOTS_VARIABLE = "DCMERGE_ROOTS"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+#: What another address than the loopback means.
+EXPOSED = (
+    "note: there is no password. Whoever reaches {host} can read every checkpoint below the roots, start, cancel and read jobs, "
+    "write merged files beside them, and use this machine's time; docs/security.md says what is promised and what is not"
+)
 EVERYWHERE = ("0.0.0.0", "::")
 
 
@@ -50,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"url": f"http://{args.host}:{args.port}", "roots": roots, "plugins": plugins, "command": command})
     if args.host not in LOOPBACK:
-        print(f"note: who reaches {args.host} can read what the app may read; there is no password", file=sys.stderr)
+        print(EXPOSED.format(host=args.host), file=sys.stderr)
+    for root in roots:
+        if left := remove_leftovers(Path(root), below=True).note(root):
+            print(f"note: {left}", file=sys.stderr)
     return start(command, variables)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
+from dcmerge.checkpoints.leftovers import remove_leftovers
 from dcmerge.cli.options import Commands, Parser, add_command
 from dcmerge.cli.output import print_json, size
 from dcmerge.errors import InputError
@@ -20,6 +22,8 @@ def run(args: argparse.Namespace) -> int:
     store = default_store()
     if store is None:
         raise InputError(f"expected a cache to {args.action}, got none: {FOLDER_VARIABLE} is off")
+    if left := remove_leftovers(store.folder).note(store.folder):
+        print(f"note: {left}", file=sys.stderr)
     found = store.clear() if args.action == "clear" else store.usage()
     if args.json:
         facts = {"folder": str(store.folder), "max_bytes": store.max_bytes}

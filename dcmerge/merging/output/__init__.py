@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from dcmerge.checkpoints import StoredCheckpoint, new_folder, write_safetensors, write_text
+from dcmerge.checkpoints import StoredCheckpoint, new_folder, shown, write_safetensors, write_text
+from dcmerge.checkpoints.leftovers import remove_leftovers
 from dcmerge.errors import InputError
 from dcmerge.merging.lengths import Length
 from dcmerge.merging.output.adapters import Shrunk, in_one_file, places, write_factors, write_lora_file
@@ -47,9 +48,24 @@ def write_merged(
     ``told``: what the method says of its parameters on this set; it comes first among the notes.
 
     Raises InputError for a target that cannot be written, a model without a base, an adapter of full fine-tuning, and values
-    that leave the range of the dtype; whatever goes wrong, nothing is left behind.
+    that leave the range of the dtype; whatever goes wrong, nothing is left behind. Parts that killed merges left in the target's
+    folder are removed, and the notes say so.
     """
     check_target(vectors, target)
+    folder = target.path.absolute().parent
+    left = remove_leftovers(folder).note(shown(folder))
+    written = _write(vectors, deltas, target, scale, recipe, told)
+    return replace(written, notes=(*written.notes, left)) if left else written
+
+
+def _write(
+    vectors: TaskVectors,
+    deltas: Iterable[tuple[str, Delta]],
+    target: Target,
+    scale: float,
+    recipe: Callable[[str], Recipe],
+    told: tuple[str, ...],
+) -> Written:
     # From here on everything has the names and the grouping of the files.
     length, experts = Length(), vectors
     vectors, deltas = vectors.as_stored(length.counted(deltas))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -28,6 +29,8 @@ WEIGHTS = "model" + SAFETENSORS_SUFFIX
 _LARGEST_COMPANION = 64 << 20
 _OLD, _NEW = "pytorch_model", "model"
 _NAMED = 8
+#: A model's folder in Hugging Face's download cache.
+_HUB = "models--"
 
 
 def shard_names(base: StoredCheckpoint) -> dict[str, str]:
@@ -102,7 +105,7 @@ def copy_companions(base: Checkpoint, folder: Path, dtype: str | None = None) ->
         return ()
     weights, others = {file.name for file in base.files}, []
     for entry in sorted(source.iterdir()):
-        if entry.name in COMPANIONS and entry.is_file() and entry.stat().st_size <= _LARGEST_COMPANION:
+        if entry.name in COMPANIONS and _stays_inside(entry, source) and entry.stat().st_size <= _LARGEST_COMPANION:
             shutil.copyfile(entry, folder / entry.name)
         elif entry.name not in weights and not entry.name.startswith("."):
             others.append(shown(entry.name))
@@ -112,6 +115,13 @@ def copy_companions(base: Checkpoint, folder: Path, dtype: str | None = None) ->
         return ()
     told = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "")
     return (f"not copied from the base's folder (only settings and vocabulary are): {told}",)
+
+
+def _stays_inside(entry: Path, folder: Path) -> bool:
+    """Whether a file lies in its folder, links followed; of a download cache in the model's part of it."""
+    real, own = Path(os.path.realpath(entry)), Path(os.path.realpath(folder))
+    cache = next((parent for parent in own.parents if parent.name.startswith(_HUB)), None)
+    return real.is_file() and (real.is_relative_to(own) or (cache is not None and real.is_relative_to(cache)))
 
 
 def _name_dtype(config: Path, dtype: str) -> None:

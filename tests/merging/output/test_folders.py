@@ -163,3 +163,25 @@ def test_a_folder_that_fails_half_way_leaves_nothing_behind(sharded: TaskVectors
 def test_a_delta_alone_is_one_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected one file .safetensors for the delta alone"):
         dcmerge.merge(full_set(tmp_path, random_deltas(2)), "average").save(tmp_path / "out", delta_only=True)
+
+
+def test_settings_behind_a_link_are_copied_only_from_the_folder_or_its_cache(sharded: TaskVectors, tmp_path: Path) -> None:
+    base, secret = tmp_path / "base", tmp_path / "secret.json"
+    secret.write_text('{"password": "x"}')
+    (base / "vocab.json").symlink_to(secret)
+    (base / "own.json").write_text("{}")
+    (base / "merges.txt").symlink_to(base / "own.json")
+    written = dcmerge.merge(sharded, "average").save(tmp_path / "out")
+    assert not (tmp_path / "out" / "vocab.json").exists() and (tmp_path / "out" / "merges.txt").read_text() == "{}"
+    assert any("not copied" in note and "vocab.json" in note for note in written.notes)
+
+
+def test_settings_of_a_download_cache_are_copied(tmp_path: Path) -> None:
+    blobs, base = tmp_path / "models--org--name" / "blobs", tmp_path / "models--org--name" / "snapshots" / "abc"
+    saved(llama(), base)
+    blobs.mkdir()
+    (base / "tokenizer.json").rename(blobs / "0123")
+    (base / "tokenizer.json").symlink_to(blobs / "0123")
+    vectors = TaskVectors.open(base, {"one": saved(llama(1), tmp_path / "one")})
+    dcmerge.merge(vectors, "average").save(tmp_path / "out")
+    assert (tmp_path / "out" / "tokenizer.json").read_text() == "{}"
