@@ -1,7 +1,5 @@
 """Spectra: singular values of every task vector, raw, smoothed and aligned."""
 
-import streamlit as st
-
 from dcmerge.ui.shell import start_page
 from dcmerge.ui.spectra import concentration_card, cumulative_card, figures_card, overview_card, spectrum_card
 
@@ -12,11 +10,8 @@ page = start_page(
     "leaves their sum as it is. Change it in the sidebar and watch.",
 )
 
-overview, spectrum = st.container(), st.container()
-with spectrum:  # drawn first: it is what a moved ρ changes
-    spectrum_card(page)
-with overview:
-    overview_card(page)
+spectrum_card(page)  # first: it is what a moved ρ changes, and both are to be seen at once
+overview_card(page)
 cumulative_card(page)
 figures_card(page)
 concentration_card(page)

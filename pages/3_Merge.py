@@ -13,6 +13,7 @@ page = start_page(
     "The merged model is **base + α · merged task vector**. Every change merges again and shows the accuracy on a few validation "
     "images. The test images are used only when you ask for it.",
     with_layer=False,
+    with_smoothing=False,
 )
 
 choice = choice_of_method(page)

@@ -11,6 +11,7 @@ from dcmerge.merging.recipe import recipe_of
 from dcmerge.methods import methods
 from dcmerge.runs.run import Run, SetId, images_of
 from dcmerge.runs.store import RunStore
+from dcmerge.vectors.mix import Mix
 
 
 def measured_run(
@@ -22,16 +23,17 @@ def measured_run(
     *,
     values: Mapping[str, Any] | None = None,
     scale: Scale | None = None,
+    mix: Mix | None = None,
     **more: Any,
 ) -> Run:
-    """The run of a model of this bench's set; ``more`` are further fields of ``Run``.
+    """The run of a model of this bench's set, merged with this mix; ``more`` are further fields of ``Run``.
 
     A registered method gets its recipe, for which the inputs are hashed (once in this process).
     """
     vectors, values = bench.vectors, dict(values or {})
     if method in methods() and "recipe" not in more:
         alpha, origin = (scale.value, scale.origin) if scale else (None, None)
-        more["recipe"] = recipe_of(vectors, method, values, alpha, origin, None).to_data()
+        more["recipe"] = recipe_of(vectors.mixed(mix), method, values, alpha, origin, None).to_data()
     return Run(
         kind,
         SetId.of(vectors, set_name),

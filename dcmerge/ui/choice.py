@@ -15,7 +15,7 @@ from dcmerge.methods.dc_merge import smoothing_in_use
 from dcmerge.runs import SetId
 from dcmerge.studies.glossary import term
 from dcmerge.ui.controls import method_controls
-from dcmerge.ui.shell import Page, readable_errors
+from dcmerge.ui.shell import SHARED, Page, readable_errors, smoothing_controls
 from dcmerge.ui.single_jobs import just_found, scales_of
 from dcmerge.ui.view import choose, remembered
 
@@ -68,9 +68,10 @@ def choice_of_method(page: Page) -> Choice:
             )
         chosen = known[slug]
         right.markdown(chosen.idea)
-        right.caption(f"{chosen.source}. {_variant(page, chosen)}")
+        right.caption(f"{chosen.source}. {_variant(page, chosen)}".strip())
         with readable_errors():
-            parameters = method_controls(chosen, page.smoothing)
+            shared = smoothing_controls(page.models.name) if _smooths(chosen) else {}
+            parameters = method_controls(chosen, shared)
         alpha = _alpha_control(chosen)
     choice = Choice(chosen, parameters)
     found = found_scales(page).get(choice.key(page))
@@ -112,7 +113,10 @@ def _variant(page: Page, chosen: Method) -> str:
     if chosen.slug != "dc_merge":
         return ""
     kind = page.models.vectors.kind
-    strategy = smoothing_in_use(page.smoothing["smoothing"], kind)
     path = "LoRA" if kind == "lora" else "full fine-tuning"
-    ratio = f" with ρ = {page.smoothing['rho']:g}" if strategy == "linear" else ""
-    return f"This is the variant for {path}. Smoothing: {strategy}{ratio}, set in the sidebar."
+    return f"This is the variant for {path}, where auto smoothing is {smoothing_in_use('auto', kind)}."
+
+
+def _smooths(chosen: Method) -> bool:
+    """Whether the smoothing that the pages share is the method's own; a plugin's of that name is another one."""
+    return not chosen.origin and set(SHARED) <= set(chosen.parameters)

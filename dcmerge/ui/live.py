@@ -13,10 +13,12 @@ from dcmerge.ui.merging import Look, merged_once, quick_look
 from dcmerge.ui.notes import show_notes
 from dcmerge.ui.pinning import against_pinned, kept_look
 from dcmerge.ui.shell import Page, readable_errors
-from dcmerge.ui.text import percent
+from dcmerge.ui.text import interval, percent, plain
 from dcmerge.ui.view import remembered
 
 _LIMITS = [25, 50, 100, 200]
+#: The look before the last change and the newest one, and on what they were made.
+_LOOKS, _LOOKED_AT = "live.looks", "live.looked_at"
 
 
 def live_card(page: Page, choice: Choice) -> Look | None:
@@ -45,6 +47,7 @@ def live_card(page: Page, choice: Choice) -> Look | None:
         run = kept_look(page, choice, look)
         show_notes(weak_experts(look.zero_shot, look.experts))
         _metrics(look.zero_shot, look.merged, look.experts)
+        _change(page, look.merged, limit)
         if run:
             against_pinned(run)
         show_notes(merged_once(page.models, choice.method.slug, choice.parameters).notes(choice.scale.value, choice.scale.origin))
@@ -56,6 +59,25 @@ def live_card(page: Page, choice: Choice) -> Look | None:
             terms=("zero-shot", "expert", "interval"),
         )
     return look
+
+
+def _change(page: Page, merged: Evaluation, limit: int) -> None:
+    """What the last move changed, with its interval, and what to do where these images cannot tell it."""
+    known: tuple[Evaluation | None, Evaluation] | None = st.session_state.get(_LOOKS)
+    fits = known is not None and st.session_state.get(_LOOKED_AT) == (page.models.key, limit)
+    before = known[0] if known and fits and known[1] is merged else known[1] if known and fits else None
+    st.session_state[_LOOKS], st.session_state[_LOOKED_AT] = (before, merged), (page.models.key, limit)
+    if before is None:
+        return
+    change = paired_difference(merged, before)
+    text = f"**{plain(interval(change))}** points against the state before your last change"
+    if change.excludes_zero or not change.high - change.low > abs(change.value):
+        st.markdown(f"{text}.", help=explained("paired bootstrap", "points"))
+        return
+    hint = f"Choose more than {limit} images a task" if limit < _LIMITS[-1] else "Evaluate on all images"
+    st.markdown(
+        f"{text}: the interval is wider than the change. {hint} to tell more.", help=explained("paired bootstrap", "points")
+    )
 
 
 def _metrics(zero_shot: Evaluation, merged: Evaluation, experts: Evaluation) -> None:

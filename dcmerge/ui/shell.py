@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import streamlit as st
@@ -29,6 +29,8 @@ from dcmerge.zoo import ZOOS
 SET, LAYER = "set", "layer"
 #: DC-Merge's parameters that every page shares: what is inspected is what is merged.
 SHARED = ("smoothing", "rho")
+#: The smoothing that was drawn last where nobody had chosen one.
+_DEFAULT = "shell.smoothing"
 #: So many sets are offered as buttons where the one that was asked for is unknown.
 _OFFERED = 8
 
@@ -62,8 +64,11 @@ class Page:
         return layer_of(self.models.vectors, self.layer_name)
 
 
-def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
-    """Begin a page: head, shared sidebar, and the chosen set opened; a set that cannot be opened ends the page in a box."""
+def start_page(title: str, about: str, *, with_layer: bool = True, with_smoothing: bool = True) -> Page:
+    """Begin a page: head, shared sidebar, and the chosen set opened; a set that cannot be opened ends the page in a box.
+
+    Without ``with_smoothing`` the page draws those controls itself, where it needs them (see ``smoothing_controls``).
+    """
     controls, name = _frame(title, about)
     if name is None:
         st.stop()
@@ -72,15 +77,16 @@ def start_page(title: str, about: str, *, with_layer: bool = True) -> Page:
         with controls:
             if told := qkv_text(models.vectors.qkv, models.vectors.qkv_stored):
                 st.caption(f"{told[0].upper()}{told[1:]}.")
-            return Page(models, _layer_control(models) if with_layer else "", _smoothing_controls())
+            layer = _layer_control(models) if with_layer else ""
+            return Page(models, layer, smoothing_controls(name) if with_smoothing else {})
     st.stop()
 
 
 def start_page_without_set(title: str, about: str) -> None:
     """Begin a page that works whether the chosen set can be opened or not."""
-    controls, _ = _frame(title, about)
+    controls, name = _frame(title, about)
     with controls:
-        _smoothing_controls()
+        smoothing_controls(name)
 
 
 def _frame(title: str, about: str) -> tuple[DeltaGenerator, str | None]:
@@ -202,9 +208,18 @@ def _layer_control(models: ModelSet) -> str:
     )
 
 
-def _smoothing_controls() -> dict[str, Any]:
-    declared = method("dc_merge").parameters
-    values = {}
-    for name in SHARED:
-        values[name] = parameter_control(declared[name], key=name, disabled=name == "rho" and values["smoothing"] != "linear")
+def smoothing_controls(set_name: str | None) -> dict[str, Any]:
+    """How DC-Merge smooths, the same on all pages. ρ is drawn where it counts, and its value is kept where it is not.
+
+    The first demo arrives with linear smoothing, so that there is something to see and to tune; other sets with the default.
+    """
+    smoothing, rho = (method("dc_merge").parameters[name] for name in SHARED)
+    default = "linear" if set_name == first_set() else smoothing.default
+    before = st.session_state.get(_DEFAULT)
+    if before not in (None, default) and st.session_state.get("smoothing") == before:
+        choose("smoothing", default)  # nobody chose one: another set brings its own
+    st.session_state[_DEFAULT] = default
+    values = {"smoothing": parameter_control(replace(smoothing, default=default), key="smoothing"), "rho": rho.default}
+    if values["smoothing"] == "linear":
+        values["rho"] = parameter_control(rho, key="rho")
     return values

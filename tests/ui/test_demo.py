@@ -64,6 +64,10 @@ def test_the_home_page_shows_every_task(open_page: Open, demo: ModelSet) -> None
 
 def test_rho_redraws_the_demo(open_page: Open) -> None:
     app = open_page(SPECTRA)
+    arrived = smoothed_values(app)
+    assert app.sidebar.slider(key="rho").value == 5.0 and "smoothing" not in app.query_params
+    assert arrived[0] / arrived[-1] == pytest.approx(5.0, rel=1e-2), "the demo arrives smoothed"
+    app.sidebar.selectbox(key="smoothing").set_value("none").run()
     raw = torch.tensor(smoothed_values(app))
     app.sidebar.selectbox(key="smoothing").set_value("linear").run()
     app.sidebar.slider(key="rho").set_value(2.0).run()
@@ -88,6 +92,8 @@ def test_the_merge_page_shows_what_the_library_computes(open_page: Open, demo: M
         assert told["Worst task"] == percent(wanted.worst.accuracy)
         bars = figures(app)[0]["data"][1]
         assert bars["y"] == pytest.approx([100 * task.accuracy for task in wanted.tasks.values()])
+        said = [text for text in texts(app) if "points against the state before your last change" in text]
+        assert len(said) == (alpha != 1.0)
         gain = paired_difference(wanted, zero_shot)
         assert f"{100 * gain.value:+.1f} points over zero-shot" in app.metric[0].delta
     history = app.dataframe[0].value
