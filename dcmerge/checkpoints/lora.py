@@ -109,6 +109,7 @@ class LoraCheckpoint(Checkpoint):
         super().__init__(path, infos, sources, seen)
         self.rank = max(self.rank_of(name) for name in self.adapted)
         self.notes = file.notes
+        self.metadata = MappingProxyType(dict(getattr(file, "metadata", {})))
 
     @classmethod
     def open(cls, path: Path) -> LoraCheckpoint:

@@ -1,8 +1,8 @@
 """The command line: everything that the pages do, for scripts and for people in a terminal.
 
 Exit codes: 0 success; 1 a method that breaks a promise (``methods --check``), or a fault of this program; 2 bad input, with one
-line on stderr (of an incompatible set every reason, one a line); 130 stopped with Ctrl-C; 141 nobody reads the output any more.
-Text is for people, ``--json`` prints one JSON document.
+line on stderr (of an incompatible set every reason, one a line); 3 a merged file that is not what it should be (``verify``); 130
+stopped with Ctrl-C; 141 nobody reads the output any more. Text is for people, ``--json`` prints one JSON document.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from dcmerge.cli import (
     runs,
     spectra,
     sweep,
+    verify,
     zoo,
 )
 from dcmerge.cli.options import ALL, Parser, add_threads, common_options
@@ -39,7 +40,7 @@ from dcmerge.cli.unforeseen import foreseen, report
 from dcmerge.errors import IncompatibleSet, InputError, shortened
 from dcmerge.methods import load_plugin
 
-COMMANDS = (methods, inspect, spectra, convert, merge, run, recipe, evaluate, compare, sweep, zoo, runs, jobs, cache, app)
+COMMANDS = (methods, inspect, spectra, convert, merge, run, recipe, evaluate, compare, sweep, zoo, runs, jobs, cache, verify, app)
 
 EXAMPLES = (
     "dcmerge app                               # the dashboard, in your browser",

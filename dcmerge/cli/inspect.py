@@ -16,7 +16,7 @@ from dcmerge.cli.options import Commands, Parser, add_command, add_model_set, na
 from dcmerge.cli.output import Progress, paragraph, print_json, qkv_lines, seconds, size, table
 from dcmerge.errors import InputError
 from dcmerge.merging.prediction import Cost, predicted_costs
-from dcmerge.sets.layouts import Search, search
+from dcmerge.sets.layouts import FoundSet, Search, peek, search
 from dcmerge.vectors.compatibility import Kind, Parameter, Report, examine
 from dcmerge.vectors.task_vectors import open_set
 
@@ -96,9 +96,11 @@ def _run_folder(args: argparse.Namespace) -> int:
     one = chosen(found, what, args.base) if len(found.sets) == 1 or (found.sets and (what or args.base)) else None
     found = found if one is None else replace(found, sets=(one,))
     inspected = None
-    if one is not None and not one.lacks:
+    unread = _unreadable(one) if one is not None and not one.lacks else {}
+    if one is not None and not one.lacks and len(unread) < len(one.experts):
+        readable = {task: path for task, path in one.experts.items() if task not in unread}
         with Progress() as progress:
-            inspected = _examined(one.base, one.experts, args, progress)
+            inspected = _examined(one.base, readable, args, progress)
     if args.json:
         print_json(search_as_data(found) | {"report": inspected.to_dict() if inspected else None})
     else:
@@ -108,7 +110,16 @@ def _run_folder(args: argparse.Namespace) -> int:
         chosen(found, what, args.base)
     if one is not None:
         one.checked()
+    if unread:
+        rest = "the report is of the others" if inspected else "there is no report"
+        raise InputError(f"{len(unread)} of the experts cannot be opened ({', '.join(unread)}), and {rest}")
     return _told(inspected) if inspected else 0
+
+
+def _unreadable(one: FoundSet) -> dict[str, str]:
+    """Experts that cannot be opened, by task: each is a row of the listing, and the others are reported on all the same."""
+    errors = {task: peek(path) for task, path in one.experts.items()}
+    return {task: found.error for task, found in errors.items() if found.error}
 
 
 def _why_no_report(found: Search) -> str:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, read_json
 from dcmerge.checkpoints.dialects import KOHYA
 from dcmerge.checkpoints.paths import shown
-from dcmerge.errors import InputError
+from dcmerge.errors import InputError, listed
 from dcmerge.vectors.adapters import base_name_of
 from dcmerge.vectors.compatibility.common import Lacking, extras, told_group
-from dcmerge.vectors.compatibility.report import IN_FULL, Finding, Kind, Parameter, listed
+from dcmerge.vectors.compatibility.report import IN_FULL, Finding, Kind, Parameter
 from dcmerge.vectors.roles import role_of
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dcmerge.checkpoints import Checkpoint
-from dcmerge.vectors.compatibility.report import Finding, Kind, Parameter, classify, listed
+from dcmerge.errors import listed
+from dcmerge.vectors.compatibility.report import Finding, Kind, Parameter, classify
 from dcmerge.vectors.fit import Fit
 from dcmerge.vectors.roles import OTHER, Role, role_of, size_of
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, TensorInfo
+from dcmerge.errors import listed
 from dcmerge.vectors.adapters import as_matrix
 from dcmerge.vectors.compatibility.adapters import in_full, lacking_parts, other_base
 from dcmerge.vectors.compatibility.common import by_choice, extras, in_common, without_copies
-from dcmerge.vectors.compatibility.report import Finding, Kind, Parameter, classify, listed
+from dcmerge.vectors.compatibility.report import Finding, Kind, Parameter, classify
 from dcmerge.vectors.fit import Fit
 from dcmerge.vectors.ties import tied
 from dcmerge.vectors.towers import tower_of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
@@ -19,8 +18,6 @@ _BUFFERS = re.compile(
 )
 #: GPT-2's and GPT-NeoX's mask of the future, (1, 1, n, n), whose name is that of a bias.
 _MASKS = re.compile(r"(.*\.)?(attn|attention|crossattention)\.bias")
-#: So many names stand in a finding's text where the rest is told by their number; ``parameters`` has all.
-_NAMED = 8
 
 
 #: Of a tensor beside an adapter's factors: methods of factors do not see it.
@@ -125,9 +122,3 @@ def classify(name: str, info: TensorInfo) -> Parameter:
             return Parameter(name, info.shape, Kind.VECTOR, "text projection, averaged as in the authors' code")
         return Parameter(name, info.shape, Kind.MATRIX)
     return Parameter(name, info.shape, Kind.VECTOR if len(info.shape) < 2 else Kind.CONVOLUTION)
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first names, and the number of the others."""
-    names = list(names)
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

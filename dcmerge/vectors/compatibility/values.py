@@ -13,8 +13,9 @@ from functools import partial
 import torch
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank
+from dcmerge.errors import listed
 from dcmerge.runtime.threads import ahead_on_all_threads
-from dcmerge.vectors.compatibility.report import IN_FULL, Finding, Parameter, listed
+from dcmerge.vectors.compatibility.report import IN_FULL, Finding, Parameter
 
 #: Stands for the base beside the tasks, whose names are texts.
 _BASE = None
