@@ -36,6 +36,11 @@ with st.container(horizontal=True):
         icon=":material/leaderboard:",
     )
     st.page_link(
+        "pages/5_Tune.py",
+        label="**Tune**: which smoothing, which ρ, which α? A curve with its intervals answers",
+        icon=":material/tune:",
+    )
+    st.page_link(
         "pages/6_Methods.py",
         label="**Methods**: what each method does, needs and scores",
         icon=":material/menu_book:",

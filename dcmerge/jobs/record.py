@@ -20,7 +20,7 @@ from dcmerge.checkpoints.paths import shown
 from dcmerge.errors import InputError
 from dcmerge.evaluation import ZERO_SHOT, Scale
 from dcmerge.jobs.journal import Journal
-from dcmerge.jobs.specification import KINDS, TEST_STEP, Compare, Evaluate, FindScale, Specification, Sweep
+from dcmerge.jobs.specification import CHOSEN_STEP, KINDS, TEST_STEP, Compare, Evaluate, FindScale, Specification, Sweep
 from dcmerge.runtime import state_files
 from dcmerge.runtime.locks import held
 from dcmerge.runtime.plain import from_plain, to_plain
@@ -188,7 +188,12 @@ class Job:
         """What is known of a sweep's finished points without opening its study, by step; none of another job."""
         if not isinstance(self.specification, Sweep):
             return {}
-        return {name: facts for name, facts in self.steps().items() if name != TEST_STEP}
+        return {name: facts for name, facts in self.steps().items() if name not in (TEST_STEP, CHOSEN_STEP)}
+
+    def chosen(self) -> Mapping[str, Any] | None:
+        """What a sweep that ended has chosen: parameters, scale, origin, and the hash of its models; None of another job."""
+        found = self.steps().get(CHOSEN_STEP) if isinstance(self.specification, Sweep) else None
+        return found if isinstance(found, dict) else None
 
     @property
     def study(self) -> Path:

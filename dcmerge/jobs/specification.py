@@ -20,8 +20,8 @@ from dcmerge.zoo import ZOOS
 AUTO = "auto"
 SPLITS = ("test", "val")
 SUFFIX = ".safetensors"
-#: The step of a sweep's look at test, and how many processes may share a sweep.
-TEST_STEP, MOST_WORKERS = "test", 64
+#: The steps of a sweep's look at test and of its outcome, and how many processes may share a sweep.
+TEST_STEP, CHOSEN_STEP, MOST_WORKERS = "test", "chosen", 64
 
 
 @dataclass(frozen=True)
@@ -186,9 +186,9 @@ class Sweep:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The points, then the look at test."""
+        """The points, then the look at test, then what was chosen."""
         points = tuple(map(point_step, range(len(self.plan.cells()))))
-        return (*points, TEST_STEP) if self.plan.test else points
+        return (*points, *([TEST_STEP] if self.plan.test else []), CHOSEN_STEP)
 
 
 def point_step(number: int) -> str:

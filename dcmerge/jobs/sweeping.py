@@ -19,8 +19,9 @@ import torch
 from dcmerge.checkpoints import Roots
 from dcmerge.errors import Cancelled
 from dcmerge.jobs.record import Job, read_job
-from dcmerge.jobs.specification import TEST_STEP, Sweep, point_step
+from dcmerge.jobs.specification import CHOSEN_STEP, TEST_STEP, Sweep, point_step
 from dcmerge.methods import load_plugin
+from dcmerge.runs import SetId
 from dcmerge.runtime.processes import environment, module_command
 from dcmerge.sets.model_sets import ModelSet, open_set_by_name
 from dcmerge.studies.sweep import Found, Point, described
@@ -51,10 +52,13 @@ def run_sweep(job: Job, spec: Sweep, models: ModelSet, tell: Tell) -> None:
         recorder = _recorder(job, models)
         look_at_test(bench, spec.plan, store, recorder=recorder, progress=tell, cancelled=cancelled)
         found = found_in(spec.plan, store)
-        if spec.plan.test and found and found.tests:
+        if spec.plan.test and found and found.tests and TEST_STEP not in job.steps():
             job.finish_step(TEST_STEP, found.tests[-1]["values"])
-        if found:
-            print(f"{found.origin}", flush=True)
+        if found and found.best:
+            print(found.origin, flush=True)
+            hash = SetId.of(models.vectors, models.name).hash
+            chosen = {"parameters": found.best.parameters, "scale": found.best.scale, "origin": found.origin, "hash": hash}
+            job.finish_step(CHOSEN_STEP, chosen)
     finally:
         store.close()
 

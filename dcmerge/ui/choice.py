@@ -14,6 +14,7 @@ from dcmerge.methods import Method, fitting_methods, method
 from dcmerge.methods.dc_merge import smoothing_in_use
 from dcmerge.runs import SetId
 from dcmerge.studies.glossary import term
+from dcmerge.ui import tuning
 from dcmerge.ui.controls import method_controls
 from dcmerge.ui.shell import SHARED, Page, readable_errors, smoothing_controls
 from dcmerge.ui.single_jobs import just_found, scales_of
@@ -41,10 +42,11 @@ def use_scale(slug: str, scale: float) -> None:
 
 
 def found_scales(page: Page) -> dict[tuple, Scale]:
-    """Every search on these models, of any session, by ``Choice.key``."""
+    """What searches and sweeps on these models chose, of any session, and the points that this one took, by ``Choice.key``."""
     if page.models.bench is None:
         return {}
-    found = scales_of(page.models, SetId.of(page.models.vectors, page.models.name).hash)
+    hash = SetId.of(page.models.vectors, page.models.name).hash
+    found = {**scales_of(page.models, hash), **tuning.chosen_of(page.models, hash), **tuning.taken()}
     return {(page.models.key, *key): scale for key, scale in found.items()}
 
 

@@ -46,6 +46,7 @@ PAGES = (
     ("pages/2_Alignment.py", "Alignment", ":material/grid_on:"),
     ("pages/3_Merge.py", "Merge", ":material/merge:"),
     ("pages/4_Compare.py", "Compare", ":material/leaderboard:"),
+    ("pages/5_Tune.py", "Tune", ":material/tune:"),
     ("pages/6_Methods.py", "Methods", ":material/menu_book:"),
     ("pages/8_Runs.py", "Runs", ":material/history:"),
 )

@@ -27,7 +27,7 @@ def sweep(**about: Any) -> dict[str, Any]:
 def finished_once(job: jobs.Job) -> None:
     """Every point and the look at test have one step in the journal, and the study holds each point once."""
     named = [event["name"] for event in job.journal.events("step")]
-    assert sorted(named) == sorted(job.specification.steps) == sorted([*(f"point-{n}" for n in range(POINTS)), "test"])
+    assert sorted(named) == sorted(job.specification.steps) == sorted([*(f"point-{n}" for n in range(POINTS)), "test", "chosen"])
     assert isinstance(job.specification, jobs.Sweep)
     store = Store(job.study, job.specification.plan)
     found = found_in(job.specification.plan, store)
@@ -59,7 +59,7 @@ def test_a_specification_is_read_back_as_it_was(no_runner: None) -> None:
     again = jobs.job(job.id)
     assert again.specification == job.specification and to_data(again.specification)["workers"] == 3
     assert job.label == "Sweep scale of Task Arithmetic on demo"
-    assert job.steps() == {} and len(job.specification.steps) == POINTS + 1
+    assert job.steps() == {} and len(job.specification.steps) == POINTS + 2
 
 
 @pytest.mark.slow

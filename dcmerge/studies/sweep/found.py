@@ -93,6 +93,12 @@ class Found:
         """ "best of 40 on 300 validation images a task": what was chosen from, for recipes and cards."""
         return f"best of {len(self.points)} on {self.images} validation images a task"
 
+    def origin_of(self, point: Point) -> str:
+        """Where a point's values and α are from: chosen as the best, or picked from all by a person."""
+        if point is self.best:
+            return self.origin
+        return f"picked by hand from {len(self.points)} points on {self.images} validation images a task ({self.plan.text})"
+
     @property
     def origin(self) -> str:
         """Where the chosen point's values and α are from, with the interval that its own choice did not flatter."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from dcmerge.errors import Cancelled, InputError
@@ -47,6 +48,22 @@ def found_in(plan: Plan, store: Store) -> Found | None:
         return None
     points, tests = store.points(), tuple(store.tests)
     return Found(plan, points, references["experts"], references["zero_shot"], store.errors(), store.remaining(), tests)
+
+
+def read_found(path: Path, plan: Plan) -> Found | None:
+    """What a study holds so far, by somebody who only looks; None before there is anything to see."""
+    if not path.is_file():
+        return None
+    try:
+        store = Store(path, plan, reading=True)
+    except InputError:  # its worker is just making it
+        return None
+    try:
+        return found_in(plan, store)
+    except InputError:
+        return None
+    finally:
+        store.close()
 
 
 class Worker:

@@ -43,7 +43,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, OSError) as error:
+    except (SQLAlchemyError, StorageInternalError, OSError, KeyError) as error:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", cause)).splitlines()[0]
         raise InputError(
@@ -64,19 +64,30 @@ class Taken:
 
 
 class Store:
-    """The study in one SQLite file."""
+    """The study in one SQLite file. ``reading``: it must be there, and nothing is made in it."""
 
-    def __init__(self, path: Path, plan: Plan, worker: int = 0) -> None:
+    def __init__(self, path: Path, plan: Plan, worker: int = 0, *, reading: bool = False) -> None:
         self.path, self.plan = path, plan
         self._distributions = {one.name: distribution(one, plan.sampler) for one in plan.axes}
         with _readable(path), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": _PATIENCE}})
-            directions = ["minimize" if one == COST else "maximize" for one in plan.objectives]
-            self.study = optuna.create_study(
-                storage=self._storage, study_name=NAME, directions=directions, sampler=self._sampler(worker), load_if_exists=True
+            self._storage = RDBStorage(
+                f"sqlite:///{path}",
+                engine_kwargs={"connect_args": {"timeout": _PATIENCE}},
+                skip_table_creation=reading,
+                skip_compatibility_check=reading,
             )
+            self.study = self._opened(worker, reading)
+
+    def _opened(self, worker: int, reading: bool) -> optuna.Study:
+        if reading:
+            return optuna.load_study(storage=self._storage, study_name=NAME)
+        directions = ["minimize" if one == COST else "maximize" for one in self.plan.objectives]
+        sampler = self._sampler(worker)
+        return optuna.create_study(
+            storage=self._storage, study_name=NAME, directions=directions, sampler=sampler, load_if_exists=True
+        )
 
     def close(self) -> None:
         """Let go of the file."""

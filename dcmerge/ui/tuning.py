@@ -1,0 +1,138 @@
+"""Sweeps as the Tune page sees them: started, found again, and one of their points put on the controls of all pages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import streamlit as st
+
+from dcmerge import jobs
+from dcmerge.errors import InputError
+from dcmerge.evaluation import Scale
+from dcmerge.methods import method
+from dcmerge.sets.model_sets import ModelSet
+from dcmerge.studies.sweep import SCALE, Found, Plan, Point
+from dcmerge.studies.sweep.forecast import merge_seconds, pace_of
+from dcmerge.ui.shell import SHARED
+from dcmerge.ui.view import choose
+
+#: The sweep that is shown, its point that is looked at, and why the last click started nothing.
+SHOWN, POINT, _REFUSED = "sweep", "tune.point", "tune.refused"
+#: Set where a chart of a running sweep has changed the controls outside of it.
+REDRAW = "tune.redraw"
+#: α that the Merge page's sliders are to be set to, by method (see ``choice.use_scale``), and where it is from.
+_FOUND, _ORIGINS = "choice.found", "tune.origins"
+
+
+def start(models: ModelSet, plan: Plan, workers: int) -> None:
+    """For a button: submit it and show it."""
+    try:
+        job = jobs.submit({"kind": "sweep", "set": models.name, "plan": asdict(plan), "workers": workers})
+    except InputError as error:
+        st.session_state[_REFUSED] = str(error)
+        return
+    choose(SHOWN, job.id)
+    st.session_state.pop(POINT, None)
+
+
+def refused() -> str:
+    """Why the last click started nothing; told once."""
+    return st.session_state.pop(_REFUSED, "")
+
+
+def listed(models: ModelSet) -> dict[str, str]:
+    """Ids of the sweeps on this set, newest first, and when and what, in one line."""
+    return {job.id: _label(job) for job in _sweeps(models)}
+
+
+def _sweeps(models: ModelSet) -> list[jobs.Job]:
+    return [job for job in jobs.all_jobs() if isinstance(spec := job.specification, jobs.Sweep) and spec.set == models.name]
+
+
+def _label(job: jobs.Job) -> str:
+    assert isinstance(job.specification, jobs.Sweep)
+    plan = job.specification.plan
+    what = ", ".join(axis.name for axis in plan.axes)
+    images = f"{plan.limit} images a task" if plan.limit else "all images"
+    return f"{datetime.fromtimestamp(job.created):%d %b %H:%M:%S} · {method(plan.slug).title} · {what} · {images}"
+
+
+def job_of(id: str) -> jobs.Job | None:
+    """The sweep of that id; None where it has been removed."""
+    try:
+        return jobs.job(id)
+    except InputError:
+        return None
+
+
+def found_of(job: jobs.Job) -> Found | None:
+    """What it has found so far, read again only when its file has changed."""
+    try:
+        state = os.stat(job.study)
+    except OSError:
+        return None
+    return _read(job.id, state.st_mtime_ns, state.st_size, job)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _read(id: str, changed: int, size: int, _job: jobs.Job) -> Found | None:
+    from dcmerge.studies.sweep.running import read_found  # Optuna, which only who looks at a sweep needs
+
+    assert isinstance(_job.specification, jobs.Sweep)
+    return read_found(_job.study, _job.specification.plan)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Measuring how fast this machine is …")
+def pace(key: str, _models: ModelSet) -> tuple[float, float]:
+    """Seconds of an image, and of the first merge."""
+    return pace_of(_models.images), merge_seconds(_models.images)
+
+
+def take(found: Found, point: Point, scale: float | None = None) -> None:
+    """For a callback: set the controls of all pages to a point, and α to the point's own or to that one."""
+    slug, alpha = found.plan.slug, point.scale if scale is None else scale
+    choose("method", slug)
+    for name, value in point.parameters.items():
+        choose(name if name in SHARED and slug == "dc_merge" else f"{slug}.{name}", value)
+    st.session_state.setdefault(_FOUND, {})[slug] = alpha
+    st.session_state[POINT] = (point.number, alpha)
+    keep_origin(slug, point.parameters, Scale(alpha, found.origin_of(point)))
+
+
+def keep_origin(slug: str, parameters: Mapping[str, Any], scale: Scale) -> None:
+    """What recipes and cards say of these values, as long as they stay."""
+    st.session_state.setdefault(_ORIGINS, {})[slug, tuple(sorted(parameters.items()))] = scale
+
+
+def taken() -> dict[tuple, Scale]:
+    """α and its origin of the points that this session took, by (method, parameters)."""
+    return st.session_state.get(_ORIGINS, {})
+
+
+def chosen_of(models: ModelSet, hash: str) -> dict[tuple, Scale]:
+    """What sweeps on these very models have chosen, by (method, parameters), the newest of each: known to every session."""
+    found: dict[tuple, Scale] = {}
+    for job in _sweeps(models):
+        best = job.chosen()
+        if best and best.get("hash") == hash and isinstance(job.specification, jobs.Sweep):
+            key = (job.specification.plan.slug, tuple(sorted(best["parameters"].items())))
+            found.setdefault(key, Scale(best["scale"], best["origin"]))
+    return found
+
+
+def act(action: Any, id: str) -> None:
+    """Cancel or resume from a button; somebody else may have done it before."""
+    try:
+        action(id)
+    except InputError as error:
+        st.session_state[_REFUSED] = str(error)
+
+
+def axis_labels(slug: str) -> dict[str, str]:
+    """How each parameter of a method is called on screen."""
+    titles = {name: declared.constraint.title for name, declared in method(slug).parameters.items()}
+    return {**titles, SCALE: "scale α"}
