@@ -72,7 +72,8 @@ def choice_of_method(page: Page) -> Choice:
         right.markdown(chosen.idea)
         right.caption(f"{chosen.source}. {_variant(page, chosen)}".strip())
         with readable_errors():
-            shared = smoothing_controls(page.models.name) if _smooths(chosen) else {}
+            with st.container(horizontal=True):  # in one row: what they change stays on the screen
+                shared = smoothing_controls(page.models.name) if _smooths(chosen) else {}
             parameters = method_controls(chosen, shared)
         alpha = _alpha_control(chosen)
     choice = Choice(chosen, parameters)
