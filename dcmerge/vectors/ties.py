@@ -14,6 +14,7 @@ from dcmerge.vectors.roles import is_token_embedding, scores_tokens
 #: So many rows tell most tensors that differ apart, before all of both is read.
 _ROWS = 4
 _CONFIG = "config.json"
+_MOST_MISSING = 256
 
 
 def tied(base: Checkpoint, experts: Mapping[str, Checkpoint]) -> dict[str, str]:
@@ -48,7 +49,11 @@ def _candidates(files: list[Checkpoint]) -> list[str]:
     partly = [name for name in every if any(name not in file.infos for file in files)]
     tables = [name for name in every if scores_tokens(name) or (is_token_embedding(name) and ".embed_tokens." in name)]
     tables += [name for name in every if name == "embed_tokens.weight"]
-    named = sorted(dict.fromkeys([*tables, *partly]), key=lambda name: (not scores_tokens(name), name not in partly))
+    partly = [name for name in partly if _is_matrix(name, files)]
+    missing = frozenset(partly)
+    # Each candidate is compared with all names: so many are another model's, and no copies.
+    both = dict.fromkeys([*tables, *(partly if len(partly) <= _MOST_MISSING else ())])
+    named = sorted(both, key=lambda name: (not scores_tokens(name), name not in missing))
     return [name for name in named if _is_matrix(name, files)]
 
 
