@@ -32,7 +32,18 @@ from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation
 from dcmerge.merging.merge import merge, merge_to
 from dcmerge.merging.output import DTYPES, Rounding, Target, Written, check_target, written_dtypes
-from dcmerge.merging.recipe import ADAPTER, DELTA, GIVEN, MODEL, USUAL, Recipe, check_scale, check_tolerance, recipe_of
+from dcmerge.merging.recipe import (
+    ADAPTER,
+    DELTA,
+    GIVEN,
+    MODEL,
+    USUAL_OF_SET,
+    Recipe,
+    check_scale,
+    check_tolerance,
+    recipe_of,
+    settled_scale,
+)
 from dcmerge.methods import method
 from dcmerge.vectors.mix import Mix
 from dcmerge.vectors.task_vectors import TaskVectors
@@ -106,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     parameters, mix = method_parameters(args), chosen_mix(args)
     usual = method(args.method).usual_scale
-    scale, origin = (usual, USUAL) if args.scale is None else (check_scale(args.scale), args.scale_origin or GIVEN)
+    scale, origin = (usual, USUAL_OF_SET) if args.scale is None else (check_scale(args.scale), args.scale_origin or GIVEN)
     if args.scale is None and args.scale_origin is not None:
         raise InputError("scale-origin: expected it with --scale, whose origin it tells, got it alone")
     target = checked_output(args)
@@ -119,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
         refuse_inputs(target.path, vectors)
         vectors.tolerance = check_tolerance(args.tolerance)
         vectors = vectors.mixed(mix)
+        scale, origin = settled_scale(args.method, parameters, vectors, scale, origin)
         if vectors.base is None and target.content == MODEL:
             target = replace(target, content=DELTA)
             target.check()

@@ -18,7 +18,7 @@ from dcmerge.jobs.record import Job, State, read_job
 from dcmerge.jobs.single import evaluate, find_scale
 from dcmerge.jobs.specification import Compare, FindScale, Merge, Sweep, checked_target
 from dcmerge.merging.merge import Merged, merge, merge_to_file
-from dcmerge.merging.recipe import USUAL
+from dcmerge.merging.recipe import USUAL, settled_scale
 from dcmerge.methods import load_plugin, method
 from dcmerge.runs import COMPARISON
 from dcmerge.runtime.plain import from_plain
@@ -172,11 +172,11 @@ def _scale(job: Job, spec: Merge, models: ModelSet, tell: Told) -> tuple[Scale, 
     """α as given, fixed or usual; else the best on validation, with the merge that it was found with."""
     slug = spec.method.slug
     if spec.scale is not None:
-        return Scale(spec.scale, spec.scale_origin), None
+        return Scale(*settled_scale(slug, spec.method.parameters, models.vectors, spec.scale, spec.scale_origin)), None
     if fixed := fixed_scale(slug):
         return fixed, None
     if models.bench is None:
-        return Scale(method(slug).usual_scale, USUAL), None
+        return Scale(method(slug).usual_scale_for(models.vectors, spec.method.parameters), USUAL), None
     cancelled = job.cancel_marker.exists
     merged = merge(
         models.vectors,

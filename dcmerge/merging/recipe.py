@@ -38,6 +38,8 @@ METADATA_KEY = "dcmerge.recipe"
 MAX_SCALE = 1000.0
 BASE = "base"
 GIVEN, USUAL = "given", "the method's usual α"
+#: Of a recipe that names no α: which one is usual is known once the models are open.
+USUAL_OF_SET = "the method's usual α for this set"
 CONTENTS = MODEL, DELTA, ADAPTER = "model", "delta", "adapter"
 ARITHMETIC = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCE = Number("Tolerance", "Relative residual that a randomised SVD may have; 0 is exact.", 0, 0.1, 1e-4)
@@ -46,6 +48,15 @@ TOLERANCE = Number("Tolerance", "Relative residual that a randomised SVD may hav
 _WHERE_TOLD = ("fit", "left_out", "plugin", "mix")
 
 Read = TypeVar("Read")
+
+
+def settled_scale(
+    slug: str, parameters: Mapping[str, Any], vectors: TaskVectors, scale: float | None, origin: str | None
+) -> tuple[float, str]:
+    """α and its origin once the experts are open, for which USUAL_OF_SET waits."""
+    if scale is None or origin == USUAL_OF_SET:
+        return method(slug).usual_scale_for(vectors, parameters), USUAL
+    return scale, origin or GIVEN
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ class Recipe:
             checked["mix"].check([name for name in checked["inputs"] if name != BASE], has_blocks=True)
         checked["parameters"] = chosen.check(_spelled_out(chosen.parameters, checked.get("parameters", {})))
         if "scale" not in checked:
-            checked |= {"scale": chosen.usual_scale, "scale_origin": USUAL}
+            checked |= {"scale": chosen.usual_scale, "scale_origin": USUAL_OF_SET if chosen.usual_scale_of else USUAL}
         return cls(**{"inputs": {}, "scale_origin": GIVEN} | checked)
 
     @classmethod

@@ -15,7 +15,7 @@ from dcmerge.evaluation import Bench
 from dcmerge.merging.merge import follow
 from dcmerge.merging.mergekit import METHOD_KEY, from_mergekit
 from dcmerge.merging.output import Target, Written, asked_dtype, written_dtypes
-from dcmerge.merging.recipe import BASE, Recipe
+from dcmerge.merging.recipe import BASE, Recipe, settled_scale
 from dcmerge.vectors.fit import Fit
 from dcmerge.vectors.task_vectors import TaskVectors
 from dcmerge.zoo import open_zoo
@@ -111,7 +111,8 @@ def prepare(
     ready.vectors.tolerance = recipe.tolerance
     ready = replace(ready, vectors=ready.vectors.mixed(recipe.mix))
     _another_dtype(recipe, ready.vectors)
-    return replace(ready, notes=tuple(notes))
+    scale, origin = settled_scale(recipe.method, recipe.parameters, ready.vectors, recipe.scale, recipe.scale_origin)
+    return replace(ready, recipe=replace(ready.recipe, scale=scale, scale_origin=origin), notes=tuple(notes))
 
 
 def _of_zoo(recipe: Recipe, name: str, progress: Progress | None) -> Ready:

@@ -69,7 +69,8 @@ def _options(recipe: Recipe, out: str) -> Iterator[tuple[str, str | None]]:
         yield "dtype", dtype
     if recipe.task is not None:
         yield "task", recipe.task
-    if (recipe.scale, recipe.scale_origin) != (method(recipe.method).usual_scale, USUAL):
+    chosen = method(recipe.method)
+    if chosen.usual_scale_of or (recipe.scale, recipe.scale_origin) != (chosen.usual_scale, USUAL):
         yield "scale", _exact(recipe.scale)
         if recipe.scale_origin != GIVEN:
             yield "scale-origin", recipe.scale_origin

@@ -60,7 +60,9 @@ class Method:
     ``notes(layers, **parameters)``, with ``prepared`` where it prepares, says in half sentences what these values mean for this
     set; one that begins with "warning: " is a warning. ``separable``: what is made of each delta by itself is summed or averaged,
     at most where signs agree, so that a weight of 0 leaves its expert out. ``differs`` says in a sentence how the defaults differ
-    from what the authors published; empty: they do not.
+    from what the authors published; empty: they do not. ``usual_scale_of(kind,
+    tasks, **parameters)`` gives the usual α where it is not ``usual_scale`` for every kind of experts ("full" or "lora"), every
+    number of them and all values.
     """
 
     slug: str
@@ -76,6 +78,7 @@ class Method:
     prepare: Callable[..., Any] | None = None
     modules: Callable[[Sequence[Layer], Any], Modules] | None = None
     usual_scale: float = 1.0
+    usual_scale_of: Callable[..., float] | None = None
     fixed_scale: str = ""
     experts: int | None = None  # how many it merges, where it cannot merge any number
     quick: Mapping[str, Any] = field(default_factory=dict)
@@ -124,6 +127,12 @@ class Method:
             modules = " and ".join(name.replace("_", "-") for name in EXTRAS[self.extra])
             return f"needs {modules}: pip install dcmerge[{self.extra}]"
         return ""
+
+    def usual_scale_for(self, vectors: TaskVectors, values: Mapping[str, Any]) -> float:
+        """The usual α for these experts merged with these parameters; missing ones are defaults."""
+        if self.usual_scale_of is None:
+            return self.usual_scale
+        return self.usual_scale_of(vectors.kind, len(vectors.tasks), **{**self.defaults(), **values})
 
     def defaults(self) -> dict[str, Any]:
         return {name: declared.default for name, declared in self.parameters.items()}

@@ -144,7 +144,8 @@ def _facts(place: Any, page: Page, method: Method) -> None:
         place.markdown(f"**Plugin** {plain(method.origin.label)}, SHA-256 `{method.origin.sha256}`")
     else:
         place.markdown(f"**Differs from the publication** {plain(method.differs)}" if method.differs else "**As published**")
-    place.markdown(f"**Slug** `{method.slug}`; usual α = {method.usual_scale:g}")
+    usual = method.usual_scale_for(page.models.vectors, {})
+    place.markdown(f"**Slug** `{method.slug}`; usual α = {usual:g}")
     if obstacle:
         place.info(f"It cannot merge this set: it {plain(obstacle)}.", icon=":material/block:")
     else:

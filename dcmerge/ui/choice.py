@@ -22,6 +22,8 @@ from dcmerge.ui.view import choose, remembered
 
 #: Slug -> the α that its slider is to be set to.
 _FOUND = "choice.found"
+#: Slug -> the usual α when its slider was last drawn.
+_USUAL = "choice.usual_scales"
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,11 @@ def choice_of_method(page: Page) -> Choice:
             with st.container(horizontal=True):  # in one row: what they change stays on the screen
                 shared = smoothing_controls(page.models.name) if _smooths(chosen) else {}
             parameters = method_controls(chosen, shared)
-        alpha = _alpha_control(chosen)
+        usual = chosen.usual_scale_for(page.models.vectors, parameters)
+        alpha = _alpha_control(chosen, usual)
     choice = Choice(chosen, parameters)
     found = found_scales(page).get(choice.key(page))
-    by_hand = USUAL if alpha == chosen.usual_scale else "set by hand"
+    by_hand = USUAL if alpha == usual else "set by hand"
     origin = found.origin if found and found.value == alpha else by_hand
     return Choice(chosen, parameters, Scale(alpha, origin, found.curve if found else ()))
 
@@ -92,9 +95,13 @@ def live_methods(page: Page) -> tuple[dict[str, Method], dict[str, str]]:
     return {slug: one for slug, one in known.items() if slug not in training}, others | training
 
 
-def _alpha_control(chosen: Method) -> float:
+def _alpha_control(chosen: Method, usual: float) -> float:
     """α, kept for each method by itself; what a search found is set here, before the slider is drawn."""
     key, found = f"{chosen.slug}.alpha", st.session_state.setdefault(_FOUND, {}).pop(chosen.slug, None)
+    before = st.session_state.setdefault(_USUAL, {}).get(chosen.slug, usual)
+    if before != usual and st.session_state.get(key) == before:
+        found = usual  # another set or smoothing has another usual α: a slider that nobody moved follows
+    st.session_state[_USUAL][chosen.slug] = usual
     if found is not None:
         choose(key, found)
     highest = max(5.0, found or 0.0, st.session_state.get(key, 0.0))
@@ -102,12 +109,11 @@ def _alpha_control(chosen: Method) -> float:
         st.slider,
         "Scale α",
         key=key,
-        default=chosen.usual_scale,
+        default=usual,
         min_value=0.0,
         max_value=highest,
         step=0.05,
-        help=term("α")
-        + (f"\n\nComparisons keep it at {chosen.usual_scale:g}: {chosen.fixed_scale}." if chosen.fixed_scale else ""),
+        help=term("α") + (f"\n\nComparisons keep it at {usual:g}: {chosen.fixed_scale}." if chosen.fixed_scale else ""),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcmerge import TaskVectors
-from dcmerge.methods.dc_merge import Trace, smoothing_in_use, trace
+from dcmerge.methods.dc_merge import Trace, smoothing_in_use, trace, usual_scale_of
 from dcmerge.methods.ties import kept_threshold, trim_thresholds
 from dcmerge.vectors.layers import layer_of, magnitudes
 from tests.builders import (
@@ -185,6 +185,13 @@ def tilted_trace(folder: Path, **parameters: object) -> Trace:
     stages = trace(layer_of(layer_set(folder, tilted()[0]), "weight"), **parameters)
     assert stages is not None
     return stages
+
+
+@pytest.mark.parametrize(("tasks", "usual"), [(1, 2.0), (2, 2.0), (3, 1.65), (4, 1.4), (8, 1.0), (20, 1.0)])
+def test_dc_merge_of_few_adapters_is_usually_as_long_as_of_eight(tasks: int, usual: float) -> None:
+    assert usual_scale_of("lora", tasks, smoothing="auto") == pytest.approx(usual)
+    assert usual_scale_of("full", tasks, smoothing="average") == pytest.approx(usual)
+    assert usual_scale_of("full", tasks, smoothing="auto") == usual_scale_of("lora", tasks, smoothing="linear") == 1
 
 
 def test_dc_merge_stages_of_tilted_tasks(tmp_path: Path) -> None:
