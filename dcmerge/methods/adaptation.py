@@ -12,6 +12,7 @@ from dcmerge.errors import InputError
 from dcmerge.evaluation import choose_scale
 from dcmerge.evaluation.calibration import Calibration
 from dcmerge.methods.declare import Number
+from dcmerge.vectors.layers import Layer
 from dcmerge.vectors.task_vectors import Delta
 
 STEPS = Number(
@@ -42,11 +43,16 @@ START = Number(
     100,
     0.05,
     soft_high=3,
-    auto="the best α on validation of the merge that it starts from",
+    auto="the best α on validation of the merge that it starts from, by the labels of its images",
 )
 
 #: Images a task on which an automatic start is chosen.
 _START_IMAGES = 100
+
+
+def notes_on_start(layers: Sequence[Layer], *, start: float | None, **_: object) -> tuple[str, ...]:
+    """That an automatic start looks at labels, which the method itself does not need."""
+    return () if start is not None else (f"its start is the best α by the labels of {_START_IMAGES} validation images a task",)
 
 
 def adapt(

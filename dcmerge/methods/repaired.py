@@ -20,7 +20,13 @@ from dcmerge.vectors.layers import Layer
 ORIGINS = ("average", "task_arithmetic", "ties", "tsv_m", "iso_c", "dc_merge", "lot", "adamerging")
 ORIGIN = Choice("Repairs", "The merge that is repaired, with its defaults.", ORIGINS)
 SCALE = Number(
-    "Its α", "Scale of the merge that is repaired.", 0, 1000, 0.05, soft_high=3, auto="its own, or the best on validation"
+    "Its α",
+    "Scale of the merge that is repaired.",
+    0,
+    1000,
+    0.05,
+    soft_high=3,
+    auto="its own, or the best by the labels of validation images",
 )
 
 
@@ -40,6 +46,13 @@ def scaled_merge(layers: Sequence[Layer], calibration: Calibration, origin: str,
         scale = method(origin).usual_scale
     scale = starting_scale(calibration, merged, scale)
     return {name: scale * dense(delta) for name, delta in merged.items()}
+
+
+def notes_on_scale(layers: Sequence[Layer], *, origin: str, merged_scale: float | None, **_: object) -> tuple[str, ...]:
+    """That the α of the repaired merge was chosen by labels, where it was."""
+    if merged_scale is not None or method(origin).fixed_scale:
+        return ()
+    return ("the α of the merge that it repairs is the best by labels of validation images; with one given it needs no labels",)
 
 
 def modules_of(layers: Sequence[Layer], prepared: Repaired) -> Mapping[str, TaskModule]:

@@ -16,7 +16,7 @@ from dcmerge.methods.adaptation import BATCH, RATE, adapt
 from dcmerge.methods.declare import Number
 from dcmerge.methods.from_images import SEED, SPLIT
 from dcmerge.methods.registry import merging_method
-from dcmerge.methods.repaired import ORIGIN, SCALE, Repaired, distance_to_teachers, modules_of, scaled_merge
+from dcmerge.methods.repaired import ORIGIN, SCALE, Repaired, distance_to_teachers, modules_of, notes_on_scale, scaled_merge
 from dcmerge.vectors.layers import Layer
 
 
@@ -77,12 +77,14 @@ def _trained(
     "expert, on unlabeled images. The task of an image must be known.",
     formula=r"\hat z_t=z-W_{up}^t\,\mathrm{ReLU}(W_{down}^t z),\quad\min\mathbb E_{x\in t}\|\hat z_t-z_t^{expert}\|_1",
     source="Yang et al. 2024, arXiv 2402.02705",
-    needs=("weights", "base", "images", "training", "task"),
+    needs=("weights", "base", "images", "labels", "training", "task"),
     returns="one model with a small adapter for each task",
     everywhere=True,
     prepare=_trained,
     modules=modules_of,
     fixed_scale="the α of the merge that is repaired is applied before",
+    differs="One batch in each of 1000 steps on validation images; the authors take two in each of 500, on test images.",
+    notes=notes_on_scale,
     quick={"iterations": 300},
 )
 def surgery(
