@@ -18,6 +18,7 @@ from dcmerge.sets.model_sets import roots
 from dcmerge.sets.saved_sets import SavedSet
 from dcmerge.studies.glossary import term
 from dcmerge.ui.shell import readable_errors
+from dcmerge.vectors.fit import Fit
 
 _NO_BASE = "none: the adapters alone"
 
@@ -31,10 +32,13 @@ class Draft:
     experts: Mapping[str, Path]
     qkv: str = STORED
     bench: Mapping[str, Any] = field(default_factory=dict)
+    fit: Fit = field(default_factory=Fit)
 
     def to_save(self, name: str) -> SavedSet:
         base = None if self.base is None else str(self.base)
-        return SavedSet(name.strip(), base, {task: str(path) for task, path in self.experts.items()}, self.qkv, self.bench)
+        return SavedSet(
+            name.strip(), base, {task: str(path) for task, path in self.experts.items()}, self.qkv, self.bench, self.fit.to_data()
+        )
 
 
 def draft_of(found: FoundSet) -> Draft:
@@ -80,7 +84,29 @@ def draft_of(found: FoundSet) -> Draft:
     chosen = [(row["task"], path) for row, path in zip(edited, experts.values(), strict=True) if row["merge"]]
     with readable_errors():
         named = _by_task(chosen)
-        return Draft(found.folder.name, base, named, _qkv_choice(base, named, key))
+        qkv = _qkv_choice(base, named, key)
+        return Draft(found.folder.name, base, named, qkv, fit=_fit_choice(found, key))
+
+
+def _fit_choice(found: FoundSet, key: str) -> Fit:
+    """Which parameters are merged, where the files do not all have the same."""
+    with st.expander("What is merged", icon=":material/filter_alt:"):
+        st.markdown(
+            "What is common to the base and all experts is merged, tied weights once. The report below says what is left out, "
+            "and why.",
+            help=term("tied weights"),
+        )
+        left, right = st.columns(2)
+        help_text = "Names of parameters, separated by spaces; * stands for any letters, for example model.layers.*"
+        only = left.text_input("Merge only these parameters", key=f"load.only.{key}", placeholder="all", help=help_text)
+        without = right.text_input("Leave these parameters out", key=f"load.without.{key}", placeholder="none", help=help_text)
+        union = left.checkbox("Keep the experts' new tokens", key=f"load.union.{key}", help=term("vocabulary"))
+        averaged = right.checkbox("Take averaged weights (EMA)", key=f"load.ema.{key}", help=term("averaged weights"))
+        same = found.is_lora and st.checkbox(
+            "These adapters belong to one base, even if their settings name different ones", key=f"load.bases.{key}"
+        )
+    vocabulary, weights = "union" if union else "base", "ema" if averaged else "live"
+    return Fit(tuple(only.split()), tuple(without.split()), vocabulary, weights, bool(same))
 
 
 def _qkv_choice(base: Path | None, experts: Mapping[str, Path], key: str) -> str:

@@ -47,8 +47,8 @@ def examined(draft: Draft) -> None:
     """Whether the set fits together as far as headers tell, and what a merge of it will take."""
     st.header("4. Do they fit together?")
     with readable_errors():
-        base, experts = open_set(draft.base, draft.experts, draft.qkv)
-        report = examine(base, experts, values=False)
+        base, experts = open_set(draft.base, draft.experts, draft.qkv, draft.fit)
+        report = examine(base, experts, draft.fit, values=False)
     if report.errors:
         st.error("These checkpoints cannot be merged. The report says why.", icon=":material/error:")
     else:

@@ -11,6 +11,7 @@ import streamlit as st
 from dcmerge.errors import InputError
 from dcmerge.merging.merge import Merged
 from dcmerge.merging.output import DTYPES
+from dcmerge.merging.output.adapters import in_one_file
 from dcmerge.merging.recipe import ADAPTER, DELTA, MODEL
 from dcmerge.studies.glossary import explained, term
 from dcmerge.ui.choice import Choice
@@ -35,7 +36,7 @@ def save_card(page: Page, choice: Choice) -> None:
             "its parameters, and α with where it came from."
         )
         task = _task(page, choice)
-        if page.models.vectors.kind == "lora" and _wants_adapter():
+        if page.models.vectors.kind == "lora" and not in_one_file(page.models.vectors) and _wants_adapter():
             return _adapter(page, choice, task)
         dtype = _dtype(page, choice, task, size) if size <= _DOWNLOAD_LIMIT else None
         if size and size <= _DOWNLOAD_LIMIT:

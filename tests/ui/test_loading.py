@@ -89,3 +89,15 @@ def test_an_empty_root_says_how_to_name_another(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("DCMERGE_ROOTS", str(tmp_path / "none"))
     app = open_page(LOAD)
     assert not app.exception and "can name other folders" in app.info[0].value
+
+
+def test_what_is_merged_is_chosen_and_remembered(folder: Path, open_page: Open) -> None:
+    app = open_page(LOAD, folder=str(folder))
+    (without,) = [one for one in app.text_input if one.label == "Leave these parameters out"]
+    without.set_value("*bias").run()
+    assert not app.exception and not app.error
+    button(app, "Open and show spectra").click()
+    app.run()
+    assert not app.exception and not app.error
+    (one,) = saved_sets().values()
+    assert one.fit == {"without": ["*bias"]}
