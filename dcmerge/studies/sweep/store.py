@@ -68,6 +68,9 @@ class Store:
 
     def __init__(self, path: Path, plan: Plan, worker: int = 0, *, reading: bool = False) -> None:
         self.path, self.plan = path, plan
+        # What is finished does not change: it is read once.
+        self._known: dict[int, Point] = {}
+        self._references: dict[str, Hits] | None = None
         self._distributions = {one.name: distribution(one, plan.sampler) for one in plan.axes}
         with _readable(path), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -185,8 +188,10 @@ class Store:
         """All that are finished, in the order of their numbers."""
         with _readable(self.path):
             trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        found = (_point(trial) for trial in trials if _POINT in trial.user_attrs)
-        return tuple(sorted(found, key=lambda point: point.number))
+        for trial in trials:
+            if trial.number not in self._known and _POINT in trial.user_attrs:
+                self._known[trial.number] = _point(trial)
+        return tuple(sorted(self._known.values(), key=lambda point: point.number))
 
     def errors(self) -> dict[int, str]:
         """Why points failed, by number."""
@@ -199,8 +204,9 @@ class Store:
     @property
     def references(self) -> dict[str, Hits] | None:
         """The experts' and the base's hits on the sweep's images, once they are there."""
-        found = self.study.user_attrs.get(_REFERENCES)
-        return None if found is None else _hits(found)
+        if self._references is None and (found := self.study.user_attrs.get(_REFERENCES)) is not None:
+            self._references = _hits(found)
+        return self._references
 
     def keep_references(self, found: Mapping[str, Hits]) -> None:
         self.study.set_user_attr(_REFERENCES, to_plain(found))
