@@ -57,6 +57,7 @@ class AdapterSettings:
     r: int
     lora_alpha: float
     use_rslora: bool = False
+    use_dora: bool = False
     fan_in_fan_out: bool = False
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
@@ -88,6 +89,7 @@ class AdapterSettings:
                 r=_rank(config.get("r")),
                 lora_alpha=_number(config.get("lora_alpha" if kind == "LORA" else "alpha")),
                 use_rslora=bool(config.get("use_rslora")),
+                use_dora=bool(config.get("use_dora")),
                 fan_in_fan_out=bool(config.get("fan_in_fan_out")),
                 rank_pattern={_pattern(key): _rank(value) for key, value in _table(config.get("rank_pattern"))},
                 alpha_pattern={_pattern(key): _number(value) for key, value in _table(config.get("alpha_pattern"))},

@@ -121,6 +121,7 @@ class LoraCheckpoint(Checkpoint):
                 reader = SafetensorsFile if name.endswith(".safetensors") else StateDictFile
                 file = reader(checked_file(path / name))
                 found = cls(path, file, [file.seen, config], _adapted(file, settings), _whole_in(file), settings)
+                _check_magnitudes(path, settings, found)
                 found.notes += tuple(_notes(path, file, settings, found))
                 return found
         raise InputError(f"Expected {' or '.join(ADAPTER_WEIGHTS)} in {shown(path)}, found neither.")
@@ -166,6 +167,16 @@ class LoraCheckpoint(Checkpoint):
         """DoRA's lengths of one weight; None where it has none."""
         key = self.adapted[name].magnitude if name in self.adapted else ""
         return at_least_float32(self._file.read(key)) if key else None
+
+
+def _check_magnitudes(path: Path, settings: AdapterSettings, found: LoraCheckpoint) -> None:
+    """A DoRA whose lengths are not in the file would be merged as a plain LoRA, which it is not."""
+    lacking = [name for name, one in found.adapted.items() if not one.magnitude] if settings.use_dora else []
+    if lacking:
+        raise InputError(
+            f"The adapter {shown(path)} uses DoRA: expected lora_magnitude_vector of {len(found.adapted)} weights, got none of "
+            f"{len(lacking)} ({shown(lacking[0])}, …)."
+        )
 
 
 def _notes(path: Path, file: TensorFile, settings: AdapterSettings, found: LoraCheckpoint) -> Iterator[str]:

@@ -181,6 +181,7 @@ def report_of(
         "sha256": open_checkpoint(written.path).fingerprint,
         "files": written.files,
         "notes": written.notes,
+        "left_out": vectors.report.left_out,
         "ranks": written.ranks,
         "discarded_energy": written.discarded,
         "accuracies": measured and measured.to_dict(),
@@ -276,6 +277,7 @@ def as_text(report: dict) -> str:
             *([paragraph(mix.text, indent=2)] if (mix := Mix.from_data(report["mix"])) else []),
             *qkv_lines(report["qkv"], report["qkv_stored"], indent=2),
             *(paragraph(note, indent=2) for note in report["notes"]),
+            *(paragraph(one, indent=2) for one in report["left_out"]),
             *(
                 [f"  {percent(found['mean'])} % mean accuracy on the {found['split']} split (the card has all tasks)"]
                 if (found := report["accuracies"])

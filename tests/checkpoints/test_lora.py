@@ -152,6 +152,7 @@ CONFIG_DAMAGE = {
     "other kind": ({"peft_type": "IA3"}, "got IA3"),
     "no rank": ({"r": None}, "a whole number of at least 1, got nothing"),
     "rank 0": ({"r": 0}, "a whole number of at least 1, got 0"),
+    "DoRA without its lengths": ({"use_dora": True}, "uses DoRA: expected lora_magnitude_vector of"),
     "alpha text": ({"lora_alpha": "four"}, 'got the text "four"'),
     "alpha infinite": ({"lora_alpha": math.inf}, "expected a finite lora_alpha"),
     "other rank": ({"r": 5}, "Expected factors of rank 5"),
