@@ -93,7 +93,7 @@ def test_a_merge_in_the_background_is_what_the_command_would_do(run: Run, models
     job = jobs.job(run("merge", *how).out.strip())
     spec = job.specification
     assert job.state in jobs.ACTIVE and (spec.set, spec.out, spec.method.parameters["rho"]) == ("demo", str(out), 2)
-    assert (spec.scale, spec.scale_origin) == (1.0, "the method's usual α")
+    assert (spec.scale, spec.scale_origin) == (1.0, "the method's usual α for this set")
     assert run("merge", *how, "--scale=0.5", "--scale-origin=x", "--delta-only", "--json").json["label"] == job.label
     last = next(one.specification for one in jobs.all_jobs() if one.id != job.id)
     assert (last.scale, last.scale_origin, last.delta_only) == (0.5, "x", True)

@@ -95,5 +95,5 @@ def test_what_could_not_run_is_refused(spec: dict[str, object], words: str) -> N
 
 @pytest.mark.usefixtures("no_runner")
 def test_a_set_without_images_is_refused(small_set: str) -> None:
-    with pytest.raises(InputError, match="tasks to compare on"):
+    with pytest.raises(InputError, match="tasks to evaluate on"):
         jobs.submit({**FIND, "set": small_set})

@@ -20,12 +20,6 @@ def truncated(folder: Path) -> str:
     return "birds"
 
 
-def other_shape(folder: Path) -> str:
-    path = folder / "birds.safetensors"
-    write(path, {**load_file(path), "visual.proj": torch.zeros(3, 4)})
-    return "cannot be merged"
-
-
 def not_a_number(folder: Path) -> str:
     path = folder / "birds.safetensors"
     write(path, {**load_file(path), "visual.proj": torch.full((12, 10), torch.nan)})
@@ -42,18 +36,13 @@ def garbage(folder: Path) -> str:
     return "birds"
 
 
-def missing_parameter(folder: Path) -> str:
-    path = folder / "birds.safetensors"
-    write(path, {name: value for name, value in load_file(path).items() if name != "visual.proj"})
-    return "cannot be merged"
-
-
-#: The page on which such a set is mended opens none.
 LOAD = "pages/0_Load.py"
-BREAKS = (truncated, other_shape, not_a_number, pickled_module, garbage, missing_parameter)
+#: The page on which such a set is mended opens none, and that of runs needs none.
+NO_SET = (LOAD, "pages/8_Runs.py")
+BREAKS = (truncated, not_a_number, pickled_module, garbage)
 
 
-@pytest.mark.parametrize("path", [path for path in PAGES if path != LOAD])
+@pytest.mark.parametrize("path", [path for path in PAGES if path not in NO_SET])
 @pytest.mark.parametrize("damage", BREAKS, ids=lambda damage: damage.__name__)
 def test_a_set_that_cannot_be_opened_ends_the_page_in_one_box(
     folder: Path, open_page: Open, damage: Callable[[Path], str], path: str

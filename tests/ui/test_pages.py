@@ -223,7 +223,7 @@ def test_there_is_no_set_of_which_no_page_can_be_drawn(folder: Path, open_page: 
     for path in PAGES:
         app = open_page(path, set=f"folder:{folder.name}")
         assert not app.exception
-        assert len(app.error) <= (path in (SPECTRA, ALIGNMENT))
+        assert len(app.error) <= (path in (SPECTRA, ALIGNMENT, "pages/5_Tune.py"))
     assert len(TOWER) == 10  # what the home page's figures above rest on
 
 

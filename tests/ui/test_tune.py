@@ -62,5 +62,5 @@ def test_a_sweep_is_shown_and_its_best_point_taken_to_merge(queue: None) -> None
     assert any(title.startswith("Mean normalised accuracy against ρ (2 validation images a task)") for title in titles)
     assert any(title.startswith("Why: the spectrum") for title in titles)
     next(button for button in app.button if button.label == "Take the best to Merge").click().run()
-    assert app.sidebar.selectbox(key="smoothing").value == "linear"
-    assert app.sidebar.slider(key="rho").value == best.parameters["rho"]
+    assert app.selectbox(key="smoothing").value == "linear"
+    assert app.slider(key="rho").value == best.parameters["rho"]
