@@ -279,6 +279,7 @@ def test_what_is_no_adapter_is_refused(tmp_path: Path) -> None:
         dcmerge.merge(lora_set(tmp_path / "large", {"a": large}, alpha=1e29), "average").save_adapter(
             tmp_path / "out", scale=1000
         )
+    assert not (tmp_path / "out").exists()
 
 
 def test_adapters_of_different_parts_are_refused_where_no_adapter_can_hold_both(tmp_path: Path) -> None:
