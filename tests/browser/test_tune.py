@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dcmerge import jobs
+from dcmerge.methods import methods
 from dcmerge.runtime.state_files import JOBS_VARIABLE
 from tests.browser.steps import LONG, asked, figure, traces, visit
 from tools.app_server import end, running_app
@@ -63,7 +64,10 @@ def test_a_sweep_outlives_tab_server_and_worker(browser: Browser, tmp_path: Path
         expect(page.get_by_role("heading", level=1)).to_contain_text("Merge", timeout=LONG * 1000)
         wait_idle(page, LONG)
         best = job.chosen()
-        assert best is not None and float(asked(page).get("task_arithmetic.alpha", "1")) == best["scale"]
+        # The address leaves the usual α out.
+        usual = str(methods()["task_arithmetic"].usual_scale)
+        assert best is not None and float(asked(page).get("task_arithmetic.alpha", usual)) == best["scale"]
+        expect(page.get_by_role("slider", name="Scale α")).to_have_value(str(best["scale"]))
         page.context.close()
     assert job.state is jobs.State.DONE
     steps = [event["name"] for event in job.journal.events("step")]
