@@ -129,8 +129,8 @@ def _why_no_report(found: Search) -> str:
 
 def _inspect(args: argparse.Namespace, progress: Progress) -> Inspected:
     base, experts = named_models(args)
-    fit_of(args)
     if args.zoo:
+        fit_of(args)  # options that contradict each other are refused here too
         vectors = named_zoo(args.zoo, progress, args.qkv).vectors
         return _with_costs(vectors.base, vectors.experts, vectors.report)
     return _examined(base, experts, args, progress)

@@ -51,6 +51,10 @@ def _x(point: Point, axis: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
+def _is_log(found: Found, axis: str) -> bool:
+    return next((one.log for one in found.plan.axes if one.name == axis), False)
+
+
 def curve(found: Found, axis: str, label: str, what: str = MEAN, title: str = "", selected: int | None = None) -> go.Figure:
     """Normalised accuracy against a parameter, a line for each value of what else was varied, with 95 % intervals."""
     figure = go.Figure()
@@ -60,7 +64,7 @@ def curve(found: Found, axis: str, label: str, what: str = MEAN, title: str = ""
         for dot in dots:
             if dot.x is None:
                 _band(figure, name, dot, colour)
-    log = next((one.log for one in found.plan.axes if one.name == axis), False)
+    log = _is_log(found, axis)
     figure.update_xaxes(type="log" if log else "linear", minor={"ticks": "outside"} if log else None)
     figure.update_yaxes(ticksuffix=" %")
     y = ACCURACIES.get(what, "normalised accuracy")
@@ -129,7 +133,7 @@ def task_curves(found: Found, axis: str, label: str, titles: Mapping[str, str], 
             where = {"row": place // columns + 1, "col": place % columns + 1, "legendgroup": name, "showlegend": place == 0}
             shown = [dot for dot in dots if dot.x is not None]
             _line(figure, name, shown or _across(found, axis, dots), colour, None, **where)
-    log = next((one.log for one in found.plan.axes if one.name == axis), False)
+    log = _is_log(found, axis)
     titled(figure, f"Normalised accuracy of every task against {label}", "", "", 110 + 190 * rows)
     figure.update_xaxes(type="log" if log else "linear")
     figure.update_yaxes(ticksuffix=" %")

@@ -22,8 +22,6 @@ from dcmerge.ui.view import choose, remembered
 
 #: Slug -> the α that its slider is to be set to.
 _FOUND = "choice.found"
-#: Slug -> the usual α when its slider was last drawn.
-_USUAL = "choice.usual_scales"
 
 
 @dataclass(frozen=True)
@@ -98,10 +96,6 @@ def live_methods(page: Page) -> tuple[dict[str, Method], dict[str, str]]:
 def _alpha_control(chosen: Method, usual: float) -> float:
     """α, kept for each method by itself; what a search found is set here, before the slider is drawn."""
     key, found = f"{chosen.slug}.alpha", st.session_state.setdefault(_FOUND, {}).pop(chosen.slug, None)
-    before = st.session_state.setdefault(_USUAL, {}).get(chosen.slug, usual)
-    if before != usual and st.session_state.get(key) == before:
-        found = usual  # another set or smoothing has another usual α: a slider that nobody moved follows
-    st.session_state[_USUAL][chosen.slug] = usual
     if found is not None:
         choose(key, found)
     highest = max(5.0, found or 0.0, st.session_state.get(key, 0.0))
@@ -113,6 +107,7 @@ def _alpha_control(chosen: Method, usual: float) -> float:
         min_value=0.0,
         max_value=highest,
         step=0.05,
+        follows=True,  # another set or smoothing has another usual α
         help=term("α") + (f"\n\nComparisons keep it at {usual:g}: {chosen.fixed_scale}." if chosen.fixed_scale else ""),
     )
 

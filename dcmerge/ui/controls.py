@@ -16,10 +16,10 @@ from dcmerge.ui.view import remembered
 _FORMATS = ((1e-3, "%.4f"), (0.1, "%.2f"), (1.0, "%.1f"))
 
 
-def parameter_control(declared: Declared, *, key: str) -> Any:
-    """One widget for one declared parameter, its value kept in the address bar under ``key``."""
+def parameter_control(declared: Declared, *, key: str, follows: bool = False) -> Any:
+    """One widget for one declared parameter, its value kept in the address bar under ``key``. ``follows``: see ``remembered``."""
     constraint, default = declared.constraint, declared.default
-    common = {"key": key, "default": default, "help": _help(constraint)}
+    common = {"key": key, "default": default, "help": _help(constraint), "follows": follows}
     if isinstance(constraint, Flag):
         return remembered(st.toggle, constraint.title, **common)
     if isinstance(constraint, Choice):

@@ -13,6 +13,7 @@ from dcmerge.ui import single_jobs
 from dcmerge.ui.charts import show, splits_caption
 from dcmerge.ui.choice import Choice, found_scales, use_scale
 from dcmerge.ui.history import described, set_of
+from dcmerge.ui.job_buttons import refused
 from dcmerge.ui.merging import Look
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import duration, percent, plain
@@ -48,8 +49,8 @@ def full_evaluation_card(page: Page, choice: Choice, look: Look | None) -> None:
                 help="Measures base, experts and the merged model on all test images of every task, with the α above.",
             )
         _how_long(page, look)
-        if refused := single_jobs.refused():
-            st.error(plain(refused), icon=":material/error:")
+        if why := refused(single_jobs.REFUSED):
+            st.error(plain(why), icon=":material/error:")
         single_jobs.watch(page.models)
         _found(page, choice)
         _test_bars(page, choice, test)
@@ -89,8 +90,8 @@ def _found(page: Page, choice: Choice) -> None:
 
 def _test_bars(page: Page, choice: Choice, test: dict[str, Any]) -> None:
     """Accuracy on test, where the current choice was evaluated there."""
-    wanted = {"slug": choice.method.slug, "parameters": dict(choice.parameters), "scale": choice.scale.value, "split": "test"}
-    found = single_jobs.tested(page.models, set_of(page).hash, wanted)
+    hash = set_of(page).hash
+    found = single_jobs.tested(page.models, hash, choice.method.slug, choice.parameters, choice.scale.value)
     if found is None:
         return
     merged = found["merged"]

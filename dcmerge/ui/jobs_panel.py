@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import streamlit as st
 
 from dcmerge import jobs
 from dcmerge.errors import InputError
+from dcmerge.ui.job_buttons import bar, cancel_button, refused, resume_button
 from dcmerge.ui.text import plain
 
 #: How many jobs the panel shows, and how often it looks while one of them is under way, in seconds.
@@ -61,7 +60,7 @@ def _panel(found: list[jobs.Job]) -> None:
     counts = [f"{count} {what}" for count, what in ((running, "running"), (waiting, "queued")) if count]
     # The key keeps it open or closed while its label changes.
     with st.expander(f"Jobs ({', '.join(counts)})" if counts else "Jobs", key="jobs.panel", icon=":material/work_history:"):
-        if note := st.session_state.pop(_NOTE, None):
+        if note := refused(_NOTE):
             st.warning(plain(note), icon=":material/info:")
         if not found:
             st.caption(
@@ -80,29 +79,16 @@ def _entry(job: jobs.Job) -> None:
     with st.container(border=True, gap="xsmall", key=f"jobs.{job.id}"):
         st.markdown(f"{ICONS[state]} {plain(job.label)}")
         if state is jobs.State.RUNNING:
-            st.progress(min(1.0, progress.share), text=plain(progress.text))
+            bar(job, progress.text)
         st.caption(_facts(job, state, progress))
         if job.odd:
             st.caption(plain(f"{job.odd[0].upper()}{job.odd[1:]}."))
         if state in jobs.ACTIVE:
-            stopping = job.cancel_marker.exists()
-            st.button(
-                "Stopping …" if stopping else "Cancel",
-                key=f"jobs.cancel.{job.id}",
-                icon=":material/cancel:",
-                disabled=stopping,
-                on_click=_do,
-                args=(jobs.cancel, job.id),
-            )
+            label = "Stopping …" if job.cancel_marker.exists() else "Cancel"
+            cancel_button(job, key=f"jobs.cancel.{job.id}", note=_NOTE, label=label)
         elif job.resumable:
-            st.button(
-                "Resume",
-                key=f"jobs.resume.{job.id}",
-                icon=":material/resume:",
-                on_click=_do,
-                args=(jobs.resume, job.id),
-                help="Continues with what is not finished. Finished steps are kept.",
-            )
+            told = "Continues with what is not finished. Finished steps are kept."
+            resume_button(job, key=f"jobs.resume.{job.id}", note=_NOTE, help=told)
 
 
 def _facts(job: jobs.Job, state: jobs.State, progress: jobs.Progress) -> str:
@@ -117,11 +103,3 @@ def _facts(job: jobs.Job, state: jobs.State, progress: jobs.Progress) -> str:
         parts.append(f"{failed} failed")
     text = ", ".join(parts)
     return plain(f"{text}: {job.error}" if job.error and state not in jobs.ACTIVE else text)
-
-
-def _do(action: Callable[[str], jobs.Job], name: str) -> None:
-    """Cancel or resume from a button; somebody else may have done it before."""
-    try:
-        action(name)
-    except InputError as error:
-        st.session_state[_NOTE] = str(error)

@@ -29,8 +29,6 @@ from dcmerge.zoo import ZOOS
 SET, LAYER = "set", "layer"
 #: DC-Merge's parameters that every page shares: what is inspected is what is merged.
 SHARED = ("smoothing", "rho")
-#: The smoothing that was drawn last where nobody had chosen one.
-_DEFAULT = "shell.smoothing"
 #: So many sets are offered as buttons where the one that was asked for is unknown.
 _OFFERED = 8
 
@@ -216,11 +214,8 @@ def smoothing_controls(set_name: str | None) -> dict[str, Any]:
     """
     smoothing, rho = (method("dc_merge").parameters[name] for name in SHARED)
     default = "linear" if set_name == first_set() else smoothing.default
-    before = st.session_state.get(_DEFAULT)
-    if before not in (None, default) and st.session_state.get("smoothing") == before:
-        choose("smoothing", default)  # nobody chose one: another set brings its own
-    st.session_state[_DEFAULT] = default
-    values = {"smoothing": parameter_control(replace(smoothing, default=default), key="smoothing"), "rho": rho.default}
+    chosen = parameter_control(replace(smoothing, default=default), key="smoothing", follows=True)
+    values = {"smoothing": chosen, "rho": rho.default}
     if values["smoothing"] == "linear":
         values["rho"] = parameter_control(rho, key="rho")
     return values

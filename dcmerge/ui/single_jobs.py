@@ -11,10 +11,11 @@ from dcmerge import jobs
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation, Scale
 from dcmerge.sets.model_sets import ModelSet
+from dcmerge.ui.job_buttons import bar, cancel_button, job_or_none, progress_text, resume_button
 from dcmerge.ui.text import duration, plain
 
 #: Ids of this session's searches whose α is still to be put on the slider, and what could not be started.
-_MINE, _REFUSED = "single.mine", "single.refused"
+_MINE, REFUSED = "single.mine", "single.refused"
 #: Seconds until a worker has started and opened a small set, and about how many α a search tries.
 _START, _TRIED = 6.0, 14
 _KINDS = (jobs.FindScale, jobs.Evaluate)
@@ -27,22 +28,17 @@ def start(spec: Mapping[str, Any]) -> None:
         same = next((job for job in jobs.all_jobs() if job.state in jobs.ACTIVE and job.specification == checked), None)
         job = same or jobs.submit(checked)
     except InputError as error:
-        st.session_state[_REFUSED] = str(error)
+        st.session_state[REFUSED] = str(error)
         return
     if isinstance(job.specification, jobs.FindScale):
         st.session_state.setdefault(_MINE, []).append(job.id)
-
-
-def refused() -> str:
-    """Why the last click started nothing; told once."""
-    return st.session_state.pop(_REFUSED, "")
 
 
 def just_found() -> list[tuple[str, Scale]]:
     """(method, α) of this session's searches that have ended since it last asked."""
     waiting, found = st.session_state.get(_MINE, []), []
     for id in list(waiting):
-        job = _job(id)
+        job = job_or_none(id)
         if job is None or job.state not in jobs.ACTIVE:
             waiting.remove(id)
         if job and (scale := job.scale()) and isinstance(job.specification, jobs.FindScale):
@@ -64,13 +60,13 @@ def scales_of(models: ModelSet, hash: str) -> dict[tuple, Scale]:
     return found
 
 
-def tested(models: ModelSet, hash: str, wanted: Mapping[str, Any]) -> dict[str, Evaluation] | None:
-    """Base, experts and merged model as the newest evaluation of that specification found them; None where there is none."""
+def tested(models: ModelSet, hash: str, slug: str, parameters: Mapping[str, Any], scale: float) -> dict[str, Evaluation] | None:
+    """Base, experts and merged model as the newest evaluation of these values on test found them; None where there is none."""
     for job in of_set(models):
         spec, rows = job.specification, job.rows()
         if not isinstance(spec, jobs.Evaluate) or job.set_hash() != hash or "merged" not in rows:
             continue
-        if (spec.method.slug, dict(spec.method.parameters), spec.scale, spec.split) == tuple(wanted.values()):
+        if (spec.method.slug, spec.method.parameters, spec.scale, spec.split) == (slug, parameters, scale, "test"):
             return {name: row.measured for name, row in rows.items()}
     return None
 
@@ -102,48 +98,17 @@ def watch(models: ModelSet) -> None:
     for job in stopped:
         reason = f": {job.error}" if job.error else ""
         st.warning(plain(f"{job.label} is {job.state}{reason}. Finished steps are kept."), icon=":material/info:")
-        st.button("Resume", key=f"single.resume.{job.id}", icon=":material/resume:", on_click=_do, args=(jobs.resume, job.id))
+        resume_button(job, key=f"single.resume.{job.id}", note=REFUSED)
 
 
 @st.fragment(run_every=1.0)
 def _watched(ids: list[str]) -> None:
     """The bars; redraws the page when one of the jobs has ended."""
-    found = [_job(id) for id in ids]
+    found = [job_or_none(id) for id in ids]
     active = [job for job in found if job and job.state in jobs.ACTIVE]
     if len(active) < len(ids):
         st.rerun()
     for job in active:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(min(1.0, job.progress.share), text=plain(_progress_text(job)))
-            st.button(
-                "Cancel",
-                key=f"single.cancel.{job.id}",
-                icon=":material/cancel:",
-                disabled=job.cancel_marker.exists(),
-                on_click=_do,
-                args=(jobs.cancel, job.id),
-                width="content",
-            )
-
-
-def _progress_text(job: jobs.Job) -> str:
-    if job.state is jobs.State.QUEUED:
-        return f"{job.label}: waiting for an earlier job"
-    progress = job.progress
-    left = f", about {duration(progress.remaining)} left" if progress.remaining is not None else ""
-    return f"{job.label}: {progress.text}{left}"
-
-
-def _do(action: Any, id: str) -> None:
-    """Somebody else may have done it before, or removed the job."""
-    try:
-        action(id)
-    except InputError as error:
-        st.session_state[_REFUSED] = str(error)
-
-
-def _job(id: str) -> jobs.Job | None:
-    try:
-        return jobs.job(id)
-    except InputError:
-        return None
+            bar(job, f"{job.label}: {progress_text(job)}")
+            cancel_button(job, key=f"single.cancel.{job.id}", note=REFUSED, width="content")

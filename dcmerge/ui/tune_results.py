@@ -13,8 +13,9 @@ from dcmerge.studies.glossary import explained, term
 from dcmerge.studies.sweep import Found, Point, described
 from dcmerge.studies.sweep.tables import as_csv, rows
 from dcmerge.ui import tuning
+from dcmerge.ui.job_buttons import bar, cancel_button, job_or_none, progress_text, resume_button
 from dcmerge.ui.shell import Page
-from dcmerge.ui.text import duration, percent, plain
+from dcmerge.ui.text import percent, plain
 from dcmerge.ui.tune_charts import all_card, curve_card, map_card, numeric_axes
 from dcmerge.ui.view import remembered
 
@@ -45,7 +46,7 @@ def results_cards(page: Page) -> None:
         format_func=known.get,
         help=f"{term('sweep')} Newest first.",
     )
-    job = tuning.job_of(id)
+    job = job_or_none(id)
     if job is None:
         st.info("This sweep has been removed.", icon=":material/info:")
     elif job.state in jobs.ACTIVE:
@@ -57,24 +58,12 @@ def results_cards(page: Page) -> None:
 
 def _live(page: Page, id: str) -> None:
     """The cards of a sweep that runs, drawn again as its points come."""
-    job = tuning.job_of(id)
+    job = job_or_none(id)
     if job is None or job.state not in jobs.ACTIVE or st.session_state.pop(tuning.REDRAW, False) or _GO in st.session_state:
         st.rerun()
-    progress = job.progress
-    left = f", about {duration(progress.remaining)} left" if progress.remaining is not None else ""
-    queued = job.state is jobs.State.QUEUED
     with st.container(horizontal=True, vertical_alignment="center"):
-        text = "waiting for an earlier job" if queued else f"{progress.text}{left}"
-        st.progress(min(1.0, progress.share), text=plain(text))
-        st.button(
-            "Cancel",
-            key="tune.cancel",
-            icon=":material/cancel:",
-            disabled=job.cancel_marker.exists(),
-            on_click=tuning.act,
-            args=(jobs.cancel, id),
-            width="content",
-        )
+        bar(job, progress_text(job))
+        cancel_button(job, key="tune.cancel", note=tuning.REFUSED, width="content")
     _cards(page, job)
 
 
@@ -85,13 +74,7 @@ def _stopped(job: jobs.Job) -> None:
     reason = f": {plain(job.error)}" if job.error else ""
     words = "has points that failed" if job.state is jobs.State.DONE else f"is {job.state}{reason}"
     st.warning(f"This sweep {words}. Finished points are kept.", icon=":material/info:")
-    st.button(
-        "Resume",
-        icon=":material/play_arrow:",
-        on_click=tuning.act,
-        args=(jobs.resume, job.id),
-        help="Continues with the points that are not finished.",
-    )
+    resume_button(job, key="tune.resume", note=tuning.REFUSED, help="Continues with the points that are not finished.")
 
 
 def _cards(page: Page, job: jobs.Job) -> None:

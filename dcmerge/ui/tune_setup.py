@@ -16,6 +16,7 @@ from dcmerge.studies.sweep.axes import ALPHA, idle_parameters
 from dcmerge.studies.sweep.forecast import predicted_seconds
 from dcmerge.ui import tuning
 from dcmerge.ui.controls import method_controls
+from dcmerge.ui.job_buttons import refused
 from dcmerge.ui.shell import Page
 from dcmerge.ui.single_jobs import ahead_text
 from dcmerge.ui.text import duration, plain
@@ -187,8 +188,8 @@ def _start(page: Page, chosen: Method, names: list[str], limit: int | None, sett
             st.caption(_how_long(page, plan, workers))
     if problem:
         st.info(plain(problem), icon=":material/info:")
-    if refused := tuning.refused():
-        st.error(plain(refused), icon=":material/error:")
+    if why := refused(tuning.REFUSED):
+        st.error(plain(why), icon=":material/error:")
 
 
 def _how_long(page: Page, plan: Plan, workers: int) -> str:

@@ -21,7 +21,7 @@ from dcmerge.ui.shell import SHARED
 from dcmerge.ui.view import choose
 
 #: The sweep that is shown, its point that is looked at, and why the last click started nothing.
-SHOWN, POINT, _REFUSED = "sweep", "tune.point", "tune.refused"
+SHOWN, POINT, REFUSED = "sweep", "tune.point", "tune.refused"
 #: Set where a chart of a running sweep has changed the controls outside of it.
 REDRAW = "tune.redraw"
 #: α that the Merge page's sliders are to be set to, by method (see ``choice.use_scale``), and where it is from.
@@ -33,15 +33,10 @@ def start(models: ModelSet, plan: Plan, workers: int) -> None:
     try:
         job = jobs.submit({"kind": "sweep", "set": models.name, "plan": asdict(plan), "workers": workers})
     except InputError as error:
-        st.session_state[_REFUSED] = str(error)
+        st.session_state[REFUSED] = str(error)
         return
     choose(SHOWN, job.id)
     st.session_state.pop(POINT, None)
-
-
-def refused() -> str:
-    """Why the last click started nothing; told once."""
-    return st.session_state.pop(_REFUSED, "")
 
 
 def listed(models: ModelSet) -> dict[str, str]:
@@ -59,14 +54,6 @@ def _label(job: jobs.Job) -> str:
     what = ", ".join(axis.name for axis in plan.axes)
     images = f"{plan.limit} images a task" if plan.limit else "all images"
     return f"{datetime.fromtimestamp(job.created):%d %b %H:%M:%S} · {method(plan.slug).title} · {what} · {images}"
-
-
-def job_of(id: str) -> jobs.Job | None:
-    """The sweep of that id; None where it has been removed."""
-    try:
-        return jobs.job(id)
-    except InputError:
-        return None
 
 
 def found_of(job: jobs.Job) -> Found | None:
@@ -122,14 +109,6 @@ def chosen_of(models: ModelSet, hash: str) -> dict[tuple, Scale]:
             key = (job.specification.plan.slug, tuple(sorted(best["parameters"].items())))
             found.setdefault(key, Scale(best["scale"], best["origin"]))
     return found
-
-
-def act(action: Any, id: str) -> None:
-    """Cancel or resume from a button; somebody else may have done it before."""
-    try:
-        action(id)
-    except InputError as error:
-        st.session_state[_REFUSED] = str(error)
 
 
 def axis_labels(slug: str) -> dict[str, str]:

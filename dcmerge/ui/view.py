@@ -19,6 +19,8 @@ from dcmerge.ui.text import plain
 _CHOICES, _ADOPTED, _PAGE, _PUBLISHED = "view.choices", "view.adopted", "view.page", "view.published"
 #: Texts of the widgets' values as they were last drawn, and whether a callback has chosen one since.
 _DRAWN, _CHOSEN = "view.drawn", "view.chosen"
+#: The defaults with which widgets were drawn last, of those that follow theirs.
+_FOLLOWED = "view.followed"
 #: Texts that were asked for and mean nothing here, by key; the place for the boxes that tell it, and what this run told.
 _UNKNOWN, _BOX, _TOLD = "view.unknown", "view.box", "view.told"
 
@@ -71,13 +73,17 @@ def remembered(
     default: Any,
     options: Sequence[Any] | None = None,
     replaced: bool = True,
+    follows: bool = False,
     **arguments: Any,
 ) -> Any:
     """Draw a keyed widget whose value is restored from, and written to, the address bar; values equal to the default are not.
 
     For a value in the address that is not one of ``options``, or outside min_value .. max_value, the default is drawn and a box
     says so; unless ``replaced``, nothing is chosen then, and the caller says it. The address keeps it until another is chosen.
+    ``follows``: a widget at its default takes the new one where the default changes, as with another set.
     """
+    if follows:
+        _follow(key, default)
     _adopt(key, default, default if replaced else None, options, arguments)
     value = widget(label, key=key, **({"options": options} if options is not None else {}), **arguments)
     _remember(key, value, default)
@@ -85,6 +91,14 @@ def remembered(
         shown = arguments.get("format_func", str)(value)
         _tell(key, f"{label}: {unknown(key)} was asked for, which is not possible here. {shown} is shown instead.")
     return value
+
+
+def _follow(key: str, default: Any) -> None:
+    state = st.session_state
+    before = state.setdefault(_FOLLOWED, {}).get(key, default)
+    if before != default and state.get(key) == before:
+        choose(key, default)
+    state[_FOLLOWED][key] = default
 
 
 def _adopt(key: str, default: Any, fallback: Any, options: Sequence[Any] | None, limits: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard, cast
 
@@ -64,15 +64,23 @@ def _is_script(value: object) -> bool:
 
 def _of_script(root: _Module) -> Iterator[tuple[str, object]]:
     """The tensors of a TorchScript module and of the modules in it, by their attributes' names. The program is not read."""
+    for prefix, module in _walk(
+        root, lambda module, _: [(n, v) for n, v in module.state.items() if isinstance(n, str) and _is_script(v)]
+    ):
+        own = [(name, value) for name, value in module.state.items() if isinstance(name, str)]
+        yield from ((f"{prefix}{name}", value) for name, value in own if isinstance(value, Described))
+
+
+def _walk(root: _Module, children: Callable[[_Module, str], Iterable[tuple[str, _Module]]]) -> Iterator[tuple[str, _Module]]:
+    """A module and those within it, each with the prefix of its names, in their order. Raises Refused where there is no end."""
     waiting, seen = [("", root, 0)], 0
     while waiting:
         prefix, module, depth = waiting.pop()
         seen += 1
         if depth > _DEEPEST or seen > _MOST_MODULES:
             raise Refused(f"modules within modules without an end, more than {_DEEPEST} deep or {_MOST_MODULES} in all")
-        own = {f"{prefix}{name}": value for name, value in module.state.items() if isinstance(name, str)}
-        yield from ((name, value) for name, value in own.items() if isinstance(value, Described))
-        waiting += reversed([(f"{name}.", value, depth + 1) for name, value in own.items() if _is_script(value)])
+        yield prefix, module
+        waiting += reversed([(f"{prefix}{name}.", child, depth + 1) for name, child in children(module, prefix)])
 
 
 def _whole(content: object) -> tuple[_Module | Mapping[object, object], str, list[str]]:
@@ -105,19 +113,16 @@ def _is_module(value: object) -> TypeGuard[_Module]:
 
 def _of_module(root: _Module) -> Iterator[tuple[str, object]]:
     """As ``Module.state_dict``: parameters, buffers that are to be saved, then the modules within, each in its order."""
-    waiting, seen = [("", root, 0)], 0
-    while waiting:
-        prefix, module, depth = waiting.pop()
-        seen += 1
-        if depth > _DEEPEST or seen > _MOST_MODULES:
-            raise Refused(f"modules within modules without an end, more than {_DEEPEST} deep or {_MOST_MODULES} in all")
+    for prefix, module in _walk(root, _within):
         yield from ((f"{prefix}{name}", value) for name, value in _own(module.state))
-        children = []
-        for name, child in module.state["_modules"].items():
-            if child is not None and not (isinstance(name, str) and _is_module(child)):
-                raise Refused(f"{shown(prefix)}{shown(name)}, which is no module")
-            children += [] if child is None else [(f"{prefix}{name}.", child, depth + 1)]
-        waiting += reversed(children)
+
+
+def _within(module: _Module, prefix: str) -> Iterator[tuple[str, _Module]]:
+    for name, child in module.state["_modules"].items():
+        if child is not None and not (isinstance(name, str) and _is_module(child)):
+            raise Refused(f"{shown(prefix)}{shown(name)}, which is no module")
+        if child is not None:
+            yield name, child
 
 
 def _own(state: Mapping[str, dict]) -> Iterator[tuple[str, object]]:

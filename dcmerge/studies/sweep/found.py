@@ -43,18 +43,18 @@ class Found:
         """Of all objectives."""
         return tuple(point.value(objective, self.yardstick) for objective in self.plan.objectives)
 
-    @property
+    @cached_property
     def whole(self) -> tuple[Point, ...]:
         """The points that saw all images, which alone can be chosen."""
         return tuple(point for point in self.points if point.images >= self.images)
 
-    @property
+    @cached_property
     def front(self) -> tuple[Point, ...]:
         """The points that no other beats in all objectives."""
         numbers = set(front({point.number: self.values(point) for point in self.whole}, self.plan.objectives))
         return tuple(point for point in self.whole if point.number in numbers)
 
-    @property
+    @cached_property
     def best(self) -> Point | None:
         """The point with the best first objective; of equal ones the cheaper or earlier."""
         best: Point | None = None
