@@ -16,6 +16,7 @@ from dcmerge.errors import WARNING
 from dcmerge.methods.declare import Choice, Flag, Number
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.tsv_m import RANK
+from dcmerge.methods.usual_scales import scale_for_length
 from dcmerge.spectral.alignment import (
     CoverBasis,
     aligned_deltas,
@@ -33,8 +34,8 @@ from dcmerge.vectors.task_vectors import Delta
 
 #: The authors' share of the kept entries, for full fine-tuning and eight adapters of rank 16 alike.
 PUBLISHED_KEEP = 1e-3
-#: How many experts the papers merge, and the step of α on the pages.
-_PUBLISHED_TASKS, _STEP = 8, 0.05
+#: How many experts the papers merge.
+_PUBLISHED_TASKS = 8
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def usual_scale_of(kind: str, tasks: int, *, smoothing: str, **_: object) -> flo
     """
     if smoothing_in_use(smoothing, kind) != "average":
         return 1.0
-    return max(1.0, round(math.sqrt(_PUBLISHED_TASKS / max(2, tasks)) / _STEP) * _STEP)
+    return scale_for_length(tasks, math.sqrt(_PUBLISHED_TASKS), low=1.0)
 
 
 def entries_kept(layer: Layer, rank: int, keep: float | None) -> int:

@@ -12,6 +12,7 @@ from dcmerge.checkpoints import LowRank
 from dcmerge.methods.adam import ITERATIONS, descended
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
+from dcmerge.methods.usual_scales import falling_for_adapters
 from dcmerge.spectral.linalg import answered
 from dcmerge.vectors.layers import Layer
 from dcmerge.vectors.task_vectors import Delta
@@ -19,6 +20,9 @@ from dcmerge.vectors.task_vectors import Delta
 #: Adam's step as a share of the root mean square of the matrix's deltas. CLIP's entries, whose root mean square is about 2.8e-4,
 #: get the authors' 1e-5 by it; larger or smaller deltas get the same number of steps for the same way.
 RELATIVE_STEP = 0.036
+#: Of two, three, four and eight of the demo's adapters the best of 0.2, 0.4, 0.6, 0.8, 1, 1.5, 2 and 3 on validation was 0.8,
+#: 0.8, 0.6 and 0.4; 1.2/√T is 0.85, 0.7, 0.6 and 0.4. At 1 the merge of eight is 24 points below zero-shot.
+_LENGTHS = 1.2
 _ROUNDING = 1e-6
 
 
@@ -30,9 +34,10 @@ _ROUNDING = 1e-6
     source="Cheng et al. 2025, arXiv 2503.08099; spectral solver: SWUDI, Wei et al. 2026, arXiv 2606.07289",
     homogeneous=False,
     may_enlarge=True,
+    usual_scale_of=falling_for_adapters(_LENGTHS),
     differs="Adam's step follows the size of the deltas; the authors' 0.00001 is the same for CLIP's. All matrices are merged"
     " and everything else is averaged; the authors merge the attention's and the MLP's matrices and leave everything "
-    "else at the base's.",
+    "else at the base's. For adapters the usual α is 1.2/√T, the authors' is 1.",
 )
 def wudi(
     layer: Layer,

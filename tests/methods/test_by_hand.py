@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dcmerge import TaskVectors
+from dcmerge.methods import method
 from dcmerge.methods.dc_merge import Trace, smoothing_in_use, trace, usual_scale_of
 from dcmerge.methods.ties import kept_threshold, trim_thresholds
 from dcmerge.vectors.layers import layer_of, magnitudes
@@ -192,6 +193,25 @@ def test_dc_merge_of_few_adapters_is_usually_as_long_as_of_eight(tasks: int, usu
     assert usual_scale_of("lora", tasks, smoothing="auto") == pytest.approx(usual)
     assert usual_scale_of("full", tasks, smoothing="average") == pytest.approx(usual)
     assert usual_scale_of("full", tasks, smoothing="auto") == usual_scale_of("lora", tasks, smoothing="linear") == 1
+
+
+@pytest.mark.parametrize(
+    ("slug", "usual"),
+    [("tsv_m", [1.0, 0.8, 0.7, 0.5]), ("wudi", [0.85, 0.7, 0.6, 0.4]), ("doge", [2.0, 1.65, 1.4, 1.0])],
+)
+def test_sums_of_adapters_are_usually_scaled_by_the_root_of_their_number(slug: str, usual: list[float]) -> None:
+    """√2/√T and 1.2/√T, at most 1, and √8/√T, at least 1: 1.2/√3 = 0.693 is 0.7. Fully fine-tuned experts have 1."""
+    scale_of = method(slug).usual_scale_of
+    assert scale_of is not None
+    defaults = method(slug).defaults()
+    assert [scale_of("lora", tasks, **defaults) for tasks in (2, 3, 4, 8)] == pytest.approx(usual)
+    assert {scale_of("full", tasks, **defaults) for tasks in (1, 2, 3, 4, 8)} == {1.0}
+
+
+def test_doge_with_learned_coefficients_is_not_scaled_again() -> None:
+    scale_of = method("doge").usual_scale_of
+    assert scale_of is not None
+    assert scale_of("lora", 2, **{**method("doge").defaults(), "stage": "adamerging"}) == 1
 
 
 def test_dc_merge_stages_of_tilted_tasks(tmp_path: Path) -> None:
