@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
+from dcmerge.methods.usual_scales import growing_for_few
 from dcmerge.spectral.alignment import kept_by_rank
 from dcmerge.vectors.layers import Layer
 
@@ -24,6 +25,7 @@ DENSITY = {"published": 0.14, "mergekit": 0.9}
     source="Davari and Belilovsky 2023, arXiv 2312.06795",
     everywhere=True,
     usual_scale=0.3,
+    usual_scale_of=growing_for_few(0.3),
     separable=True,
 )
 def breadcrumbs(

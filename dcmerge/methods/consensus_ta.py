@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
+from dcmerge.methods.usual_scales import growing_for_few
 from dcmerge.vectors.layers import Layer
 
 
@@ -20,6 +21,7 @@ from dcmerge.vectors.layers import Layer
     source="Wang et al. 2024, arXiv 2405.07813",
     everywhere=True,
     usual_scale=0.3,
+    usual_scale_of=growing_for_few(0.3),
 )
 def consensus_ta(
     layer: Layer,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
+from dcmerge.methods.usual_scales import growing_for_few
 from dcmerge.spectral.alignment import elected
 from dcmerge.vectors.layers import Layer
 
@@ -27,6 +28,7 @@ _SMALL = 1e-7
     source="Yu et al. 2024, arXiv 2311.03099",
     everywhere=True,
     usual_scale=0.3,
+    usual_scale_of=growing_for_few(0.3),
     order_matters=True,
     may_enlarge=True,
     separable=True,

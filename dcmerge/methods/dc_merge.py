@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from dcmerge.errors import WARNING
 from dcmerge.methods.declare import Choice, Flag, Number
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.tsv_m import RANK
-from dcmerge.methods.usual_scales import scale_for_length
+from dcmerge.methods.usual_scales import as_long_as_of_eight
 from dcmerge.spectral.alignment import (
     CoverBasis,
     aligned_deltas,
@@ -34,8 +33,6 @@ from dcmerge.vectors.task_vectors import Delta
 
 #: The authors' share of the kept entries, for full fine-tuning and eight adapters of rank 16 alike.
 PUBLISHED_KEEP = 1e-3
-#: How many experts the papers merge.
-_PUBLISHED_TASKS = 8
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def usual_scale_of(kind: str, tasks: int, *, smoothing: str, **_: object) -> flo
     """
     if smoothing_in_use(smoothing, kind) != "average":
         return 1.0
-    return scale_for_length(tasks, math.sqrt(_PUBLISHED_TASKS), low=1.0)
+    return as_long_as_of_eight(tasks, 1.0)
 
 
 def entries_kept(layer: Layer, rank: int, keep: float | None) -> int:

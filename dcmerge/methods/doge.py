@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -18,7 +17,7 @@ from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.from_images import SEED, SPLIT
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.ties import trim_thresholds
-from dcmerge.methods.usual_scales import scale_for_length
+from dcmerge.methods.usual_scales import as_long_as_of_eight
 from dcmerge.spectral.alignment import kept_entries, per_task
 from dcmerge.vectors.layers import Layer
 
@@ -101,7 +100,7 @@ def usual_scale_of(kind: str, tasks: int, *, stage: str, **_: object) -> float:
     With learned coefficients, and for fully fine-tuned experts, it is 1.
     """
     few = kind == "lora" and stage == "task_arithmetic"
-    return scale_for_length(tasks, math.sqrt(8), low=1.0) if few else 1.0
+    return as_long_as_of_eight(tasks, 1.0) if few else 1.0
 
 
 def _unit_and_step(layer: Layer, D: Tensor, learning_rate: float | None) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dcmerge.methods.registry import merging_method
+from dcmerge.methods.usual_scales import growing_for_few
 from dcmerge.vectors.layers import Layer
 from dcmerge.vectors.task_vectors import Delta
 
@@ -15,6 +16,7 @@ from dcmerge.vectors.task_vectors import Delta
     source="Ilharco et al. 2023, arXiv 2212.04089",
     everywhere=True,
     usual_scale=0.3,
+    usual_scale_of=growing_for_few(0.3),
     keeps_factors=True,
     separable=True,
 )

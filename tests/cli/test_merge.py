@@ -56,7 +56,7 @@ def test_the_report_names_file_size_hash_and_seconds(run: Run, models: list[str]
     out = tmp_path / "merged.safetensors"
     done = run("merge", *models, "--method", "task_arithmetic", "--out", out, "--json").json
     assert done["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest() and done["bytes"] == out.stat().st_size
-    assert (done["scale"], done["scale_origin"]) == (0.3, "the method's usual α")
+    assert (done["scale"], done["scale_origin"]) == (0.5, "the method's usual α")
     assert (done["content"], done["kind"], done["tasks"]) == ("model", "full", list(TASKS)) and done["seconds"] > 0
     text = run("merge", *models, "--method", "task_arithmetic", "--out", out, "--force").out
     assert str(out) in text and done["sha256"] in text and "α = 0.3" in text

@@ -83,7 +83,7 @@ def test_a_zoo_is_named_and_not_its_files(tmp_path: Path) -> None:
 
 
 def test_what_is_usual_is_not_said(tmp_path: Path) -> None:
-    recipe = recipe_for(full_set(tmp_path, random_deltas(1)), "task_arithmetic")
+    recipe = recipe_for(full_set(tmp_path, random_deltas(1)), "ties")
     assert recipe.scale_origin == USUAL
     assert "--scale" not in snippets.command(recipe) and "--set" not in snippets.command(recipe)
 

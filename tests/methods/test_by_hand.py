@@ -208,6 +208,16 @@ def test_sums_of_adapters_are_usually_scaled_by_the_root_of_their_number(slug: s
     assert {scale_of("full", tasks, **defaults) for tasks in (1, 2, 3, 4, 8)} == {1.0}
 
 
+@pytest.mark.parametrize("slug", ["task_arithmetic", "dare", "breadcrumbs", "consensus_ta"])
+def test_few_summed_experts_are_usually_as_long_as_the_papers_eight(slug: str) -> None:
+    """0.3 · √(8/T), rounded to 0.05: 0.6, 0.49, 0.42 and 0.3; more than eight experts keep the papers' 0.3."""
+    scale_of = method(slug).usual_scale_of
+    assert scale_of is not None
+    for kind in ("full", "lora"):
+        found = [scale_of(kind, tasks, **method(slug).defaults()) for tasks in (1, 2, 3, 4, 8, 20)]
+        assert found == pytest.approx([0.6, 0.6, 0.5, 0.4, 0.3, 0.3])
+
+
 def test_doge_with_learned_coefficients_is_not_scaled_again() -> None:
     scale_of = method("doge").usual_scale_of
     assert scale_of is not None
