@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 
 from dcmerge.evaluation import Bench
 from dcmerge.evaluation.accuracy import Evaluation, paired_difference
 from dcmerge.methods import merged_deltas, methods
-from dcmerge.vectors.cache import Memo
 from dcmerge.zoo import open_zoo
 
 COUNTS = (2, 3, 4, 8)
 _FROM_WEIGHTS = {"weights", "base", "lora"}
-_MEMORY = 256 << 20
 
 
 def main() -> int:
@@ -26,26 +23,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.few_adapters", description="The table of few adapters.")
     parser.add_argument("tasks", nargs="*", help="tasks of --zoo demo-lora, separated by commas; once for each table")
     parser.add_argument("--limit", type=int, help="at most so many validation images a task")
+    parser.add_argument("--methods", default="", help="slugs, separated by commas (default: all that need weights alone)")
     options = parser.parse_args()
     whole = open_zoo("demo-lora").bench
     chosen = [one.split(",") for one in options.tasks] or [list(whole.tasks)[:count] for count in COUNTS]
     for tasks in chosen:
-        print_table(subset(whole, tasks), options.limit)
+        print_table(whole.select(tasks), options.limit, options.methods.split(",") if options.methods else list(methods()))
     return 0
 
 
-def subset(bench: Bench, tasks: Sequence[str]) -> Bench:
-    """Only these experts, on their own images."""
-    vectors = replace(bench.vectors, experts={task: bench.vectors.experts[task] for task in tasks}, memo=Memo())
-    return replace(bench, tasks={task: bench.tasks[task] for task in tasks}, vectors=vectors, memo=Memo(_MEMORY))
-
-
-def print_table(bench: Bench, limit: int | None) -> None:
+def print_table(bench: Bench, limit: int | None, slugs: Sequence[str]) -> None:
     """A row a method as soon as it is measured; one that lies below zero-shot says so."""
     zero_shot, average = bench.zero_shot(split="val", limit=limit), merged(bench, "average", limit)
     print(f"\n| {', '.join(bench.tasks)} | α | mean | minus averaging, points |\n| --- | --- | --- | --- |")
     print(f"| Zero-shot (the base) |  | {100 * zero_shot.mean:.1f} |  |", flush=True)
-    for slug, method in methods().items():
+    for slug in slugs:
+        method = methods()[slug]
         if not set(method.needs) <= _FROM_WEIGHTS or method.obstacle(bench.vectors, bench):
             continue
         found = merged(bench, slug, limit)

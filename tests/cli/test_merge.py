@@ -59,7 +59,7 @@ def test_the_report_names_file_size_hash_and_seconds(run: Run, models: list[str]
     assert (done["scale"], done["scale_origin"]) == (0.5, "the method's usual α")
     assert (done["content"], done["kind"], done["tasks"]) == ("model", "full", list(TASKS)) and done["seconds"] > 0
     text = run("merge", *models, "--method", "task_arithmetic", "--out", out, "--force").out
-    assert str(out) in text and done["sha256"] in text and "α = 0.3" in text
+    assert str(out) in text and done["sha256"] in text and "α = 0.5" in text
 
 
 def test_the_delta_alone(run: Run, models: list[str], tmp_path: Path) -> None:
