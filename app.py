@@ -41,6 +41,11 @@ with st.container(horizontal=True):
         icon=":material/tune:",
     )
     st.page_link(
+        "pages/7_Diagnose.py",
+        label="**Diagnose**: which matrices of a merge cost which task how much",
+        icon=":material/troubleshoot:",
+    )
+    st.page_link(
         "pages/6_Methods.py",
         label="**Methods**: what each method does, needs and scores",
         icon=":material/menu_book:",

@@ -21,6 +21,7 @@ from dcmerge.cli import (
     cache,
     compare,
     convert,
+    damage,
     evaluate,
     inspect,
     jobs,
@@ -40,7 +41,25 @@ from dcmerge.cli.unforeseen import foreseen, report
 from dcmerge.errors import IncompatibleSet, InputError, shortened
 from dcmerge.methods import load_plugin
 
-COMMANDS = (methods, inspect, spectra, convert, merge, run, recipe, evaluate, compare, sweep, zoo, runs, jobs, cache, verify, app)
+COMMANDS = (
+    methods,
+    inspect,
+    spectra,
+    convert,
+    merge,
+    run,
+    recipe,
+    evaluate,
+    compare,
+    sweep,
+    damage,
+    zoo,
+    runs,
+    jobs,
+    cache,
+    verify,
+    app,
+)
 
 EXAMPLES = (
     "dcmerge app                               # the dashboard, in your browser",

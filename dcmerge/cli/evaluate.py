@@ -54,7 +54,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_method(what)
     add_depth(what)
     add_plugins(what)
-    what.add_argument("--scale", type=_scale, metavar="A|auto", help="α; auto (the default): chosen on the validation split")
+    what.add_argument("--scale", type=scale_of, metavar="A|auto", help="α; auto (the default): chosen on the validation split")
     what.add_argument("--checkpoint", metavar="FILE", help="a whole model with the set's image tower")
     parser.add_argument(
         "--by-step", action="store_true", help="opcm: accuracies after each expert, in the order in which they come"
@@ -84,7 +84,8 @@ def val_limit(args: argparse.Namespace) -> int | None:
     return args.limit if args.val_limit is None else args.val_limit
 
 
-def _scale(text: str) -> float | str:
+def scale_of(text: str) -> float | str:
+    """α or auto, for ``type=``."""
     try:
         return AUTO if text.lower() == AUTO else number(text)
     except argparse.ArgumentTypeError:

@@ -124,6 +124,8 @@ def _specification_lines(job: jobs.Job) -> list[str]:
         limit = f"at most {plan.limit} validation images a task" if plan.limit else "all validation images"
         fixed = f" ({parameters_text(plan.parameters)})" if plan.parameters else ""
         return [f"{spec.kind} on {spec.set}: {plan.text}, {limit}, workers {spec.workers}", f"method: {plan.slug}{fixed}"]
+    if isinstance(spec, jobs.Damage):
+        return [f"{spec.kind} on {spec.set}: {', '.join(spec.plan.changes)}, by {spec.plan.by}", f"method: {spec.plan.slug}"]
     limits = [
         f"{name.replace('_', '-')} {value}" for name in ("limit", "val_limit") if (value := getattr(spec, name, None)) is not None
     ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -68,10 +68,10 @@ class Bench:
     def base_weights(self) -> dict[str, Tensor]:
         """The base's weights that the encoder needs, float32; read once. InputError where it lacks some."""
         if self.same_names and not self.extra:
-            return self._base()
-        return self.memo.get("base weights", lambda: self.encoders_weights(self._base()))
+            return self.named_base()
+        return self.memo.get("base weights", lambda: self.encoders_weights(self.named_base()))
 
-    def _base(self) -> dict[str, Tensor]:
+    def named_base(self) -> dict[str, Tensor]:
         """The base's weights of the image tower, float32, under the set's own names; read once."""
         return self.memo.get("base as named", self._read_base)
 
@@ -114,8 +114,12 @@ class Bench:
 
     def merged_weights(self, merged: Mapping[str, Delta], scale: float) -> dict[str, Tensor]:
         """base + α · merged, as the encoder takes it."""
-        base = self._base()
-        return self.encoders_weights({n: scaled_sum(v, merged[n], scale) if n in merged else v for n, v in base.items()})
+        return self.encoders_weights(self.named_base() | self.named_sums(merged, scale))
+
+    def named_sums(self, merged: Mapping[str, Delta], scale: float) -> dict[str, Tensor]:
+        """base + α · merged of these parameters alone, under the set's own names; what the encoder has not is left out."""
+        base = self.named_base()
+        return {name: scaled_sum(base[name], delta, scale) for name, delta in merged.items() if name in base}
 
     def model(self, merged: Mapping[str, Delta], scale: float, modules: Mapping[str, TaskModule] | None = None) -> Model:
         """base + α · merged, with what each task adds to it."""
@@ -131,6 +135,15 @@ class Bench:
     def expert_weights(self, task: str) -> dict[str, Tensor]:
         """The weights of one expert."""
         return self.merged_weights({name: self.vectors.delta(name, task) for name in self.vectors.parameters}, 1.0)
+
+    def select(self, tasks: Sequence[str]) -> Bench:
+        """Only these tasks with their experts, in this order, nothing computed yet. Raises InputError for an unknown task."""
+        return replace(
+            self,
+            vectors=self.vectors.select(tasks),
+            tasks={task: self.tasks[task] for task in tasks},
+            memo=Memo(self.memo.max_bytes),
+        )
 
     @property
     def split_rules(self) -> dict[str, str]:

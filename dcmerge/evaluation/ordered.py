@@ -60,11 +60,11 @@ class OrderedImages:
         self, model: Weights | Model, start: float = 0.0, end: float = 1.0, cancelled: Callable[[], bool] | None = None
     ) -> dict[str, Tensor]:
         """Which of the images between two shares a model gets right. Raises Cancelled."""
-        return self.bench.hits(model, self._parts(start, end), cancelled=cancelled)
+        return self.bench.hits(model, self.parts(start, end), cancelled=cancelled)
 
     def experts(self, cancelled: Callable[[], bool] | None = None) -> dict[str, Tensor]:
         """Which images each task's own expert gets right."""
-        parts = self._parts(0.0, 1.0)
+        parts = self.parts(0.0, 1.0)
         own = {task: {task: part} for task, part in parts.items()}
         found = {t: self.bench.hits(self.bench.expert_weights(t), part, cancelled=cancelled) for t, part in own.items()}
         return {task: hits[task] for task, hits in found.items()}
@@ -73,7 +73,8 @@ class OrderedImages:
         """Hits of all images in the order of ``bench.split``: comparable with any other evaluation on these images."""
         return {task: torch.empty_like(own).scatter_(0, self._orders[task], own) for task, own in hits.items()}
 
-    def _parts(self, start: float, end: float) -> dict[str, Split]:
+    def parts(self, start: float = 0.0, end: float = 1.0) -> dict[str, Split]:
+        """The images between two shares, by task, in the order of seeing."""
         return {
             task: self._pools[task].take(order[self.count(task, start) : self.count(task, end)])
             for task, order in self._orders.items()

@@ -11,6 +11,7 @@ from dcmerge.jobs.queue import cancel, ensure_runner, resume, submit
 from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, Progress, State, all_jobs, duration, job, state_folder, strange_folders
 from dcmerge.jobs.specification import (
     Compare,
+    Damage,
     Evaluate,
     FindScale,
     Merge,
@@ -26,6 +27,7 @@ __all__ = [
     "ACTIVE",
     "RESUMABLE",
     "Compare",
+    "Damage",
     "Evaluate",
     "FindScale",
     "Job",

@@ -14,6 +14,7 @@ from dcmerge.merging.recipe import GIVEN, check_scale
 from dcmerge.methods import method
 from dcmerge.sets.model_sets import available, roots, sets_with_images
 from dcmerge.studies.comparison import row_names
+from dcmerge.studies.damage import Plan as DamagePlan
 from dcmerge.studies.sweep import Plan
 from dcmerge.zoo import ZOOS
 
@@ -22,6 +23,8 @@ SPLITS = ("test", "val")
 SUFFIX = ".safetensors"
 #: The steps of a sweep's look at test and of its outcome, and how many processes may share a sweep.
 TEST_STEP, CHOSEN_STEP, MOST_WORKERS = "test", "chosen", 64
+#: The steps of a damage map: the parts that are looked at, and that all looks are taken.
+FRAME_STEP, MAP_STEP = "frame", "map"
 
 
 @dataclass(frozen=True)
@@ -191,15 +194,43 @@ class Sweep:
         return (*points, *([TEST_STEP] if self.plan.test else []), CHOSEN_STEP)
 
 
+@dataclass(frozen=True)
+class Damage:
+    """A damage map of one method's merge, on validation images. Without a ``scale``, α is chosen there first."""
+
+    kind: ClassVar[str] = "damage"
+    steps: ClassVar[tuple[str, ...]] = ("scale", FRAME_STEP, MAP_STEP)
+
+    set: str
+    plan: DamagePlan
+    scale: float | None = None
+    scale_origin: str = GIVEN
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Damage:
+        """Raises InputError for anything that the map could not be made with."""
+        name, given = _set_with_images(data.get("set")), data.get("plan")
+        _check_fields("plan", given, DamagePlan)
+        about = dict(given or {})
+        slug = about.pop("slug", None)
+        if not isinstance(slug, str):
+            raise InputError(f"plan: expected a method's slug, got {slug!r}")
+        return cls(name, DamagePlan.of(slug, **about), *_scale(data))
+
+    @property
+    def label(self) -> str:
+        return f"Damage map of {method(self.plan.slug).title} on {self.set}"
+
+
 def point_step(number: int) -> str:
     """The name of a point's step."""
     return f"point-{number}"
 
 
-Specification = Compare | Merge | FindScale | Evaluate | Sweep
-KINDS = {kind.kind: kind for kind in (Compare, Merge, FindScale, Evaluate, Sweep)}
+Specification = Compare | Merge | FindScale | Evaluate | Sweep | Damage
+KINDS = {kind.kind: kind for kind in (Compare, Merge, FindScale, Evaluate, Sweep, Damage)}
 #: Jobs of one method may name its parameters beside it, as the command line does.
-_BESIDE = {Compare.kind: (), Sweep.kind: ()}
+_BESIDE = {Compare.kind: (), Sweep.kind: (), Damage.kind: ()}
 
 
 def specification(data: Mapping[str, Any] | Specification) -> Specification:
@@ -224,7 +255,7 @@ def plugins_for(spec: Specification) -> tuple[tuple[str, str], ...]:
 
 
 def _slugs(spec: Specification) -> tuple[str, ...]:
-    if isinstance(spec, Sweep):
+    if isinstance(spec, Sweep | Damage):
         return (spec.plan.slug,)
     return tuple(choice.slug for choice in spec.methods) if isinstance(spec, Compare) else (spec.method.slug,)
 

@@ -13,10 +13,11 @@ from types import FrameType
 from dcmerge.checkpoints import Roots
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Scale, choose_scale
+from dcmerge.jobs.damaging import make_map
 from dcmerge.jobs.journal import Journal
 from dcmerge.jobs.record import Job, State, read_job
 from dcmerge.jobs.single import evaluate, find_scale
-from dcmerge.jobs.specification import Compare, FindScale, Merge, Sweep, checked_target
+from dcmerge.jobs.specification import Compare, Damage, FindScale, Merge, MethodChoice, Sweep, checked_target
 from dcmerge.merging.merge import Merged, merge, merge_to_file
 from dcmerge.merging.recipe import USUAL, settled_scale
 from dcmerge.methods import load_plugin, method
@@ -86,6 +87,8 @@ def _work(job: Job) -> None:
         _compare(job, spec, tell)
     elif isinstance(spec, Merge):
         _merge(job, spec, tell)
+    elif isinstance(spec, Damage):
+        _damage(job, spec, tell)
     elif isinstance(spec, Sweep):
         from dcmerge.jobs.sweeping import run_sweep  # Optuna, which the other kinds do without
 
@@ -146,7 +149,8 @@ def _merge(job: Job, spec: Merge, tell: Told) -> None:
     if "scale" in done:
         scale = from_plain(Scale, done["scale"])
     else:
-        scale, merged = _scale(job, spec, models, tell)
+        given = None if spec.scale is None else Scale(spec.scale, spec.scale_origin)
+        scale, merged = _scale(job, models, spec.method, given, spec.val_limit, tell)
         _log(f"α = {scale.value:g} ({scale.origin})")
         job.finish_step("scale", scale)
     how = {"scale": scale.value, "scale_origin": scale.origin, "delta_only": spec.delta_only}
@@ -168,15 +172,31 @@ def _merge(job: Job, spec: Merge, tell: Told) -> None:
     job.finish_step("file", {"out": spec.out, "bytes": out.stat().st_size})
 
 
-def _scale(job: Job, spec: Merge, models: ModelSet, tell: Told) -> tuple[Scale, Merged | None]:
+def _damage(job: Job, spec: Damage, tell: Told) -> None:
+    """α, then the looks."""
+    done, models = job.steps(), _open(job, tell)
+    if "scale" in done:
+        scale = from_plain(Scale, done["scale"])
+    else:
+        about = MethodChoice(spec.plan.slug, spec.plan.parameters)
+        given = None if spec.scale is None else Scale(spec.scale, spec.scale_origin)
+        scale, _ = _scale(job, models, about, given, spec.plan.limit, tell)
+        _log(f"α = {scale.value:g} ({scale.origin})")
+        job.finish_step("scale", scale)
+    _log(make_map(job, spec, models, scale, tell))
+
+
+def _scale(
+    job: Job, models: ModelSet, choice: MethodChoice, given: Scale | None, val_limit: int | None, tell: Told
+) -> tuple[Scale, Merged | None]:
     """α as given, fixed or usual; else the best on validation, with the merge that it was found with."""
-    slug = spec.method.slug
-    if spec.scale is not None:
-        return Scale(*settled_scale(slug, spec.method.parameters, models.vectors, spec.scale, spec.scale_origin)), None
+    slug, parameters = choice.slug, choice.parameters
+    if given is not None:
+        return Scale(*settled_scale(slug, parameters, models.vectors, given.value, given.origin)), None
     if fixed := fixed_scale(slug):
         return fixed, None
     if models.bench is None:
-        return Scale(method(slug).usual_scale_for(models.vectors, spec.method.parameters), USUAL), None
+        return Scale(method(slug).usual_scale_for(models.vectors, parameters), USUAL), None
     cancelled = job.cancel_marker.exists
     merged = merge(
         models.vectors,
@@ -184,14 +204,14 @@ def _scale(job: Job, spec: Merge, models: ModelSet, tell: Told) -> tuple[Scale, 
         bench=models.bench,
         progress=lambda share, text: tell(0.3 * share, text),
         cancelled=cancelled,
-        **spec.method.parameters,
+        **parameters,
     )
     tell(0.3, "α on validation")
-    models.bench.experts(split="val", limit=spec.val_limit, cancelled=cancelled)
+    models.bench.experts(split="val", limit=val_limit, cancelled=cancelled)
     found = choose_scale(
         models.bench,
         merged.deltas,
-        limit=spec.val_limit,
+        limit=val_limit,
         cancelled=cancelled,
         progress=lambda share, text: tell(0.35 + 0.3 * share, text),
     )

@@ -150,8 +150,7 @@ def turned(models: TaskVectors | Bench) -> TaskVectors | Bench:
     """The same set with its last task first."""
     vectors = vectors_of(models)
     order = [vectors.tasks[-1], *vectors.tasks[:-1]]
-    other = vectors.select(order)
-    return Bench(models.encoder, {task: models.tasks[task] for task in order}, other) if isinstance(models, Bench) else other
+    return models.select(order) if isinstance(models, Bench) else vectors.select(order)
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:

@@ -45,6 +45,7 @@ PAGES = (
     ("pages/3_Merge.py", "Merge", ":material/merge:"),
     ("pages/4_Compare.py", "Compare", ":material/leaderboard:"),
     ("pages/5_Tune.py", "Tune", ":material/tune:"),
+    ("pages/7_Diagnose.py", "Diagnose", ":material/troubleshoot:"),
     ("pages/6_Methods.py", "Methods", ":material/menu_book:"),
     ("pages/8_Runs.py", "Runs", ":material/history:"),
 )
