@@ -189,7 +189,7 @@ STRANGE: dict[str, tuple[Any, Expected]] = {
     "five tables deep": (_nested(5), "refused"),
     "a sparse tensor": ({"layer.weight": torch.eye(6, 4).to_sparse(), "layer.bias": torch.ones(6)}, "refused"),
     "a tensor without numbers": ({"layer.weight": torch.ones(6, 4, device="meta"), "layer.bias": torch.ones(6)}, "refused"),
-    "complex numbers": ({"layer.weight": torch.ones(6, 4, dtype=torch.complex64), "layer.bias": torch.ones(6)}, "either"),
+    "complex numbers": ({"layer.weight": torch.ones(6, 4, dtype=torch.complex64), "layer.bias": torch.ones(6)}, "refused"),
     "truth values": ({"layer.weight": torch.ones(6, 4, dtype=torch.bool), "layer.bias": torch.ones(6)}, "either"),
     "whole numbers": ({"layer.weight": torch.ones(6, 4, dtype=torch.int64), "layer.bias": torch.ones(6)}, "either"),
     "numbers that are none": ({"layer.weight": torch.full((6, 4), torch.nan), "layer.bias": torch.ones(6)}, "refused"),
