@@ -3,7 +3,7 @@
 # make lint   check format, style (ruff) and types (basedpyright); make format mends what can be mended without a person
 # make wheel  build the package, dist/*.whl, and its source, dist/*.tar.gz
 # make bench  measure against a plain implementation (see benchmarks/RESULTS.md); ARGS="layer lora --runs 5"
-# make fuzz   mutate valid files by the thousands and see that each is read or refused in a sentence; EXAMPLES=20000 for more
+# make fuzz   mutate valid files by the thousands, and kill merges at 50 moments a kind; EXAMPLES=20000 KILLS=500 for more
 # make audit  compare the installed packages with the known holes (asks the internet; installs pip-audit)
 # make clean  remove the environment and everything generated
 #
@@ -15,6 +15,7 @@
 VENV ?= .venv
 ARGS ?=
 EXAMPLES ?= 2000
+KILLS ?= 50
 PIP_ARGS ?=
 # The first Python that is new enough; plain python3 comes first.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14 python3.11 python; do \
@@ -34,7 +35,7 @@ test: $(DEV_STAMP) lint browser
 	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 fuzz: $(DEV_STAMP)
-	FUZZ_EXAMPLES=$(EXAMPLES) $(PY) -m pytest -n 0 tests/fuzz $(ARGS)
+	FUZZ_EXAMPLES=$(EXAMPLES) FAULT_KILLS=$(KILLS) $(PY) -m pytest -n 0 tests/fuzz tests/faults $(ARGS)
 
 audit: $(DEV_STAMP)
 	$(PY) -m pip install --quiet pip-audit

@@ -17,6 +17,8 @@ from dcmerge.errors import InputError
 SIZE_LIMIT = 1 << 20
 #: What a double needs has at most 25 digits.
 _LONGEST_NUMBER = 100
+#: Lists within lists: PyYAML takes time with the square of their depth, and whoever reads what it found a call for each.
+_DEEPEST = 50
 
 
 class _Loader(yaml.SafeLoader):
@@ -26,6 +28,17 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise _at("an alias (*name), expected every value written out", self.peek_event())
         return super().compose_node(parent, index)
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        """As PyYAML does, down to a depth: here, before it looks ahead for the end."""
+        if self.flow_level >= _DEEPEST:
+            raise InputError(f"got a text that is nested too deeply (more than {_DEEPEST} deep) in line {self.line + 1}")
+        super().fetch_flow_collection_start(TokenClass)
+
+    def add_indent(self, column: int) -> bool:
+        if len(self.indents) >= _DEEPEST:
+            raise InputError(f"got a text that is nested too deeply (more than {_DEEPEST} deep) in line {self.line + 1}")
+        return super().add_indent(column)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """As PyYAML does, with one sentence for a value that is none of its kind (``!!int ""``)."""

@@ -77,8 +77,9 @@ def build_parser() -> Parser:
     add_threads(parser)
     parser.set_defaults(json=False, threads=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
+    common = common_options()
     for command in COMMANDS:
-        command.add_to(commands, common_options())
+        command.add_to(commands, common)
     return parser
 
 

@@ -33,6 +33,8 @@ _MOST = {
     "context_length": 1 << 16,
     "vocab_size": 1 << 23,
 }
+#: What cannot be nothing; a tower may have no layers.
+_SIZES = ("width", "image_size", "patch_size", "head_width", "embed_dim", "context_length", "vocab_size")
 
 
 def named_encoder(name: str) -> ImageEncoder:
@@ -61,13 +63,18 @@ def named_encoder(name: str) -> ImageEncoder:
 
 
 def _check_sizes(name: str, config: Mapping[str, Any]) -> None:
-    """Refuse a tower that nobody has before it is built: the building alone would take all memory, or hours."""
+    """Refuse a tower that nobody has before it is built: the building alone would take all memory, or hours.
+
+    A size below one goes wrong only later, in a tensor that cannot be made.
+    """
     for part in ("vision_cfg", "text_cfg"):
         sizes = config[part] if isinstance(config[part], Mapping) else {}
         for key, value in [("embed_dim", config["embed_dim"]), *sizes.items()]:
             for number in value if isinstance(value, (list, tuple)) else [value]:
                 if isinstance(number, (int, float)) and key in _MOST and not abs(number) <= _MOST[key]:
                     raise InputError(f"encoder: expected {key} of at most {_MOST[key]}, got {number:.6g} in {shown(name)}")
+                if isinstance(number, (int, float)) and key in _SIZES and not number >= 1:
+                    raise InputError(f"encoder: expected {key} of at least 1, got {number:.6g} in {shown(name)}")
 
 
 def _check_normalisation(name: str, preprocess: Any) -> None:

@@ -19,6 +19,7 @@ from dcmerge.studies.inspection import matrices
 from dcmerge.ui.controls import parameter_control
 from dcmerge.ui.folders import sets_in_folders, still_searching
 from dcmerge.ui.jobs_panel import jobs_panel
+from dcmerge.ui.login import require_login
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import arrive, asked_for, choose, place_for_unknown, remembered, unknown
 from dcmerge.vectors.compatibility import Report
@@ -92,6 +93,7 @@ def start_page_without_set(title: str, about: str) -> None:
 def _frame(title: str, about: str) -> tuple[DeltaGenerator, str | None]:
     """Head and sidebar; the place for a page's own controls there, and the name of the chosen set, None of one unknown here."""
     st.set_page_config(page_title=f"{title} · DC-Merge", page_icon=ICON, layout="wide", menu_items={"About": ABOUT})
+    require_login()
     load_named()  # before anything asks for the methods; the Methods page tells what was left out
     arrive(title)
     _navigation()

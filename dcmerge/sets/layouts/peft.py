@@ -24,7 +24,7 @@ BESIDE = {"non_lora_trainables.bin": "fully trained parts of the model"}
 def find(view: View) -> list[FoundSet]:
     """One set for each family of adapters in a folder: of one name before the task, made for one base."""
     adapters = [unit for unit in view.units if unit.is_adapter]
-    groups = grouped(adapters, lambda unit: (unit.container, _family(unit), _last(unit.config.get(SOURCE))))
+    groups = grouped(adapters, lambda unit: (unit.container, _family(unit), _last(source_of(unit))))
     return [_set(view, container, family, units) for (container, family, _), units in groups.items()]
 
 
@@ -33,15 +33,21 @@ def _family(unit: Unit) -> str:
     return found["model"] if found else ""
 
 
-def _last(text: object) -> str:
+def source_of(unit: Unit) -> str:
+    """The base that an adapter's settings name; empty where they name none, or something that is no text."""
+    text = unit.config.get(SOURCE)
+    return text if isinstance(text, str) else ""
+
+
+def _last(text: str) -> str:
     """The last part of a base's name or path, which differs from machine to machine before it."""
-    return text.replace("\\", "/").rstrip("/").rpartition("/")[2] if isinstance(text, str) else ""
+    return text.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 def _set(view: View, container: Path, family: str, units: list[Unit]) -> FoundSet:
     tasks = by_task((found["task"] if (found := NAME.fullmatch(unit.name)) else unit.name, unit) for unit in units)
     base, notes = _base(view, container, units)
-    source = next((text for unit in units if (text := _last(unit.config.get(SOURCE)))), "")
+    source = next((text for unit in units if (text := _last(source_of(unit)))), "")
     shapes, config = (base.peek.shapes, base.config) if base else ({}, {})
     names = (encoder_in_name(name, shapes) for name in (family, source, container.name))
     told = encoder_of(shapes, config) or next(filter(None, names), None)
@@ -57,7 +63,7 @@ def _set(view: View, container: Path, family: str, units: list[Unit]) -> FoundSe
 def _base(view: View, container: Path, units: list[Unit]) -> tuple[Unit | None, tuple[str, ...]]:
     if found := view.base_in(container):
         return found, ()
-    texts = {unit.config.get(SOURCE) for unit in units} - {None, ""}
+    texts = {source_of(unit) for unit in units} - {""}
     paths = {path for text in texts if (path := view.path_named(text, container))}
     if len(paths) == 1:
         path = paths.pop()

@@ -22,13 +22,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank, TensorInfo, write_safetensors
+from dcmerge.checkpoints.leftovers import remove_leftovers
 from dcmerge.checkpoints.paths import reason
 from dcmerge.errors import InputError
 
 #: Where the cache is ("off" for none), and how large it may grow, in bytes.
 FOLDER_VARIABLE, SIZE_VARIABLE = "DCMERGE_CACHE", "DCMERGE_CACHE_BYTES"
 DEFAULT_BYTES = 4 << 30
-#: A part that nobody has finished after this time (seconds) belongs to a process that has died.
+#: A part of another machine that nobody has finished after this time (seconds) belongs to a process that has died.
 _ABANDONED = 3600
 _ENTRY, _PART = ".safetensors", ".part"
 _KEPT_AFTER_PRUNING = 0.9
@@ -135,6 +136,7 @@ class Store:
 
     def _prune(self) -> None:
         """Remove what nobody will finish, and where the entries exceed the bound the least recently used of them."""
+        remove_leftovers(self.folder)
         files = self._files(_ENTRY, _PART)
         entries = [file for file in files if file[0].suffix == _ENTRY]
         total = sum(size for _, size, _ in entries)

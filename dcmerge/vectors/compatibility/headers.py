@@ -171,6 +171,10 @@ def _other_dtypes(
     for task, expert in experts.items():
         got = expert.infos
         dtypes = tuple(name for name in got if name in merged and got[name].dtype != wanted[name].dtype)
+        # A delta is real: what is imaginary would be lost without a word.
+        if complex_ones := tuple(name for name in dtypes if got[name].dtype.is_complex):
+            text = f"{task} has {len(complex_ones)} parameters of complex numbers, expected real ones: {listed(complex_ones)}"
+            yield Finding("error", "complex", text, task, complex_ones)
         if dtypes:
             told = f"{dtypes[0]} is {got[dtypes[0]].dtype} here and {wanted[dtypes[0]].dtype} in {called}".replace("torch.", "")
             text = f"{task} has {len(dtypes)} parameters of another dtype ({told}); deltas are taken in float32"
