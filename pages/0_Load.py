@@ -1,8 +1,9 @@
 """Load: from a folder of checkpoints to a set that every page works on."""
 
 from dcmerge.ui.load_draft import attachments, draft_of
+from dcmerge.ui.load_hub import hub_set
 from dcmerge.ui.load_open import examined, open_and_remember, remembered_sets
-from dcmerge.ui.load_search import folder_choice, found_set
+from dcmerge.ui.load_search import folder_choice, found_set, from_hub
 from dcmerge.ui.shell import start_page_without_set
 
 start_page_without_set(
@@ -13,8 +14,11 @@ start_page_without_set(
 )
 
 remembered_sets()
-folder = folder_choice()
-found = found_set(folder) if folder else None
+if from_hub():
+    found = hub_set()
+else:
+    folder = folder_choice()
+    found = found_set(folder) if folder else None
 if found:
     draft = draft_of(found)
     draft = attachments(draft, found)
