@@ -79,7 +79,7 @@ def verify(
     file that cannot be opened or that holds no recipe.
     """
     path = Path(path)
-    merged, recipe = open_checkpoint(path), Recipe.open(_with_recipe(path))
+    merged, recipe = open_checkpoint(path), Recipe.open(with_recipe(path))
     found = Verified(path)
     _check_numbers(found, merged)
     ready = _ready(found, path, recipe, given, search, download, progress)
@@ -92,7 +92,7 @@ def verify(
     return found
 
 
-def _with_recipe(path: Path) -> Path:
+def with_recipe(path: Path) -> Path:
     """The file whose metadata hold the recipe: the first shard of a folder."""
     if not path.is_dir():
         return path
