@@ -35,8 +35,12 @@ class OwnModels:
         if not isinstance(data, Mapping) or not set(data) <= {"base", "experts", "fit", "bench"}:
             raise InputError(f"models: expected base, experts, fit and bench, got {data!r:.200}")
         base, experts = data.get("base"), data.get("experts")
-        named = isinstance(experts, Mapping) and experts and all(isinstance(t, str) for pair in experts.items() for t in pair)
-        if not named or not (base is None or isinstance(base, str)):
+        if (
+            not isinstance(experts, Mapping)
+            or not experts
+            or not all(isinstance(text, str) for pair in experts.items() for text in pair)
+            or not (base is None or isinstance(base, str))
+        ):
             raise InputError(f"models: expected a base and at least one expert by task, got {data!r:.200}")
         bench = data.get("bench") or {}
         if bench:
