@@ -8,8 +8,8 @@ from dcmerge.ui.shell import start_page_without_set
 
 start_page_without_set(
     "Load",
-    "Load your own models. Choose a folder, check which base and which experts were found in it, name the tasks, attach images "
-    "if you have some, and open the set. Task-vector folders, Hugging Face models, LoRA adapters and open_clip files are "
+    "Load your own models. Choose a folder or name models of the Hugging Face hub, check them, name the tasks, attach "
+    "images if you have some, and open the set. Task-vector folders, Hugging Face models, LoRA adapters and open_clip files are "
     "recognised. Nothing is executed or copied, and nothing is downloaded unless you ask for it.",
 )
 
