@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorFile
 from dcmerge.checkpoints.dialects import form_of
+from dcmerge.checkpoints.hub import is_hub, located
 from dcmerge.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraCheckpoint, is_adapter_key
 from dcmerge.checkpoints.paths import checked_file, checked_path, read_json, shown
 from dcmerge.checkpoints.quantised import refuse_quantised
@@ -30,12 +31,13 @@ def open_checkpoint(path: str | os.PathLike[str], weights: str = LIVE) -> Checkp
 
     Accepts a .safetensors file; a shard index (``*.index.json``); a state dict (.pt, .pth, .bin); a folder with
     ``adapter_config.json`` (PEFT LoRA), ``model.safetensors``, a shard index, one or more .safetensors files, or one
-    state dict. ``weights`` is "live" or "ema": which weights of a training state that holds both.
+    state dict. ``hub:owner/name[@revision]`` is looked for in the hub's cache on this machine (see ``hub.located``).
+    ``weights`` is "live" or "ema": which weights of a training state that holds both.
 
     Raises:
         InputError: one sentence with the path: what was expected and what is there.
     """
-    checked = checked_path(path)
+    checked = checked_path(located(os.fspath(path)) if is_hub(path) else path)
     try:
         checkpoint = _open_folder(checked, weights) if checked.is_dir() else _open_file(checked, weights)
     except OSError as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dcmerge.checkpoints.hub import is_hub, located
 from dcmerge.checkpoints.paths import shown
 from dcmerge.cli.output import paragraph, size, table
 from dcmerge.errors import InputError
@@ -16,10 +18,21 @@ from dcmerge.sets.layouts import FoundSet, Search, Skipped, by_name, glance, sea
 _LISTED = 5
 
 
-def set_in(folder: str, base: str | None = None) -> FoundSet:
-    """The one set in a folder, with another base where one is named; raises InputError for none, several, or no base."""
+def set_in(
+    folder: str, base: str | None = None, *, download: bool = False, progress: Callable[[float, str], None] | None = None
+) -> FoundSet:
+    """The one set in a folder, with another base where one is named; raises InputError for none, several, or no base.
+
+    Both may be models of the hub, which are fetched only with ``download``.
+    """
     place, what = folder_and_set(folder)
+    place, base = on_disk(place, download, progress, whole=True), base and on_disk(base, download, progress)
     return chosen(search(place), what, base).checked()
+
+
+def on_disk(place: str, download: bool, progress: Callable[[float, str], None] | None = None, *, whole: bool = False) -> str:
+    """A path as it is; a model of the hub where it lies on this machine, see ``hub.located``."""
+    return str(located(place, whole=whole, download=download, progress=progress)) if is_hub(place) else place
 
 
 def folder_and_set(text: str) -> tuple[str, str]:

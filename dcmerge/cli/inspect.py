@@ -11,7 +11,7 @@ from typing import Any
 from dcmerge.checkpoints import Checkpoint
 from dcmerge.checkpoints.regrouped import qkv_of
 from dcmerge.cli.fitting import fit_of
-from dcmerge.cli.folders import chosen, folder_and_set, search_as_data, search_as_text
+from dcmerge.cli.folders import chosen, folder_and_set, on_disk, search_as_data, search_as_text
 from dcmerge.cli.options import Commands, Parser, add_command, add_model_set, named_models, named_zoo
 from dcmerge.cli.output import Progress, paragraph, print_json, qkv_lines, seconds, size, table
 from dcmerge.errors import InputError
@@ -64,7 +64,9 @@ class Inspected:
 def add_to(commands: Commands, common: Parser) -> None:
     about = "say what lies in a folder, and whether a base and its experts fit together"
     parser = add_command(commands, common, "inspect", about, run, example="checkpoints/animals")
-    parser.add_argument("place", nargs="?", metavar="FOLDER", help="where the models lie, in any layout; the same as --from")
+    parser.add_argument(
+        "place", nargs="?", metavar="FOLDER", help="where the models lie, in any layout, or hub:owner/name; as --from"
+    )
     add_model_set(parser)
 
 
@@ -92,6 +94,7 @@ def _told(found: Inspected) -> int:
 def _run_folder(args: argparse.Namespace) -> int:
     """Everything in a folder; of a single set, or the one that ``--base`` chooses, the report on its values too."""
     place, what = folder_and_set(args.folder)
+    place, args.base = on_disk(place, args.download, whole=True), args.base and on_disk(args.base, args.download)
     found = search(place)
     one = chosen(found, what, args.base) if len(found.sets) == 1 or (found.sets and (what or args.base)) else None
     found = found if one is None else replace(found, sets=(one,))
@@ -128,7 +131,7 @@ def _why_no_report(found: Search) -> str:
 
 
 def _inspect(args: argparse.Namespace, progress: Progress) -> Inspected:
-    base, experts = named_models(args)
+    base, experts = named_models(args, progress)
     if args.zoo:
         fit_of(args)  # options that contradict each other are refused here too
         vectors = named_zoo(args.zoo, progress, args.qkv).vectors

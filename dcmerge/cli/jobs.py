@@ -11,6 +11,7 @@ from dcmerge import jobs
 from dcmerge.cli.options import Commands, Parser, add_command, parameters_text
 from dcmerge.cli.output import paragraph, percent, print_json, printable, table
 from dcmerge.errors import InputError, listed
+from dcmerge.merging.recipe import MODEL
 
 ACTIONS = ("list", "show", "cancel", "resume")
 #: A running job ends within two seconds of its cancel; so long the command waits to tell how.
@@ -135,7 +136,7 @@ def _specification_lines(job: jobs.Job) -> list[str]:
     if isinstance(spec, jobs.Merge | jobs.Evaluate):
         about += [f"α {'chosen by the job' if spec.scale is None else f'{spec.scale:g}'}"]
     if isinstance(spec, jobs.Merge):
-        about += [f"into {spec.out}", *(["delta only"] if spec.delta_only else [])]
+        about += [f"into {spec.out}", *([spec.content] if spec.content != MODEL else [])]
     settings = [f"{c.slug}{f' ({parameters_text(c.parameters)})' if c.parameters else ''}" for c in choices]
     told = ", ".join([*about, *limits])
     return [f"{spec.kind} on {spec.set}{f': {told}' if told else ''}", f"methods: {', '.join(settings)}"]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from dcmerge import jobs
 from dcmerge.checkpoints import open_checkpoint, write_text
-from dcmerge.checkpoints.regrouped import STORED
-from dcmerge.cli.mixing import add_depth, chosen_mix, weights_given
+from dcmerge.cli.fitting import fit_of
+from dcmerge.cli.mixing import add_depth, chosen_mix
 from dcmerge.cli.options import (
     Commands,
     Parser,
@@ -19,10 +20,13 @@ from dcmerge.cli.options import (
     add_command,
     add_method,
     add_model_set,
+    bench_specification,
     method_parameters,
+    named_models,
     number,
     open_models,
     parameters_text,
+    set_name,
     whole_number,
 )
 from dcmerge.cli.output import Progress, paragraph, percent, print_json, qkv_lines, seconds, size
@@ -30,6 +34,7 @@ from dcmerge.cli.plugins import add_plugins, plugin_lines
 from dcmerge.cli.targets import SUFFIX, check_recipe_target, checked_output, refuse_inputs
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation
+from dcmerge.evaluation.own_models import BenchSpecification
 from dcmerge.merging.merge import merge, merge_to
 from dcmerge.merging.output import DTYPES, Rounding, Target, Written, check_target, written_dtypes
 from dcmerge.merging.recipe import (
@@ -108,7 +113,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     group.add_argument(
         "--background",
         action="store_true",
-        help="merge a zoo as a job that outlives this terminal; prints its id (see the command jobs)",
+        help="merge as a job that outlives this terminal, and verify it; prints its id (see the command jobs)",
     )
     group.add_argument("--force", action="store_true", help="replace an existing file, or a folder that a merge wrote")
 
@@ -124,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     if args.recipe is not None:
         check_recipe_target(args.recipe, force=args.force)
     if args.background:
-        return _submit(args, parameters, scale, origin)
+        return _submit(args, target, mix, parameters, scale, origin)
     with Progress() as progress:
         vectors, bench = open_models(args, progress)
         refuse_inputs(target.path, vectors)
@@ -189,39 +194,52 @@ def report_of(
     }
 
 
-def _submit(args: argparse.Namespace, parameters: dict[str, Any], scale: float, origin: str) -> int:
+def _submit(args: argparse.Namespace, target: Target, mix: Mix, parameters: dict[str, Any], scale: float, origin: str) -> int:
     """The same merge as a job; it goes on when this command has ended."""
-    given = {
-        "--base and --expert": args.expert,
-        "--recipe": args.recipe,
-        "--task": args.task,
-        "--tolerance": args.tolerance,
-        "--force": args.force,
-        "--as-adapter": args.as_adapter,
-        "--card": args.card,
-        "--dtype": args.dtype,
-        "--qkv": args.qkv != STORED,
-        "--measure": args.measure,
-        "--weights": weights_given(args),
-        "--depth": args.depth,
-        "--out": Path(args.out).suffix != SUFFIX and "a folder",
-    }
-    if refused := [option for option, value in given.items() if value]:
-        raise InputError(f"--background: expected a zoo and a new file, got {', '.join(refused)}")
+    fit, models = fit_of(args), None
+    if not args.zoo:
+        base, experts = named_models(args)
+        bench = bench_specification(args)
+        models = {
+            "base": base and _absolute(base),
+            "experts": {task: _absolute(path) for task, path in experts.items()},
+            "fit": fit.to_data(),
+            "bench": {} if bench is None else {**asdict(bench), **_places(bench)},
+        }
     job = jobs.submit(
         {
             "kind": "merge",
-            "set": args.zoo,
+            "set": set_name(args),
+            "models": models,
             "method": args.method,
             "parameters": parameters,
-            "out": str(args.out),
+            "out": str(target.path),
             "scale": scale,
             "scale_origin": origin,
-            "delta_only": args.delta_only,
+            "content": target.content,
+            "adapter_rank": target.rank,
+            "dtype": target.dtype,
+            "card": target.card,
+            "replace": target.replace,
+            "task": args.task,
+            "tolerance": args.tolerance,
+            "qkv": args.qkv,
+            "mix": mix.to_data(),
+            "measure": args.measure,
+            "recipe": args.recipe and str(_absolute(args.recipe)),
         }
     )
     print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
     return 0
+
+
+def _absolute(path: str | Path) -> str:
+    """The job may run in another folder than this command."""
+    return os.path.abspath(path)
+
+
+def _places(bench: BenchSpecification) -> dict[str, str]:
+    return {name: _absolute(path) for name in ("data", "heads") if (path := getattr(bench, name))}
 
 
 def rounding_as_data(rounding: Rounding | None) -> dict[str, object] | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dcmerge.checkpoints.hub import is_hub, located
 from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.cli.fitting import add_fit, fit_of
 from dcmerge.cli.folders import set_in
@@ -129,18 +130,30 @@ def add_model_set(parser: argparse.ArgumentParser) -> None:
     """``--from``, ``--base``, ``--expert`` and ``--zoo``."""
     group = parser.add_argument_group("models")
     add_folder(group)
-    group.add_argument("--base", metavar="FILE", help="the pre-trained model; LoRA adapters do without")
+    group.add_argument(
+        "--base", metavar="FILE", help="the pre-trained model, a path or hub:owner/name@revision; LoRA adapters do without"
+    )
     group.add_argument(
         "--expert",
         action="append",
         default=[],
         type=pair("NAME=PATH"),
         metavar="NAME=PATH",
-        help="task and fine-tuned model, or LoRA adapter folder; once for each expert",
+        help="task and fine-tuned model or LoRA adapter, a path or hub:owner/name@revision; once for each expert",
     )
     group.add_argument("--zoo", metavar="NAME", help="an embedded zoo instead: demo or demo-lora")
+    add_download(group)
     add_qkv(group)
     add_fit(group)
+
+
+def add_download(group: argparse._ActionsContainer) -> None:
+    """``--download``."""
+    group.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch what is not on this machine: models of the hub, data sets, an encoder's weights (default: fetch nothing)",
+    )
 
 
 def add_qkv(group: argparse._ActionsContainer) -> None:
@@ -156,7 +169,10 @@ def add_qkv(group: argparse._ActionsContainer) -> None:
 def add_folder(group: argparse._ActionsContainer) -> None:
     """``--from``."""
     group.add_argument(
-        "--from", dest="folder", metavar="FOLDER", help="find base and experts in a folder, as dcmerge inspect FOLDER shows them"
+        "--from",
+        dest="folder",
+        metavar="FOLDER",
+        help="find base and experts in a folder (or in hub:owner/name), as inspect shows them",
     )
 
 
@@ -180,7 +196,6 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
         default="task_arithmetic",
         help="; ".join(f"{name}: {text}" for name, text in SPLIT_RULES.items()).replace("%", "%%"),
     )
-    group.add_argument("--download", action="store_true", help="fetch data sets and weights that are not on this machine")
 
 
 def bench_specification(args: argparse.Namespace) -> BenchSpecification | None:
@@ -188,12 +203,12 @@ def bench_specification(args: argparse.Namespace) -> BenchSpecification | None:
 
     The set of ``--from`` may bring the encoder's name and the folder of heads.
     """
-    given = [f"--{name}" for name in ("encoder", "data", "dataset", "heads", "weights", "download") if getattr(args, name, None)]
+    given = [f"--{name}" for name in ("encoder", "data", "dataset", "heads", "weights") if getattr(args, name, None)]
     if not given:
         return None
     if args.zoo:
         raise InputError(f"expected {given[0]} without --zoo, which brings its images, got both")
-    found = set_in(args.folder, args.base) if args.folder else None
+    found = set_in(args.folder, args.base, download=args.download) if args.folder else None
     encoder = args.encoder or (found and found.encoder)
     if not encoder:
         raise InputError(f"expected --encoder NAME with {given[0]}, got none")
@@ -225,10 +240,13 @@ def set_name(args: argparse.Namespace) -> str:
     return args.folder or args.zoo or str(args.base)
 
 
-def named_models(args: argparse.Namespace) -> tuple[str | Path | None, Mapping[str, str | Path]]:
+def named_models(
+    args: argparse.Namespace, progress: Progress | None = None
+) -> tuple[str | Path | None, Mapping[str, str | Path]]:
     """Base, and task to path, of ``--from`` or of ``--base`` and ``--expert``; of a zoo neither.
 
-    Raises InputError where several of them are named or none is, and for a folder without one set that can be opened.
+    Models of the hub are fetched where ``--download`` allows it. Raises InputError where several of them are named or none is,
+    and for a folder without one set that can be opened.
     """
     given = {"--zoo": args.zoo, "--from": args.folder, "--expert": args.expert}
     named = [option for option, value in given.items() if value]
@@ -239,9 +257,13 @@ def named_models(args: argparse.Namespace) -> tuple[str | Path | None, Mapping[s
     if not named:
         raise InputError("expected --zoo NAME, --from FOLDER or at least one --expert NAME=PATH, got neither")
     if args.folder:
-        found = set_in(args.folder, args.base)
+        found = set_in(args.folder, args.base, download=args.download, progress=progress)
         return found.base, found.experts
-    return args.base, collected(args.expert, "--expert")
+    named = {"": args.base, **collected(args.expert, "--expert")}
+    here = {
+        task: located(path, download=args.download, progress=progress) if is_hub(path) else path for task, path in named.items()
+    }
+    return here.pop(""), here
 
 
 def open_vectors(args: argparse.Namespace, progress: Progress | None) -> TaskVectors:
@@ -251,7 +273,7 @@ def open_vectors(args: argparse.Namespace, progress: Progress | None) -> TaskVec
 
 def open_models(args: argparse.Namespace, progress: Progress | None) -> tuple[TaskVectors, Bench | None]:
     """The same with its bench, where it has images to evaluate on."""
-    base, experts = named_models(args)
+    base, experts = named_models(args, progress)
     fit, specification = fit_of(args), bench_specification(args)  # before a zoo is opened, which takes no such options
     if args.zoo:
         zoo = named_zoo(args.zoo, progress, args.qkv)
@@ -274,7 +296,7 @@ def opened_bench(args: argparse.Namespace, progress: Progress | None) -> Bench:
 def _on_tasks_of_zoo(args: argparse.Namespace, progress: Progress | None) -> Bench:
     """The models of a folder on a zoo's tasks of the same names; raises InputError where one of the experts has none."""
     bench_specification(args)
-    bench, found = named_zoo(args.zoo, progress).bench, set_in(args.folder, args.base)
+    bench, found = named_zoo(args.zoo, progress).bench, set_in(args.folder, args.base, download=args.download)
     without = [task for task in found.experts if task not in bench.tasks]
     if without:
         raise InputError(f"from: expected experts of the zoo's tasks ({', '.join(bench.tasks)}), got {', '.join(without)}")

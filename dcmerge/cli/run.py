@@ -48,6 +48,9 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a folder below which missing inputs are found by their hash; once for each",
     )
+    parser.add_argument(
+        "--download", action="store_true", help="fetch inputs that are models of the hub (default: fetch nothing)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     target = target_of(_target(args, source.recipe), source.recipe.content, source.recipe.adapter_rank, force=args.force)
     given = collected(args.input, "--input")
     with Progress() as progress:
-        ready = prepare(source, given, args.search, progress)
+        ready = prepare(source, given, args.search, progress, download=args.download)
         refuse_inputs(target.path, ready.vectors)
         for note in ready.notes:
             print(f"note: {printable(note)}", file=sys.stderr)

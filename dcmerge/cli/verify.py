@@ -27,7 +27,7 @@ def add_to(commands: Commands, common: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     given = collected(args.input, "--input")
     with Progress() as progress:
-        found = verify(args.merged, given, args.search, forward=not args.no_loading, progress=progress)
+        found = verify(args.merged, given, args.search, forward=not args.no_loading, download=args.download, progress=progress)
     print_json(found.to_dict()) if args.json else print(as_text(found))
     return 0 if found.sound else OFF
 

@@ -7,6 +7,7 @@ jobs.cancel(job.id)
 jobs.resume(job.id)
 """
 
+from dcmerge.jobs.merge_specification import OwnModels
 from dcmerge.jobs.queue import cancel, ensure_runner, resume, submit
 from dcmerge.jobs.record import ACTIVE, RESUMABLE, Job, Progress, State, all_jobs, duration, job, state_folder, strange_folders
 from dcmerge.jobs.specification import (
@@ -33,6 +34,7 @@ __all__ = [
     "Job",
     "Merge",
     "MethodChoice",
+    "OwnModels",
     "Progress",
     "Specification",
     "State",

@@ -7,8 +7,10 @@ from contextlib import suppress
 
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Scale
+from dcmerge.jobs.checks import MethodChoice
 from dcmerge.jobs.journal import Journal
 from dcmerge.jobs.record import Job
+from dcmerge.jobs.scaling import scale_for
 from dcmerge.jobs.specification import FRAME_STEP, MAP_STEP, Damage
 from dcmerge.runtime.plain import from_plain, to_plain
 from dcmerge.sets.model_sets import ModelSet
@@ -17,6 +19,20 @@ from dcmerge.studies.damage.measuring import Frame, Look, damage, frame_of, map_
 
 Tell = Callable[[float | None, str], None]
 _LOOK = "look"
+
+
+def run_damage(job: Job, spec: Damage, models: ModelSet, tell: Tell, log: Callable[[str], None]) -> None:
+    """α, then the looks."""
+    done = job.steps()
+    if "scale" in done:
+        scale = from_plain(Scale, done["scale"])
+    else:
+        choice = MethodChoice(spec.plan.slug, spec.plan.parameters)
+        given = None if spec.scale is None else Scale(spec.scale, spec.scale_origin)
+        scale, _ = scale_for(job, models, choice, given, spec.plan.limit, tell)
+        log(f"α = {scale.value:g} ({scale.origin})")
+        job.finish_step("scale", scale)
+    log(make_map(job, spec, models, scale, tell))
 
 
 def make_map(job: Job, spec: Damage, models: ModelSet, scale: Scale, tell: Tell) -> str:

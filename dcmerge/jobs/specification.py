@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from dcmerge.errors import InputError
 from dcmerge.evaluation import EXPERTS, SPLIT_NAMES, ZERO_SHOT
-from dcmerge.merging.recipe import GIVEN, check_scale
+from dcmerge.jobs.checks import (
+    MethodChoice,
+    check_fields,
+    flag_of,
+    limit_of,
+    one_method,
+    scale_of,
+    set_with_images,
+    split_of,
+)
+from dcmerge.jobs.merge_specification import Merge
+from dcmerge.merging.recipe import GIVEN
 from dcmerge.methods import method
-from dcmerge.sets.model_sets import available, roots, sets_with_images
 from dcmerge.studies.comparison import row_names
 from dcmerge.studies.damage import Plan as DamagePlan
 from dcmerge.studies.sweep import Plan
-from dcmerge.zoo import ZOOS
 
-AUTO = "auto"
-SPLITS = ("test", "val")
-SUFFIX = ".safetensors"
 #: The steps of a sweep's look at test and of its outcome, and how many processes may share a sweep.
 TEST_STEP, CHOSEN_STEP, MOST_WORKERS = "test", "chosen", 64
 #: The steps of a damage map: the parts that are looked at, and that all looks are taken.
 FRAME_STEP, MAP_STEP = "frame", "map"
-
-
-@dataclass(frozen=True)
-class MethodChoice:
-    """A method with its parameters, those with default values included."""
-
-    slug: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, data: Any) -> MethodChoice:
-        """From a slug, or from {"slug", "parameters"}; raises InputError for an unknown method or a bad parameter."""
-        found = {"slug": data} if isinstance(data, str) else data
-        _check_fields("method", found, cls)
-        slug, parameters = found.get("slug"), found.get("parameters") or {}
-        if not isinstance(slug, str) or not isinstance(parameters, Mapping):
-            raise InputError(f"method: expected a slug and a mapping of parameters, got {slug!r} and {parameters!r}")
-        return cls(slug, method(slug).check(parameters))
 
 
 @dataclass(frozen=True)
@@ -61,7 +47,7 @@ class Compare:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Compare:
         """Raises InputError for anything that the comparison could not run with."""
-        name = _set_with_images(data.get("set"))
+        name = set_with_images(data.get("set"))
         given = data.get("methods")
         if not isinstance(given, (list, tuple)) or not given:
             raise InputError(f"methods: expected a list of at least one method, got {given!r}")
@@ -69,8 +55,8 @@ class Compare:
         slugs = [choice.slug for choice in chosen]
         if twice := sorted({slug for slug in slugs if slugs.count(slug) > 1}):
             raise InputError(f"methods: expected every method once, got {', '.join(twice)} more than once")
-        limits = _limit("limit", data), _limit("val_limit", data)
-        return cls(name, chosen, _split(data), *limits, _flag("diagnosed", data))
+        limits = limit_of("limit", data), limit_of("val_limit", data)
+        return cls(name, chosen, split_of(data), *limits, flag_of("diagnosed", data))
 
     @property
     def label(self) -> str:
@@ -82,34 +68,6 @@ class Compare:
     def steps(self) -> tuple[str, ...]:
         """The rows in order."""
         return (ZERO_SHOT, *row_names([choice.slug for choice in self.methods]), EXPERTS)
-
-
-@dataclass(frozen=True)
-class Merge:
-    """A merged model in a file. Without a ``scale``, α is chosen on validation, or is the method's usual one without tasks."""
-
-    kind: ClassVar[str] = "merge"
-    steps: ClassVar[tuple[str, ...]] = ("target", "scale", "file")
-
-    set: str
-    method: MethodChoice
-    out: str
-    scale: float | None = None
-    delta_only: bool = False
-    scale_origin: str = GIVEN
-    val_limit: int | None = None
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Merge:
-        """Raises InputError for anything that the merge could not run with, an existing file ``out`` included."""
-        scale, origin = _scale(data)
-        delta_only, choice = _flag("delta_only", data), _one_method(data)
-        out = checked_target(data.get("out"))
-        return cls(_checked_set(data.get("set")), choice, str(out), scale, delta_only, origin, _limit("val_limit", data))
-
-    @property
-    def label(self) -> str:
-        return f"Merge {self.set} by {method(self.method.slug).title}"
 
 
 @dataclass(frozen=True)
@@ -126,7 +84,7 @@ class FindScale:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> FindScale:
         """Raises InputError for anything that the search could not run with."""
-        return cls(_set_with_images(data.get("set")), _one_method(data), _limit("val_limit", data))
+        return cls(set_with_images(data.get("set")), one_method(data), limit_of("val_limit", data))
 
     @property
     def label(self) -> str:
@@ -151,9 +109,9 @@ class Evaluate:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Evaluate:
         """Raises InputError for anything that the evaluation could not run with."""
-        limits = _limit("limit", data), _limit("val_limit", data)
-        name, chosen = _set_with_images(data.get("set")), _one_method(data)
-        return cls(name, chosen, *_scale(data), _split(data), *limits)
+        limits = limit_of("limit", data), limit_of("val_limit", data)
+        name, chosen = set_with_images(data.get("set")), one_method(data)
+        return cls(name, chosen, *scale_of(data), split_of(data), *limits)
 
     @property
     def label(self) -> str:
@@ -173,8 +131,8 @@ class Sweep:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Sweep:
         """Raises InputError for anything that the sweep could not run with."""
-        name, given, workers = _set_with_images(data.get("set")), data.get("plan"), data.get("workers", 1)
-        _check_fields("plan", given, Plan)
+        name, given, workers = set_with_images(data.get("set")), data.get("plan"), data.get("workers", 1)
+        check_fields("plan", given, Plan)
         about = dict(given or {})
         slug, over = about.pop("slug", None), about.pop("over", None)
         if not isinstance(slug, str) or not isinstance(over, (list, tuple)) or not all(isinstance(text, str) for text in over):
@@ -209,13 +167,13 @@ class Damage:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Damage:
         """Raises InputError for anything that the map could not be made with."""
-        name, given = _set_with_images(data.get("set")), data.get("plan")
-        _check_fields("plan", given, DamagePlan)
+        name, given = set_with_images(data.get("set")), data.get("plan")
+        check_fields("plan", given, DamagePlan)
         about = dict(given or {})
         slug = about.pop("slug", None)
         if not isinstance(slug, str):
             raise InputError(f"plan: expected a method's slug, got {slug!r}")
-        return cls(name, DamagePlan.of(slug, **about), *_scale(data))
+        return cls(name, DamagePlan.of(slug, **about), *scale_of(data))
 
     @property
     def label(self) -> str:
@@ -239,7 +197,7 @@ def specification(data: Mapping[str, Any] | Specification) -> Specification:
     kind = data.get("kind") if isinstance(data, Mapping) else None
     if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(f"kind: expected one of {', '.join(KINDS)}, got {data!r:.200}")
-    _check_fields(kind, data, KINDS[kind], "kind", *_BESIDE.get(kind, ("parameters",)))
+    check_fields(kind, data, KINDS[kind], "kind", *_BESIDE.get(kind, ("parameters",)))
     return KINDS[kind].of(data)
 
 
@@ -258,74 +216,3 @@ def _slugs(spec: Specification) -> tuple[str, ...]:
     if isinstance(spec, Sweep | Damage):
         return (spec.plan.slug,)
     return tuple(choice.slug for choice in spec.methods) if isinstance(spec, Compare) else (spec.method.slug,)
-
-
-def checked_target(out: Any) -> Path:
-    """The file to write as an absolute path; raises InputError where it exists or could not be written."""
-    if not isinstance(out, (str, Path)) or "\0" in str(out) or Path(out).suffix != SUFFIX:
-        raise InputError(f"out: expected a file name that ends in {SUFFIX}, got {out!r}")
-    path = Path(os.path.abspath(out))
-    if not path.parent.is_dir():
-        raise InputError(f"out: expected an existing folder, got {path.parent}")
-    if os.path.lexists(path):
-        raise InputError(f"out: expected a new file, {path} exists already")
-    return path
-
-
-def _checked_set(name: Any) -> str:
-    if isinstance(name, str) and name in ZOOS:
-        return name
-    known = available(roots())
-    if not isinstance(name, str) or name not in known:
-        raise InputError(f"set: expected one of {', '.join(known)}, got {name!r}")
-    return name
-
-
-def _set_with_images(name: Any) -> str:
-    checked = _checked_set(name)
-    if checked not in (with_images := sets_with_images()):
-        raise InputError(f"set: expected one with tasks to evaluate on ({', '.join(with_images)}), got {checked!r}")
-    return checked
-
-
-def _one_method(data: Mapping[str, Any]) -> MethodChoice:
-    given = data.get("method")
-    return MethodChoice.of({"slug": given, "parameters": data.get("parameters")} if isinstance(given, str) else given)
-
-
-def _scale(data: Mapping[str, Any]) -> tuple[float | None, str]:
-    """α, None where it is to be found, and where it is from."""
-    scale, origin = data.get("scale"), data.get("scale_origin", GIVEN)
-    if not isinstance(origin, str) or not origin:
-        raise InputError(f"scale_origin: expected a text, got {origin!r}")
-    return None if scale in (None, AUTO) else check_scale(scale), origin
-
-
-def _split(data: Mapping[str, Any]) -> str:
-    split = data.get("split", "test")
-    if split not in SPLITS:
-        raise InputError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-    return split
-
-
-def _limit(name: str, data: Mapping[str, Any]) -> int | None:
-    value = data.get(name)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InputError(f"{name}: expected at least 1 image a task or none for all, got {value!r}")
-    return value
-
-
-def _flag(name: str, data: Mapping[str, Any]) -> bool:
-    value = data.get(name, False)
-    if not isinstance(value, bool):
-        raise InputError(f"{name}: expected true or false, got {value!r}")
-    return value
-
-
-def _check_fields(what: str, data: Any, kind: type, *more: str) -> None:
-    known = [*more, *(field.name for field in fields(kind))]
-    if not isinstance(data, Mapping):
-        raise InputError(f"{what}: expected {', '.join(known)}, got {data!r}")
-    for name in data:
-        if name not in known:
-            raise InputError(f"{what}: expected {', '.join(known)}, got the unknown field {name!r}")

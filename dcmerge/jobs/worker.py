@@ -12,20 +12,18 @@ from types import FrameType
 
 from dcmerge.checkpoints import Roots
 from dcmerge.errors import Cancelled, InputError
-from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Scale, choose_scale
-from dcmerge.jobs.damaging import make_map
+from dcmerge.evaluation import EXPERTS, ZERO_SHOT
+from dcmerge.jobs.damaging import run_damage
 from dcmerge.jobs.journal import Journal
+from dcmerge.jobs.merging import run_merge
 from dcmerge.jobs.record import Job, State, read_job
 from dcmerge.jobs.single import evaluate, find_scale
-from dcmerge.jobs.specification import Compare, Damage, FindScale, Merge, MethodChoice, Sweep, checked_target
-from dcmerge.merging.merge import Merged, merge, merge_to_file
-from dcmerge.merging.recipe import USUAL, settled_scale
-from dcmerge.methods import load_plugin, method
+from dcmerge.jobs.specification import Compare, Damage, FindScale, Merge, Sweep
+from dcmerge.methods import load_plugin
 from dcmerge.runs import COMPARISON
-from dcmerge.runtime.plain import from_plain
 from dcmerge.sets.model_sets import ModelSet, open_set_by_name
 from dcmerge.studies.comparison import compare
-from dcmerge.studies.measuring import Row, fixed_scale, references
+from dcmerge.studies.measuring import Row, references
 from dcmerge.studies.recording import keep_rows
 
 #: Seconds between two notes of progress: the first, and the last one of a long job, whose journal shall stay small.
@@ -86,9 +84,9 @@ def _work(job: Job) -> None:
     if isinstance(spec, Compare):
         _compare(job, spec, tell)
     elif isinstance(spec, Merge):
-        _merge(job, spec, tell)
+        run_merge(job, spec, tell, _log)
     elif isinstance(spec, Damage):
-        _damage(job, spec, tell)
+        run_damage(job, spec, _open(job, tell), tell, _log)
     elif isinstance(spec, Sweep):
         from dcmerge.jobs.sweeping import run_sweep  # Optuna, which the other kinds do without
 
@@ -136,86 +134,6 @@ def _compare(job: Job, spec: Compare, tell: Told) -> None:
         progress=tell,
         cancelled=job.cancel_marker.exists,
     )
-
-
-def _merge(job: Job, spec: Merge, tell: Told) -> None:
-    """The target is claimed, α chosen, the file written; the file appears whole or not at all."""
-    done, out = job.steps(), Path(spec.out)
-    if "target" not in done:
-        checked_target(out)
-        job.finish_step("target", {"out": spec.out})
-    models = _open(job, tell)
-    merged = None
-    if "scale" in done:
-        scale = from_plain(Scale, done["scale"])
-    else:
-        given = None if spec.scale is None else Scale(spec.scale, spec.scale_origin)
-        scale, merged = _scale(job, models, spec.method, given, spec.val_limit, tell)
-        _log(f"α = {scale.value:g} ({scale.origin})")
-        job.finish_step("scale", scale)
-    how = {"scale": scale.value, "scale_origin": scale.origin, "delta_only": spec.delta_only}
-    if merged is not None:
-        tell(0.95, f"writing {out.name}")
-        merged.save(out, **how)
-    else:
-        merge_to_file(
-            models.vectors,
-            spec.method.slug,
-            out,
-            **how,
-            bench=models.bench,
-            progress=tell,
-            cancelled=job.cancel_marker.exists,
-            **spec.method.parameters,
-        )
-    _log(f"wrote {out}")
-    job.finish_step("file", {"out": spec.out, "bytes": out.stat().st_size})
-
-
-def _damage(job: Job, spec: Damage, tell: Told) -> None:
-    """α, then the looks."""
-    done, models = job.steps(), _open(job, tell)
-    if "scale" in done:
-        scale = from_plain(Scale, done["scale"])
-    else:
-        about = MethodChoice(spec.plan.slug, spec.plan.parameters)
-        given = None if spec.scale is None else Scale(spec.scale, spec.scale_origin)
-        scale, _ = _scale(job, models, about, given, spec.plan.limit, tell)
-        _log(f"α = {scale.value:g} ({scale.origin})")
-        job.finish_step("scale", scale)
-    _log(make_map(job, spec, models, scale, tell))
-
-
-def _scale(
-    job: Job, models: ModelSet, choice: MethodChoice, given: Scale | None, val_limit: int | None, tell: Told
-) -> tuple[Scale, Merged | None]:
-    """α as given, fixed or usual; else the best on validation, with the merge that it was found with."""
-    slug, parameters = choice.slug, choice.parameters
-    if given is not None:
-        return Scale(*settled_scale(slug, parameters, models.vectors, given.value, given.origin)), None
-    if fixed := fixed_scale(slug):
-        return fixed, None
-    if models.bench is None:
-        return Scale(method(slug).usual_scale_for(models.vectors, parameters), USUAL), None
-    cancelled = job.cancel_marker.exists
-    merged = merge(
-        models.vectors,
-        slug,
-        bench=models.bench,
-        progress=lambda share, text: tell(0.3 * share, text),
-        cancelled=cancelled,
-        **parameters,
-    )
-    tell(0.3, "α on validation")
-    models.bench.experts(split="val", limit=val_limit, cancelled=cancelled)
-    found = choose_scale(
-        models.bench,
-        merged.deltas,
-        limit=val_limit,
-        cancelled=cancelled,
-        progress=lambda share, text: tell(0.35 + 0.3 * share, text),
-    )
-    return found, merged
 
 
 def _log(text: str) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from dcmerge.checkpoints import open_checkpoint
 from dcmerge.checkpoints.documents import dumped_document, parsed_document, read_document
+from dcmerge.checkpoints.hub import is_hub, name_in_cache
 from dcmerge.checkpoints.paths import shown
 from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.errors import InputError
@@ -64,8 +65,8 @@ class Recipe:
     """Everything that decides a merged model, as plain data.
 
     ``inputs`` maps "base" and each task, in the order of merging, to {"file", "sha256"}: a path in a recipe on its own, relative
-    to that recipe's folder, and a name alone in the metadata of a merged file. The hash is a checkpoint's ``fingerprint``.
-    ``zoo`` names an embedded zoo whose models these are. ``content`` is "model", "delta" or
+    to that recipe's folder, and a name alone in the metadata of a merged file; of a hub's model hub:owner/name@commit. The hash
+    is a checkpoint's ``fingerprint``. ``zoo`` names an embedded zoo whose models these are. ``content`` is "model", "delta" or
     "adapter", of which ``adapter_rank`` bounds the rank; ``task`` whose model it is, where a method makes one for each task;
     ``arithmetic`` the dtype that was merged in, ``dtype`` those that were written. ``fit`` is what was chosen of how the files
     are fitted together (see ``Fit``), ``left_out`` what was not merged and why, for people. ``plugin`` is {"name", "sha256"} of
@@ -167,7 +168,9 @@ class Recipe:
         return self._with_files(from_there)
 
     def _with_files(self, changed: Callable[[str], str]) -> Self:
-        return replace(self, inputs={name: {**one, "file": changed(one["file"])} for name, one in self.inputs.items()})
+        files = {name: one["file"] for name, one in self.inputs.items()}
+        files |= {name: changed(file) for name, file in files.items() if not is_hub(file)}
+        return replace(self, inputs={name: {**one, "file": files[name]} for name, one in self.inputs.items()})
 
     def other_versions(self) -> dict[str, tuple[str, str]]:
         """Package to (version then, version now) where they differ: the result may too, in its last bits."""
@@ -232,12 +235,14 @@ def qkv_of(vectors: TaskVectors) -> str:
 def inputs_of(vectors: TaskVectors, *, hashed: bool = True) -> dict[str, dict[str, str]]:
     """Path and content hash of the base and every expert; of a zoo, which is found by its own name, the names of the files.
 
+    What lies in the hub's cache is called by its name on the hub, with the commit.
+
     Hashing reads everything once; without ``hashed`` there are only paths.
     """
     if vectors.base and BASE in vectors.experts:
         raise InputError(f"task: expected another name than {BASE!r}, which is the base model's")
     sources = {**({BASE: vectors.base} if vectors.base else {}), **vectors.experts}
-    files = {name: one.path.name if vectors.zoo else str(one.path) for name, one in sources.items()}
+    files = {name: one.path.name if vectors.zoo else name_in_cache(one.path) or str(one.path) for name, one in sources.items()}
     return {name: {"file": files[name]} | ({"sha256": one.fingerprint} if hashed else {}) for name, one in sources.items()}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dcmerge.checkpoints import Checkpoint, Roots, open_checkpoint
 from dcmerge.checkpoints.documents import read_document
+from dcmerge.checkpoints.hub import is_hub, located
 from dcmerge.checkpoints.paths import shown
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
@@ -86,8 +87,12 @@ def prepare(
     given: Mapping[str, str] | None = None,
     search: Sequence[str] = (),
     progress: Progress | None = None,
+    *,
+    download: bool = False,
 ) -> Ready:
     """Open what a recipe merges: at the paths ``given`` by name, else its own, else by hash below the folders ``search``.
+
+    Models of the hub are taken from its cache, and fetched only where ``download`` allows it.
 
     Raises InputError for an input that is not found, whose content is another than the recipe's hash says, or that the recipe
     does not name, and whatever opening a set raises.
@@ -98,7 +103,7 @@ def prepare(
     if recipe.zoo and not given:
         ready = _of_zoo(recipe, recipe.zoo, progress)
     else:
-        opened = _opened(source, given or {}, search, progress)
+        opened = _opened(source, _on_disk(recipe, given or {}, download, progress), search, progress)
         _check_hashes(recipe, opened)
         experts = {name: one for name, one in opened.items() if name != BASE}
         # A zoo's recipe whose files were named by hand is no longer the zoo's.
@@ -123,6 +128,13 @@ def _of_zoo(recipe: Recipe, name: str, progress: Progress | None) -> Ready:
     bench = zoo.bench if same else Bench(zoo.bench.encoder, {task: zoo.bench.tasks[task] for task in tasks}, vectors)
     _check_hashes(recipe, {**({BASE: vectors.base} if vectors.base else {}), **vectors.experts})
     return Ready(recipe, vectors, bench)
+
+
+def _on_disk(recipe: Recipe, given: Mapping[str, str], download: bool, progress: Progress | None) -> dict[str, str]:
+    """``given`` with the hub's models among the inputs, each where it lies on this machine."""
+    named = {name: entry["file"] for name, entry in recipe.inputs.items()} | dict(given)
+    found = {name: str(located(text, download=download, progress=progress)) for name, text in named.items() if is_hub(text)}
+    return {**given, **found}
 
 
 def _opened(source: Source, given: Mapping[str, str], search: Sequence[str], progress: Progress | None) -> dict[str, Checkpoint]:

@@ -70,18 +70,19 @@ def verify(
     search: Sequence[str] = (),
     *,
     forward: bool = True,
+    download: bool = False,
     progress: Progress | None = None,
 ) -> Verified:
-    """Look at a merged file or folder; ``given`` and ``search`` find its inputs as ``prepare`` takes them.
+    """Look at a merged file or folder; ``given`` and ``search`` find its inputs as ``prepare`` takes them, ``download`` too.
 
     ``forward`` also loads a folder with the library of its kind, where it is installed, and runs it once. Raises InputError for a
     file that cannot be opened or that holds no recipe.
     """
     path = Path(path)
-    merged, recipe = open_checkpoint(path), Recipe.open(_with_recipe(path))
+    merged, recipe = open_checkpoint(path), Recipe.open(with_recipe(path))
     found = Verified(path)
     _check_numbers(found, merged)
-    ready = _ready(found, path, recipe, given, search, progress)
+    ready = _ready(found, path, recipe, given, search, download, progress)
     if ready is not None:
         _check_layers(found, merged, ready, progress)
         _check_against_base(found, merged, ready)
@@ -91,7 +92,7 @@ def verify(
     return found
 
 
-def _with_recipe(path: Path) -> Path:
+def with_recipe(path: Path) -> Path:
     """The file whose metadata hold the recipe: the first shard of a folder."""
     if not path.is_dir():
         return path
@@ -107,13 +108,14 @@ def _ready(
     recipe: Recipe,
     given: Mapping[str, str] | None,
     search: Sequence[str],
+    download: bool,
     progress: Progress | None,
 ) -> Ready | None:
     folder = path.absolute() if path.is_dir() else path.absolute().parent
     try:
-        return prepare(Source(recipe, (folder, folder.parent)), given, search, progress)
+        return prepare(Source(recipe, (folder, folder.parent)), given, search, progress, download=download)
     except InputError as error:
-        if given or search:
+        if given or search or download:
             raise
         found.say("recipe", None, f"the merge was not repeated: {str(error).rstrip('.')}; name the inputs, or a folder to search")
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dcmerge.checkpoints import Roots
+from dcmerge.checkpoints.hub import is_hub, located
 from dcmerge.checkpoints.paths import shown
 from dcmerge.checkpoints.roots import what_text_lacks
 from dcmerge.errors import InputError
@@ -92,7 +93,9 @@ def stamp(name: str, allowed: Roots, in_folders: Mapping[str, FoundSet] | None =
     """Changes when a file of the set does (name, size or time): then the set is opened again. Empty for a zoo."""
     if name.startswith(SAVED):
         saved = saved_sets().get(name.removeprefix(SAVED))
-        return _stamp([Path(path) for path in (saved.base, *saved.experts.values()) if path], repr(saved)) if saved else ""
+        # A commit of the hub's never changes.
+        paths = [path for path in (saved.base, *saved.experts.values()) if path and not is_hub(path)] if saved else []
+        return _stamp(list(map(Path, paths)), repr(saved)) if saved else ""
     if name in ZOOS:
         return ""
     found = (folder_sets(allowed) if in_folders is None else in_folders).get(name)
@@ -140,15 +143,20 @@ def open_set_by_name(
 
 
 def _open_saved(name: str, allowed: Roots, progress: Progress | None) -> ModelSet:
-    """A remembered set; its files must lie below today's roots."""
+    """A remembered set; its files must lie below today's roots, models of the hub in the hub's cache."""
     saved = saved_sets().get(name.removeprefix(SAVED))
     if saved is None:
         raise InputError(f"model set: expected a remembered set, got {shown(name)}, which was forgotten")
-    base = None if saved.base is None else allowed.resolve(saved.base)
-    experts = {task: allowed.resolve(path) for task, path in saved.experts.items()}
+    base = None if saved.base is None else _resolved(saved.base, allowed)
+    experts = {task: _resolved(path, allowed) for task, path in saved.experts.items()}
     vectors = TaskVectors.open(base, experts, qkv=saved.qkv, fit=Fit.of(saved.fit), progress=progress)
     bench = open_bench(vectors, _inside_roots(saved.bench, allowed), progress=progress) if saved.bench else None
     return ModelSet(name, saved.name, vectors, bench, stamp(name, allowed))
+
+
+def _resolved(text: str, allowed: Roots) -> Path:
+    """A path below the roots; of a name on the hub exactly that model's folder in the hub's cache, without any fetching."""
+    return located(text) if is_hub(text) else allowed.resolve(text)
 
 
 def _inside_roots(bench: Mapping[str, Any], allowed: Roots) -> BenchSpecification:

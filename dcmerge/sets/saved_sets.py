@@ -20,7 +20,7 @@ _NAME_LENGTH = 80
 
 @dataclass(frozen=True)
 class SavedSet:
-    """What is needed to open a set again: absolute paths, and how it is read.
+    """What is needed to open a set again: absolute paths or hub:owner/name@commit, and how it is read.
 
     ``qkv``: as ``TaskVectors.open`` takes it. ``fit``: what ``Fit.of`` takes.
     ``bench``: what ``BenchSpecification.of`` takes; empty for a set without images.

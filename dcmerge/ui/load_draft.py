@@ -10,6 +10,7 @@ from typing import Any
 
 import streamlit as st
 
+from dcmerge.checkpoints.hub import name_in_cache
 from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.checkpoints.schemes import NONE, stored_qkv
 from dcmerge.errors import InputError
@@ -35,10 +36,14 @@ class Draft:
     fit: Fit = field(default_factory=Fit)
 
     def to_save(self, name: str) -> SavedSet:
-        base = None if self.base is None else str(self.base)
-        return SavedSet(
-            name.strip(), base, {task: str(path) for task, path in self.experts.items()}, self.qkv, self.bench, self.fit.to_data()
-        )
+        base = None if self.base is None else _called(self.base)
+        experts = {task: _called(path) for task, path in self.experts.items()}
+        return SavedSet(name.strip(), base, experts, self.qkv, self.bench, self.fit.to_data())
+
+
+def _called(path: Path) -> str:
+    """A model of the hub by its name and commit, anything else by its path."""
+    return name_in_cache(path) or str(path)
 
 
 def draft_of(found: FoundSet) -> Draft:
@@ -53,7 +58,7 @@ def draft_of(found: FoundSet) -> Draft:
         options,
         key=f"load.base.{key}",
         index=options.index(found.base) if found.base in options else 0,
-        format_func=lambda path: _NO_BASE if path is None else str(path),
+        format_func=lambda path: _NO_BASE if path is None else _called(path),
         help=f"{term('base')} Choose one of these files, or another checkpoint in the folders that this app may read.",
     )
     experts = found.with_base(base).experts
@@ -61,7 +66,7 @@ def draft_of(found: FoundSet) -> Draft:
         {
             "merge": True,
             "task": task,
-            "checkpoint": str(path),
+            "checkpoint": _called(path),
             "size, MB": round(peek(path).size / 1e6, 1),
             "head": task in found.heads,
         }
@@ -85,7 +90,9 @@ def draft_of(found: FoundSet) -> Draft:
     with readable_errors():
         named = _by_task(chosen)
         qkv = _qkv_choice(base, named, key)
-        return Draft(found.folder.name, base, named, qkv, fit=_fit_choice(found, key))
+        return Draft(
+            "from the hub" if name_in_cache(found.folder) else found.folder.name, base, named, qkv, fit=_fit_choice(found, key)
+        )
 
 
 def _fit_choice(found: FoundSet, key: str) -> Fit:

@@ -18,6 +18,20 @@ from dcmerge.ui.text import plain
 from dcmerge.ui.view import choose, remembered
 
 FOLDER = "folder"
+_IN_FOLDER, _ON_HUB = "In a folder", "On the Hugging Face hub"
+
+
+def from_hub() -> bool:
+    """Whether the models are named as on the hub, instead of a folder."""
+    where = st.segmented_control(
+        "Where the models are",
+        [_IN_FOLDER, _ON_HUB],
+        default=_IN_FOLDER,
+        required=True,
+        key="load.where",
+        label_visibility="collapsed",
+    )
+    return where == _ON_HUB
 
 
 def folder_choice() -> Path | None:

@@ -16,6 +16,7 @@ from dcmerge.merging.recipe import ADAPTER, DELTA, MODEL
 from dcmerge.studies.glossary import explained, term
 from dcmerge.ui.choice import Choice
 from dcmerge.ui.copying import copies
+from dcmerge.ui.job_saving import save_as_job
 from dcmerge.ui.merging import merged_once
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import plain
@@ -38,7 +39,7 @@ def save_card(page: Page, choice: Choice) -> None:
         task = _task(page, choice)
         if page.models.vectors.kind == "lora" and not in_one_file(page.models.vectors) and _wants_adapter():
             return _adapter(page, choice, task)
-        dtype = _dtype(page, choice, task, size) if size <= _DOWNLOAD_LIMIT else None
+        dtype = _dtype(page, choice, task, size)
         if size and size <= _DOWNLOAD_LIMIT:
             whose = f"-{task}" if task else ""
             name = f"{choice.method.slug}{whose}-alpha-{choice.scale.value:g}.safetensors"
@@ -52,9 +53,11 @@ def save_card(page: Page, choice: Choice) -> None:
                 help=f"A safetensors file of about {size / 1e6:.0f} MB.",
             )
         else:
-            st.info("This is too large to download in a browser. Run the command below.", icon=":material/info:")
+            st.caption("This is too large to download in a browser. Save it on this machine.")
         content = MODEL if page.models.vectors.base else DELTA
-        copies(page, choice, {"content": content, "task": task, "dtype": dtype}, small=size <= _DOWNLOAD_LIMIT)
+        what = {"content": content, "task": task, "dtype": dtype}
+        save_as_job(page, choice, what)
+        copies(page, choice, what, small=size <= _DOWNLOAD_LIMIT)
 
 
 def _task(page: Page, choice: Choice) -> str | None:
@@ -83,6 +86,8 @@ def _dtype(page: Page, choice: Choice, task: str | None, size: int) -> str | Non
         format_func=lambda name: name or "the base's dtypes",
         help="bfloat16 and float16 take half the space, and they round. What that costs is shown here.",
     )
+    if size > _DOWNLOAD_LIMIT:  # telling the cost takes the whole merge in memory
+        return chosen
     written = [DTYPES[chosen]] if chosen else [info.dtype for info in base.infos.values()]
     if not any(dtype.is_floating_point and dtype.itemsize < 4 for dtype in written):
         return chosen
@@ -154,8 +159,10 @@ def _adapter(page: Page, choice: Choice, task: str | None) -> None:
             help=f"A PEFT folder as a zip archive of at most about {max(1, size // 10**6)} MB.",
         )
     else:
-        st.info("This is too large to download in a browser. Run the command below.", icon=":material/info:")
-    copies(page, choice, {"content": ADAPTER, "adapter_rank": rank, "task": task}, small=size <= _DOWNLOAD_LIMIT)
+        st.caption("This is too large to download in a browser. Save it on this machine.")
+    what = {"content": ADAPTER, "adapter_rank": rank, "task": task}
+    save_as_job(page, choice, what)
+    copies(page, choice, what, small=size <= _DOWNLOAD_LIMIT)
 
 
 def _archive(page: Page, choice: Choice, task: str | None, rank: int | None) -> bytes:

@@ -46,9 +46,9 @@ def just_found() -> list[tuple[str, Scale]]:
     return found
 
 
-def of_set(models: ModelSet) -> list[jobs.Job]:
-    """Searches and evaluations on this set, newest first."""
-    return [job for job in jobs.all_jobs() if isinstance(job.specification, _KINDS) and job.specification.set == models.name]
+def of_set(models: ModelSet, kinds: tuple[type, ...] = _KINDS) -> list[jobs.Job]:
+    """Searches and evaluations on this set, or jobs of other ``kinds``, newest first."""
+    return [job for job in jobs.all_jobs() if isinstance(job.specification, kinds) and job.specification.set == models.name]
 
 
 def scales_of(models: ModelSet, hash: str) -> dict[tuple, Scale]:
@@ -88,9 +88,9 @@ def ahead_text() -> str:
     return f"{count} ahead in the queue{known}."
 
 
-def watch(models: ModelSet) -> None:
+def watch(models: ModelSet, kinds: tuple[type, ...] = _KINDS) -> None:
     """Progress and a cancel button of each active job; what stopped without a result, and a button to go on with it."""
-    found = of_set(models)
+    found = of_set(models, kinds)
     active = [job for job in found if job.state in jobs.ACTIVE]
     if active:
         _watched([job.id for job in active])

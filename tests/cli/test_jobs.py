@@ -97,6 +97,9 @@ def test_a_merge_in_the_background_is_what_the_command_would_do(run: Run, models
     assert run("merge", *how, "--scale=0.5", "--scale-origin=x", "--delta-only", "--json").json["label"] == job.label
     last = next(one.specification for one in jobs.all_jobs() if one.id != job.id)
     assert (last.scale, last.scale_origin, last.delta_only) == (0.5, "x", True)
-    run("merge", *how, "--force", "--task=a").assert_refused("--background", "--force", "--task")
-    run("merge", *models, "--method=average", "--out", out, "--background").assert_refused("--background: expected a zoo")
-    assert len(jobs.all_jobs()) == 2
+    more = ["--dtype=bfloat16", "--qkv=split", "--weights=task0=2", "--card", "--force", "--recipe", folder / "r.yaml", "--json"]
+    own = jobs.job(run("merge", *models, "--method=average", "--out", out, "--background", *more).json["id"]).specification
+    assert isinstance(own, jobs.Merge) and own.models is not None and set(own.models.experts) == {"task0", "task1", "task2"}
+    assert (own.dtype, own.qkv, own.mix, own.card, own.replace) == ("bfloat16", "split", {"weights": {"task0": 2.0}}, True, True)
+    run("merge", *models, "--method=average", "--out", folder / "x.pt", "--background").assert_refused("out: expected")
+    assert len(jobs.all_jobs()) == 3

@@ -11,6 +11,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import CLIPVisionModel
 
 import dcmerge
@@ -36,6 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_zoo: Path) -> I
     place = tmp_path / "work"
     place.mkdir()
     monkeypatch.chdir(place)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(place / "hub"))
     monkeypatch.setenv("DCMERGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("DCMERGE_JOBS", str(tmp_path / "jobs"))
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, workshop.NAME, workshop.SMALL)

@@ -15,6 +15,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from tests.builders import random_tensors, write
 from tests.docs.pages import REPOSITORY
 from tests.evaluation.datasets.builders import class_folders, pictures
+from tests.hub import fill_cache
 from tests.own_models import TASKS, heads_of, own_models, tiny_clip
 from tests.ui.conftest import TOWER
 
@@ -41,6 +42,14 @@ def animals(folder: Path) -> None:
     for name, tensors in own.items():
         write(folder / f"{name}.safetensors", tensors)
         write(folder / "checkpoints" / "animals" / f"{name}.safetensors", tensors)
+
+
+def models_of_the_hub(folder: Path) -> None:
+    """The same three as the hub's library leaves them in its cache."""
+    names = {"base": "animals", "cats": "cats", "dogs": "dogs"}
+    for file, name in names.items():
+        weights = {"model.safetensors": (folder / f"{file}.safetensors").read_bytes(), "config.json": b"{}"}
+        fill_cache(folder / "hub", f"friends/{name}", weights)
 
 
 def language_models(folder: Path) -> None:
@@ -111,7 +120,7 @@ def evaluated_models(folder: Path, zoo_data: Path) -> None:
 
 #: What each page needs; a page that is not listed needs the animals alone.
 NEEDS: dict[str, tuple[Callable[[Path], None], ...]] = {
-    "docs/own-models.md": (animals, task_vectors),
+    "docs/own-models.md": (animals, models_of_the_hub, task_vectors),
     "docs/adapters.md": (adapters,),
     "docs/contributing.md": (animals, language_models, images, dashboard),
 }

@@ -9,13 +9,16 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from dcmerge import jobs, load_plugin
 from dcmerge.merging.merge import merge_to_file
+from dcmerge.merging.recipe import Recipe
 from dcmerge.sets.model_sets import ROOTS_VARIABLE, open_set_by_name, roots
 from dcmerge.sets.saved_sets import SavedSet, save_set
 from dcmerge.studies.comparison import compare
+from tests.builders import full_set, random_deltas, random_tensors
 from tests.jobs.conftest import wait_for_end, wait_until
 from tests.own_models import TASKS, own_models
 from tests.plugins import GOOD, write_plugin
@@ -73,7 +76,7 @@ def test_a_cancelled_merge_leaves_no_file_and_can_be_resumed(tmp_path: Path) -> 
     wait_for_end(job)
     assert job.state is jobs.State.DONE, job.log_tail()
     assert [path.name for path in out.iterdir()] == ["m.safetensors"] and "α" in " ".join(job.log_tail())
-    assert list(job.steps()) == ["target", "scale", "file"] and job.steps()["scale"]["curve"]
+    assert list(job.steps()) == ["target", "scale", "file", "verified"] and job.steps()["scale"]["curve"]
 
 
 @pytest.mark.usefixtures("own_register")
@@ -118,6 +121,33 @@ def test_one_queue_for_all_who_submit(small_set: str, tmp_path: Path) -> None:
     merge_to_file(models.vectors, "ties", tmp_path / "same.safetensors", scale=0.5)
     same, made = load_file(tmp_path / "same.safetensors"), load_file(tmp_path / "0.safetensors")
     assert all(value.equal(made[name]) for name, value in same.items())
+
+
+def test_every_option_of_a_merge_and_what_was_read_again(tmp_path: Path) -> None:
+    """Files instead of a set, a folder in another dtype, weights of experts, a recipe; verified after it was written."""
+    base = random_tensors(9, scale=3.0)
+    full_set(tmp_path, random_deltas(2), base)
+    experts = {task: str(tmp_path / f"{task}.safetensors") for task in ("task0", "task1")}
+    job = jobs.submit(
+        {
+            "kind": "merge",
+            "set": "mine",
+            "models": {"base": str(tmp_path / "base.safetensors"), "experts": experts, "fit": {"without": ["*bias*"]}},
+            "method": "average",
+            "out": str(tmp_path / "out"),
+            "scale": 0.5,
+            "dtype": "bfloat16",
+            "mix": {"weights": {"task0": 2.0}},
+            "recipe": str(tmp_path / "recipe.yaml"),
+        }
+    )
+    wait_for_end(job)
+    assert job.state is jobs.State.DONE, job.log_tail()
+    recipe = Recipe.open(tmp_path / "recipe.yaml")
+    assert recipe.mix.to_data() == {"weights": {"task0": 2.0}} and recipe.fit == {"without": ["*bias*"]}
+    assert {value.dtype for value in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
+    verified = job.steps()["verified"]
+    assert verified["sound"] and {"numbers", "recipe", "size"} <= {check["what"] for check in verified["checks"]}
 
 
 def test_a_target_that_appeared_meanwhile_is_not_replaced(small_set: str, tmp_path: Path) -> None:

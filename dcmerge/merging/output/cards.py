@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dcmerge.checkpoints import ADAPTER_CONFIG, read_json, shown
+from dcmerge.checkpoints.hub import HubName, name_in_cache
 from dcmerge.evaluation import Evaluation
 from dcmerge.merging.output.targets import Target
 from dcmerge.merging.recipe import Recipe
@@ -51,7 +52,9 @@ def _library(vectors: TaskVectors) -> str | None:
 
 
 def _base_model(vectors: TaskVectors) -> str | None:
-    """The base's name on a hub, where a file says it."""
+    """The base's name on a hub, where it comes from there or a file says it."""
+    if vectors.base and (on_hub := name_in_cache(vectors.base.path)):
+        return HubName.of(on_hub).repository
     files = [expert.path / ADAPTER_CONFIG for expert in vectors.adapters if expert.settings]
     said = [read_json(file).get("base_model_name_or_path") for file in files] + [_base_config(vectors).get("_name_or_path")]
     return next((name for name in said if isinstance(name, str) and _HUB_NAME.fullmatch(name)), None)
