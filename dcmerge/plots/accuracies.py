@@ -63,7 +63,7 @@ def scale_curve(curves: Mapping[str, Scale], chosen: float | None = None) -> go.
             x=alpha, y=[100 * a for a in accuracy], mode="lines+markers", name=name, hovertemplate="α = %{x:.2g}: %{y:.1f} %"
         )
     if chosen is not None:
-        figure.add_vline(chosen, line={"dash": "dot", "width": 1.5}, annotation_text=f"α = {chosen:g}")
+        figure.add_vline(chosen, line={"dash": "dot", "width": 1.5}, annotation_text=f"α = {chosen:g}", name="α in use")
     figure.update_yaxes(ticksuffix=" %")
     origin = next(iter(curves.values())).origin
     return titled(figure, f"Choice of α ({origin})", "scale α", "mean normalised accuracy", 360)

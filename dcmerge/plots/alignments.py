@@ -27,8 +27,9 @@ def overlap_maps(alignment: LayerAlignment, side: str, titles: Sequence[str]) ->
         shared_yaxes=True,
         subplot_titles=("before: experts' own directions", "after: whitened block (row) and expert (column)"),
     )
-    for column, table in enumerate((before, after), start=1):
+    for column, (name, table) in enumerate((("before", before), ("after", after)), start=1):
         figure.add_heatmap(
+            name=name,
             z=table.tolist(),
             x=list(titles),
             y=list(titles),
@@ -134,16 +135,19 @@ def consistency_lines(results: Mapping[str, Consistency], measure: str) -> go.Fi
         x = [place_of(name).label for name in result.layers]
         table, colour = result.measures[measure], PALETTE[place % len(PALETTE)]
         low, high = table.min(dim=0).values.tolist(), table.max(dim=0).values.tolist()
-        figure.add_scatter(
-            x=[*x, *x[::-1]],
-            y=[*high, *low[::-1]],
-            fill="toself",
-            fillcolor=_faint(colour),
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            legendgroup=method,
-        )
+        for y, which, fill in ((low, "lowest", None), (high, "highest", "tonexty")):
+            figure.add_scatter(
+                x=x,
+                y=y,
+                mode="lines",
+                fill=fill,
+                fillcolor=_faint(colour),
+                line={"width": 0},
+                name=f"{method}, {which} expert",
+                showlegend=False,
+                legendgroup=method,
+                hovertemplate="%{x}: %{y:.3f}",
+            )
         figure.add_scatter(
             x=x,
             y=table.mean(dim=0).tolist(),

@@ -101,6 +101,7 @@ def accuracy_against_cost(comparison: Comparison) -> go.Figure:
                 100 * row.evaluation.mean,
                 line={"dash": "dot", "width": 1.5, "color": ZERO_SHOT},
                 annotation_text=row.title,
+                name=row.title,
                 annotation_position="top left",
             )
     figure.update_xaxes(type="log", minor={"ticks": "outside"})

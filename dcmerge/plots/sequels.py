@@ -25,7 +25,7 @@ def sequel_lines(sequel: Sequel, titles: Mapping[str, str]) -> go.Figure:
             showlegend=False,
             line={"color": colour, "width": 1, "dash": "dot"},
             legendgroup=task,
-            name=name,
+            name=f"{name}, before its own expert",
         )
         before.add_scatter(
             x=steps[place:],

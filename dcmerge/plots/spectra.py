@@ -66,7 +66,7 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], *, whole: boo
     rows = math.ceil(len(spectra.tasks) / columns)
     cells = [(_axis("x", place % columns), _axis("y", place // columns)) for place in range(len(spectra.tasks))]
     lines = [
-        line | {"xaxis": x, "yaxis": y}
+        line | {"xaxis": x, "yaxis": y, "meta": titles.get(task.task, task.task)}
         for place, (task, (x, y)) in enumerate(zip(spectra.tasks, cells, strict=True))
         for line in _stage_lines(task, spectra.smoothing, last, first=place == 0)
     ]
@@ -101,6 +101,7 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], *, whole: boo
     return go.Figure(
         lines,
         {
+            "meta": {"x": "component", "y": "singular value"},
             "title": {"text": f"Singular values of {spectra.layer}", "x": 0, "font": {"size": 16}},
             "grid": {"rows": rows, "columns": columns, "pattern": "coupled", "xgap": 0.06, "ygap": 0.18},
             "annotations": [*names, *_FACET_AXES],
@@ -178,7 +179,7 @@ def cumulative_lines(spectra: LayerSpectra, titles: dict[str, str], power: int) 
                 x=list(range(1, len(s) + 1)),
                 y=(100 * cumulative_energy(s, power)).round(decimals=2).tolist(),
                 mode="lines",
-                name=name,
+                name=name if stage == "smoothed" else f"{name}, {stage}",
                 legendgroup=name,
                 showlegend=stage == "smoothed",
                 line={"dash": dash, "width": 2, "color": PALETTE[place % len(PALETTE)]},
