@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from torch import Tensor
 
-from dcmerge.plots.style import ALIGNED, PALETTE, RAW, SCALE, SMOOTHED, titled
+from dcmerge.plots.style import ALIGNED, RAW, SCALE, SMOOTHED, task_colours, titled
 from dcmerge.spectral.spectra import cumulative_energy
 from dcmerge.studies.inspection import Concentration, LayerSpectra, TaskSpectrum
 from dcmerge.vectors.naming import place_of
@@ -172,7 +172,8 @@ def cumulative_lines(spectra: LayerSpectra, titles: dict[str, str], power: int) 
     """Share of the energy in the first j kept components, before (dashed) and after smoothing (solid), a colour a task."""
     unit = "s²" if power == 2 else "s"
     figure = go.Figure()
-    for place, task in enumerate(spectra.tasks):
+    colours = task_colours([task.task for task in spectra.tasks], titles)
+    for task in spectra.tasks:
         name = titles.get(task.task, task.task)
         for stage, s, dash in (("raw", task.raw[: spectra.rank], "dot"), ("smoothed", task.smoothed, "solid")):
             figure.add_scatter(
@@ -182,7 +183,7 @@ def cumulative_lines(spectra: LayerSpectra, titles: dict[str, str], power: int) 
                 name=name if stage == "smoothed" else f"{name}, {stage}",
                 legendgroup=name,
                 showlegend=stage == "smoothed",
-                line={"dash": dash, "width": 2, "color": PALETTE[place % len(PALETTE)]},
+                line={"dash": dash, "width": 2, "color": colours[task.task]},
                 hovertemplate=f"{name}, {stage}: first %{{x}} hold %{{y:.1f}} %<extra></extra>",
             )
     figure.update_yaxes(range=[0, 102], ticksuffix=" %")

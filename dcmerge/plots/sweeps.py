@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 
 from dcmerge.evaluation.objectives import ACCURACIES, MEAN, WORST, Estimate
 from dcmerge.methods.declare import value_text
-from dcmerge.plots.style import INTERVAL, MERGED, PALETTE, PINNED, SCALE, titled
+from dcmerge.plots.style import MERGED, PALETTE, PINNED, RAW, SCALE, titled, whiskers
 from dcmerge.studies.sweep import SCALE as ALPHA
 from dcmerge.studies.sweep import Found, Point, described
 
-#: How wide whiskers are, and the size of a point and of the ring around the selected one.
-_WHISKER, _SIZE, _RING = 4, 9, 17
+#: The size of a point, and of the ring around the selected one.
+_SIZE, _RING = 9, 17
 
 
 @dataclass(frozen=True)
@@ -86,24 +86,14 @@ def _line(figure: go.Figure, name: str, dots: Sequence[Dot], colour: str, select
             "size": [_RING if dot.number == selected else _SIZE for dot in dots],
             "symbol": ["circle-open" if dot.stopped else "circle" for dot in dots],
         },
-        error_y=_whiskers(values, colour),
+        error_y=whiskers(
+            [100 * one.value for one in values], [100 * one.low for one in values], [100 * one.high for one in values], colour
+        ),
         text=[dot.text for dot in dots],
         customdata=[[dot.number, 100 * dot.estimate.low, 100 * dot.estimate.high] for dot in dots],
         hovertemplate="%{text}<br>%{y:.1f} % [%{customdata[1]:.1f}, %{customdata[2]:.1f}]<extra></extra>",
         **more,
     )
-
-
-def _whiskers(values: Sequence[Estimate], colour: str) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [100 * (one.high - one.value) for one in values],
-        "arrayminus": [100 * (one.value - one.low) for one in values],
-        "thickness": 1.5,
-        "width": _WHISKER,
-        "color": colour,
-    }
 
 
 def _band(figure: go.Figure, name: str, dot: Dot, colour: str) -> None:
@@ -188,7 +178,7 @@ def parameter_map(
                 "colorbar": {"title": {"text": "% of<br>expert"}, "thickness": 12},
                 "line": {
                     "width": [3 if (place[3], place[4]) == selected else 0.5 for place in places],
-                    "color": [PINNED if (place[3], place[4]) == selected else INTERVAL for place in places],
+                    "color": [PINNED if (place[3], place[4]) == selected else RAW for place in places],
                 },
             },
             hovertemplate="%{text}<br>%{marker.color:.1f} %<extra></extra>",

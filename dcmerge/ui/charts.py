@@ -10,6 +10,7 @@ import streamlit as st
 
 from dcmerge.evaluation import Evaluation
 from dcmerge.plots.drawn import as_csv, file_name, summary
+from dcmerge.plots.style import readable
 from dcmerge.studies.glossary import explained
 from dcmerge.ui.text import plain
 
@@ -28,11 +29,11 @@ def show(figure: go.Figure, reading: str, *, key: str, terms: Sequence[str] = ()
     title = layout.title.text
     # The title may hold names from files.
     st.markdown(f"**{plain(title)}**", help=explained(*terms) if terms else None)
-    figure.update_layout(title=None, margin_t=max(30, (layout.margin.t or 60) - 30))
+    readable(figure).update_layout(title=None, margin_t=max(30, (layout.margin.t or 60) - 30))
     name = file_name(title)
     config = {**_BUTTONS, "toImageButtonOptions": {"format": "svg", "filename": name}}
     chart = st.plotly_chart(figure, key=key, config=config, alt=f"{title}. {summary(figure)}".strip(), **arguments)
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, wrap=False):
         st.caption(f"**How to read:** {reading}", width="stretch")
         _values(figure, name, key)
     return chart
