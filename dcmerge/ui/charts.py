@@ -42,7 +42,7 @@ def show(figure: go.Figure, reading: str, *, key: str, terms: Sequence[str] = ()
 def _values(figure: go.Figure, name: str, key: str) -> None:
     """The chart's values as a table to take along; made when it is asked for."""
     st.download_button(
-        "CSV",
+        "Values",
         data=lambda: as_csv(figure),
         file_name=f"{name}.csv",
         key=f"{key}.csv",
@@ -51,7 +51,7 @@ def _values(figure: go.Figure, name: str, key: str) -> None:
         icon=":material/download:",
         on_click="ignore",
         width="content",
-        help="The values of this chart as a table. The camera above the chart saves the picture as SVG.",
+        help="The values of this chart as a CSV table. The camera above the chart saves the picture as SVG.",
     )
 
 

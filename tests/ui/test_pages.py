@@ -237,7 +237,7 @@ def test_what_cannot_merge_the_set_is_not_offered_and_the_help_says_why(folder: 
 @pytest.mark.parametrize("path", [SPECTRA, ALIGNMENT])
 def test_every_chart_can_be_taken_along_and_tells_its_values(folder: Path, open_page: Open, path: str) -> None:
     app = open_page(path, set=f"folder:{folder.name}")
-    charts, tables = app.get("plotly_chart"), [one for one in app.get("download_button") if one.proto.label == "CSV"]
+    charts, tables = app.get("plotly_chart"), [one for one in app.get("download_button") if one.proto.label == "Values"]
     assert charts and len(tables) == len(charts)
     for chart in charts:
         assert re.search(r"\. .*(lowest|highest|at) ", chart.proto.alt), "the values follow the title"
