@@ -27,7 +27,7 @@ Record = dict[str, Value]
 
 def drawn(figure: go.Figure) -> list[Record]:
     """One record a point, bar or cell, as {column: value}: plot, series, both axes, low and high of an interval, colour."""
-    return [record for trace in figure.data for record in _of_trace(figure, trace)] + list(_of_shapes(figure))
+    return [record for trace in _traces(figure) for record in _of_trace(figure, trace)] + list(_of_shapes(figure))
 
 
 def as_csv(figure: go.Figure) -> str:
@@ -45,7 +45,7 @@ def as_csv(figure: go.Figure) -> str:
 def summary(figure: go.Figure) -> str:
     """The least and the largest value of every series, and where they are; empty of a figure without values."""
     groups: dict[str, list[tuple[float, str]]] = {}
-    for trace in figure.data:
+    for trace in _traces(figure):
         groups.setdefault(_text(trace.name) if trace.name else "", []).extend(_extremes(figure, trace))
     groups = {name: found for name, found in groups.items() if found}
     if len(groups) > _NAMED:
@@ -57,6 +57,11 @@ def file_name(title: str) -> str:
     """A figure's title as a file's name without its ending: "Singular values of MLP in" as "singular-values-of-mlp-in"."""
     words = re.findall(r"[a-z0-9]+", re.sub(r"\(.*?\)", "", title.lower()))
     return "-".join(words)[:60].strip("-") or "chart"
+
+
+def _traces(figure: go.Figure) -> Sequence[Any]:
+    data: Any = figure.data  # plotly makes its attributes at run time
+    return data
 
 
 def _of_trace(figure: go.Figure, trace: Any) -> Iterator[Record]:
@@ -98,8 +103,9 @@ def _whiskers(trace: Any) -> tuple[Sequence[float], Sequence[float]]:
 def _colours(trace: Any) -> Sequence[float]:
     """The numbers that a colour scale shows; empty where colours only tell series apart."""
     colour = trace.marker.color
-    many = not isinstance(colour, str) and colour is not None and len(colour) > 0
-    return colour if many and not isinstance(colour[0], str) else ()
+    if colour is None or isinstance(colour, str) or not len(colour) or isinstance(colour[0], str):
+        return ()
+    return colour
 
 
 def _notes(trace: Any) -> Sequence[str]:
@@ -117,7 +123,7 @@ def _of_lines(trace: Any) -> Iterator[Record]:
 
 def _axis_values(axis: Any) -> list[Value]:
     """What an axis says: its own texts for categories, and the number itself where it is drawn by its logarithm."""
-    ticks = dict(zip(axis.tickvals or (), axis.ticktext or (), strict=False))
+    ticks: dict[Any, Any] = dict(zip(axis.tickvals or (), axis.ticktext or (), strict=False))
     if ticks and all(_is_logarithm(place, text) for place, text in ticks.items()):
         return [10.0**value for value in axis.values]
     return [ticks.get(value, value) for value in axis.values]
