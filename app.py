@@ -18,6 +18,11 @@ models = page.models
 st.header("Where to go")
 with st.container(horizontal=True):
     st.page_link(
+        "pages/0_Load.py",
+        label="**Load**: open your own models, from a folder of checkpoints or adapters",
+        icon=":material/folder_open:",
+    )
+    st.page_link(
         "pages/1_Spectra.py",
         label="**Spectra**: how is the energy of each task vector spread, and what does smoothing change?",
         icon=":material/equalizer:",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from dcmerge.evaluation import Evaluation, Scale
-from dcmerge.plots.style import EXPERT, INTERVAL, MERGED, PALETTE, PINNED, ZERO_SHOT, titled
+from dcmerge.plots.style import EXPERT, MERGED, PALETTE, PINNED, ZERO_SHOT, bar_look, titled, whiskers
 
 
 def accuracy_bars(
@@ -36,16 +36,8 @@ def _grouped(rows: Sequence[tuple[str, Evaluation, str]], titles: Mapping[str, s
             x=[titles.get(task.task, task.task) for task in tasks],
             y=accuracy,
             name=f"{name} (mean {100 * run.mean:.1f} %)",
-            marker_color=colour,
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "thickness": 1.5,
-                "width": 3,
-                "color": INTERVAL,
-                "array": [100 * high - a for high, a in zip(highs, accuracy, strict=True)],
-                "arrayminus": [a - 100 * low for low, a in zip(lows, accuracy, strict=True)],
-            },
+            marker=bar_look(colour),
+            error_y=whiskers(accuracy, [100 * low for low in lows], [100 * high for high in highs]),
             customdata=[[100 * low, 100 * high] for low, high in zip(lows, highs, strict=True)],
             hovertemplate="%{x}: %{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]",
         )
@@ -63,7 +55,7 @@ def scale_curve(curves: Mapping[str, Scale], chosen: float | None = None) -> go.
             x=alpha, y=[100 * a for a in accuracy], mode="lines+markers", name=name, hovertemplate="α = %{x:.2g}: %{y:.1f} %"
         )
     if chosen is not None:
-        figure.add_vline(chosen, line={"dash": "dot", "width": 1.5}, annotation_text=f"α = {chosen:g}")
+        figure.add_vline(chosen, line={"dash": "dot", "width": 1.5}, annotation_text=f"α = {chosen:g}", name="α in use")
     figure.update_yaxes(ticksuffix=" %")
     origin = next(iter(curves.values())).origin
     return titled(figure, f"Choice of α ({origin})", "scale α", "mean normalised accuracy", 360)

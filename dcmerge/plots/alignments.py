@@ -9,7 +9,8 @@ import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from dcmerge.plots.style import ALIGNED, PALETTE, SCALE, titled
+from dcmerge.methods import methods
+from dcmerge.plots.style import ALIGNED, SCALE, faint, method_looks, titled
 from dcmerge.studies.inspection import Consistency, LayerAlignment
 from dcmerge.vectors.naming import place_of
 
@@ -27,8 +28,9 @@ def overlap_maps(alignment: LayerAlignment, side: str, titles: Sequence[str]) ->
         shared_yaxes=True,
         subplot_titles=("before: experts' own directions", "after: whitened block (row) and expert (column)"),
     )
-    for column, table in enumerate((before, after), start=1):
+    for column, (name, table) in enumerate((("before", before), ("after", after)), start=1):
         figure.add_heatmap(
+            name=name,
             z=table.tolist(),
             x=list(titles),
             y=list(titles),
@@ -130,34 +132,34 @@ def block_energy_map(alignment: LayerAlignment, titles: Sequence[str]) -> go.Fig
 def consistency_lines(results: Mapping[str, Consistency], measure: str) -> go.Figure:
     """Merged against expert over depth, a line a method: mean over experts, with the range over experts as a band."""
     figure = go.Figure()
-    for place, (method, result) in enumerate(results.items()):
+    slugs = {one.title: slug for slug, one in methods().items()}
+    looks = method_looks([slugs.get(method, method) for method in results])
+    for (method, result), (colour, dash) in zip(results.items(), looks, strict=True):
         x = [place_of(name).label for name in result.layers]
-        table, colour = result.measures[measure], PALETTE[place % len(PALETTE)]
+        table = result.measures[measure]
         low, high = table.min(dim=0).values.tolist(), table.max(dim=0).values.tolist()
-        figure.add_scatter(
-            x=[*x, *x[::-1]],
-            y=[*high, *low[::-1]],
-            fill="toself",
-            fillcolor=_faint(colour),
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            legendgroup=method,
-        )
+        for y, which, fill in ((low, "lowest", None), (high, "highest", "tonexty")):
+            figure.add_scatter(
+                x=x,
+                y=y,
+                mode="lines",
+                fill=fill,
+                fillcolor=faint(colour, 0.12),
+                line={"width": 0},
+                name=f"{method}, {which} expert",
+                showlegend=False,
+                legendgroup=method,
+                hovertemplate="%{x}: %{y:.3f}",
+            )
         figure.add_scatter(
             x=x,
             y=table.mean(dim=0).tolist(),
             mode="lines+markers",
             name=method,
             legendgroup=method,
-            line={"color": colour, "width": 2},
+            line={"color": colour, "width": 2, "dash": dash},
             hovertemplate="%{x}: %{y:.3f}",
         )
     figure.update_xaxes(tickangle=-40)
     figure.update_yaxes(rangemode="tozero")
     return titled(figure, f"{measure} of the merged matrix and each expert, over depth", "matrix, by depth", measure, 470)
-
-
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.12)"

@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from dcmerge.evaluation import SPLIT_NAMES
-from dcmerge.plots.style import INTERVAL, MERGED, PALETTE, SCALE, ZERO_SHOT, titled
+from dcmerge.plots.style import SCALE, ZERO_SHOT, bar_look, method_looks, titled, whiskers
 from dcmerge.studies.comparison import Comparison
 from dcmerge.studies.measuring import Row
 
-#: Beyond the palette's end lines differ by dash as well.
-_DASHES = ("solid", "dash", "dot", "dashdot")
 #: Normalised accuracy from which the cells are so light that their text is dark.
 _LIGHT = 60
 
@@ -71,7 +69,8 @@ def accuracy_against_cost(comparison: Comparison) -> go.Figure:
     """Mean accuracy against seconds of merging, a labelled point a method with its 95 % interval; references as lines."""
     rows = sorted((row for row in comparison.rows if row.evaluation and not row.is_reference), key=_cost)
     figure = go.Figure()
-    for place, (row, side) in enumerate(zip(rows, _label_sides(rows), strict=True)):
+    looks = method_looks([row.slug for row in rows])
+    for row, side, (colour, _) in zip(rows, _label_sides(rows), looks, strict=True):
         mean, (low, high) = row.measured.mean, row.measured.mean_interval
         figure.add_scatter(
             x=[_cost(row)],
@@ -81,16 +80,8 @@ def accuracy_against_cost(comparison: Comparison) -> go.Figure:
             name=row.title,
             showlegend=False,
             textposition=side,
-            marker={"size": 11, "color": PALETTE[place % len(PALETTE)]},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": [100 * (high - mean)],
-                "arrayminus": [100 * (mean - low)],
-                "color": INTERVAL,
-                "thickness": 1.5,
-                "width": 3,
-            },
+            marker={"size": 11, "color": colour},
+            error_y=whiskers([100 * mean], [100 * low], [100 * high]),
             customdata=[[100 * low, 100 * high, row.took.merge, row.took.scale]],
             hovertemplate="%{text}: %{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<br>merge %{customdata[2]:.2f} s, "
             "then search for α %{customdata[3]:.1f} s<extra></extra>",
@@ -101,6 +92,7 @@ def accuracy_against_cost(comparison: Comparison) -> go.Figure:
                 100 * row.evaluation.mean,
                 line={"dash": "dot", "width": 1.5, "color": ZERO_SHOT},
                 annotation_text=row.title,
+                name=row.title,
                 annotation_position="top left",
             )
     figure.update_xaxes(type="log", minor={"ticks": "outside"})
@@ -150,23 +142,16 @@ def _label_sides(rows: Sequence[Row]) -> list[str]:
 def dirsim_bars(comparison: Comparison) -> go.Figure:
     """DirSim of every method with the experts, mean over matrices and experts; whiskers: least and best kept expert."""
     rows = [(row.title, row.dirsim) for row in comparison.rows if row.dirsim]
+    looks = method_looks([row.slug for row in comparison.rows if row.dirsim])
     means = [found.mean for _, found in rows]
     ends = [(min(found.tasks.values()), max(found.tasks.values())) for _, found in rows]
     figure = go.Figure(
         go.Bar(
             x=[title for title, _ in rows],
             y=means,
-            marker_color=MERGED,
+            marker=bar_look([colour for colour, _ in looks]),
             customdata=ends,
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "color": INTERVAL,
-                "thickness": 1.5,
-                "width": 3,
-                "array": [high - mean for (_, high), mean in zip(ends, means, strict=True)],
-                "arrayminus": [mean - low for (low, _), mean in zip(ends, means, strict=True)],
-            },
+            error_y=whiskers(means, [low for low, _ in ends], [high for _, high in ends]),
             hovertemplate="%{x}: %{y:.3f}, experts %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
         )
     )
@@ -180,15 +165,16 @@ def dirsim_bars(comparison: Comparison) -> go.Figure:
 def drift_lines(comparison: Comparison, *, relative: bool = True) -> go.Figure:
     """Feature drift by depth, a line a method: in units of the base's drift, or as mean squared difference (log scale)."""
     rows = [(row.title, row.drift) for row in comparison.rows if row.drift]
+    looks = method_looks([row.slug for row in comparison.rows if row.drift])
     figure = go.Figure()
-    for place, (title, drift) in enumerate(rows):
+    for (title, drift), (colour, dash) in zip(rows, looks, strict=True):
         figure.add_scatter(
             x=list(drift.places),
             y=list(drift.relative if relative else drift.mean),
             mode="lines+markers",
             name=title,
             hovertemplate="%{x}: %{y:.3g}",
-            line={"color": PALETTE[place % len(PALETTE)], "width": 2, "dash": _DASHES[place // len(PALETTE) % len(_DASHES)]},
+            line={"color": colour, "width": 2, "dash": dash},
         )
     first = rows[0][1] if rows else None
     if first:
@@ -218,7 +204,8 @@ def drift_lines(comparison: Comparison, *, relative: bool = True) -> go.Figure:
 def loss_lines(comparison: Comparison) -> go.Figure:
     """The loss of every training step, a line a method that trains; each is divided by its first one, as losses differ."""
     figure = go.Figure()
-    for place, row in enumerate(row for row in comparison.rows if row.curve):
+    rows = [row for row in comparison.rows if row.curve]
+    for row, (colour, dash) in zip(rows, method_looks([row.slug for row in rows]), strict=True):
         first = abs(row.curve[0]) or 1.0
         figure.add_scatter(
             x=list(range(1, len(row.curve) + 1)),
@@ -227,7 +214,7 @@ def loss_lines(comparison: Comparison) -> go.Figure:
             name=row.title,
             customdata=list(row.curve),
             hovertemplate="step %{x}: %{y:.2f} of the first, loss %{customdata:.3g}",
-            line={"color": PALETTE[place % len(PALETTE)], "width": 1.5, "dash": _DASHES[place // len(PALETTE) % len(_DASHES)]},
+            line={"color": colour, "width": 1.5, "dash": dash},
         )
     figure.update_xaxes(type="log")
     title = "What the methods that train minimise, step by step"

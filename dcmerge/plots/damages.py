@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
-from dcmerge.plots.style import EXPERT, INTERVAL, MERGED, PINNED, titled
+from dcmerge.plots.style import EXPERT, MERGED, PINNED, bar_look, titled, whiskers
 from dcmerge.studies.damage import DamageMap
 from dcmerge.studies.damage.tables import label_of
 
@@ -56,29 +56,25 @@ def map_figure(
 def sums_figure(found: DamageMap, change: str, titles: Mapping[str, str], images: int | None = None) -> go.Figure:
     """The sum of the single changes beside all of them at once, by task."""
     names = [titles.get(task, task) for task in found.tasks]
-    joint = {task: found.joint(change, task, images) for task in found.tasks}
     figure = go.Figure()
     figure.add_bar(
         x=names,
         y=[100 * found.singles(change, task, images) for task in found.tasks],
         name="sum of the single changes",
-        marker_color=MERGED,
+        marker=bar_look(MERGED),
         hovertemplate="%{x}: %{y:+.1f} points<extra></extra>",
     )
-    figure.add_bar(
-        x=names,
-        y=[100 * one.value if one else None for one in joint.values()],
-        name="all parts at once",
-        marker_color=EXPERT,
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [100 * (one.high - one.value) if one else 0 for one in joint.values()],
-            "arrayminus": [100 * (one.value - one.low) if one else 0 for one in joint.values()],
-            "color": INTERVAL,
-        },
-        hovertemplate="%{x}: %{y:+.1f} points<extra></extra>",
-    )
+    joint = [one for task in found.tasks if (one := found.joint(change, task, images))]
+    if joint:
+        values = [100 * one.value for one in joint]
+        figure.add_bar(
+            x=names,
+            y=values,
+            name="all parts at once",
+            marker=bar_look(EXPERT),
+            error_y=whiskers(values, [100 * one.low for one in joint], [100 * one.high for one in joint]),
+            hovertemplate="%{x}: %{y:+.1f} points<extra></extra>",
+        )
     figure.update_layout(barmode="group")
     return titled(figure, "Single changes added up, beside all at once", "task", "percentage points", 340)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from torch import Tensor
 
-from dcmerge.plots.style import ALIGNED, PALETTE, RAW, SCALE, SMOOTHED, titled
+from dcmerge.plots.style import ALIGNED, RAW, SCALE, SMOOTHED, task_colours, titled
 from dcmerge.spectral.spectra import cumulative_energy
 from dcmerge.studies.inspection import Concentration, LayerSpectra, TaskSpectrum
 from dcmerge.vectors.naming import place_of
@@ -66,7 +66,7 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], *, whole: boo
     rows = math.ceil(len(spectra.tasks) / columns)
     cells = [(_axis("x", place % columns), _axis("y", place // columns)) for place in range(len(spectra.tasks))]
     lines = [
-        line | {"xaxis": x, "yaxis": y}
+        line | {"xaxis": x, "yaxis": y, "meta": titles.get(task.task, task.task)}
         for place, (task, (x, y)) in enumerate(zip(spectra.tasks, cells, strict=True))
         for line in _stage_lines(task, spectra.smoothing, last, first=place == 0)
     ]
@@ -101,6 +101,7 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], *, whole: boo
     return go.Figure(
         lines,
         {
+            "meta": {"x": "component", "y": "singular value"},
             "title": {"text": f"Singular values of {spectra.layer}", "x": 0, "font": {"size": 16}},
             "grid": {"rows": rows, "columns": columns, "pattern": "coupled", "xgap": 0.06, "ygap": 0.18},
             "annotations": [*names, *_FACET_AXES],
@@ -171,17 +172,18 @@ def cumulative_lines(spectra: LayerSpectra, titles: dict[str, str], power: int) 
     """Share of the energy in the first j kept components, before (dashed) and after smoothing (solid), a colour a task."""
     unit = "s²" if power == 2 else "s"
     figure = go.Figure()
-    for place, task in enumerate(spectra.tasks):
+    colours = task_colours([task.task for task in spectra.tasks], titles)
+    for task in spectra.tasks:
         name = titles.get(task.task, task.task)
         for stage, s, dash in (("raw", task.raw[: spectra.rank], "dot"), ("smoothed", task.smoothed, "solid")):
             figure.add_scatter(
                 x=list(range(1, len(s) + 1)),
                 y=(100 * cumulative_energy(s, power)).round(decimals=2).tolist(),
                 mode="lines",
-                name=name,
+                name=name if stage == "smoothed" else f"{name}, {stage}",
                 legendgroup=name,
                 showlegend=stage == "smoothed",
-                line={"dash": dash, "width": 2, "color": PALETTE[place % len(PALETTE)]},
+                line={"dash": dash, "width": 2, "color": colours[task.task]},
                 hovertemplate=f"{name}, {stage}: first %{{x}} hold %{{y:.1f}} %<extra></extra>",
             )
     figure.update_yaxes(range=[0, 102], ticksuffix=" %")

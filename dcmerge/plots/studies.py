@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from dcmerge.evaluation.objectives import MEAN
-from dcmerge.plots.style import MERGED, SCALE, titled
+from dcmerge.plots.style import MERGED, SCALE, bar_look, titled
 from dcmerge.studies.sweep import SCALE as ALPHA
 from dcmerge.studies.sweep import Found
 from dcmerge.studies.sweep.store import distribution
@@ -77,7 +77,7 @@ def importance_bars(values: Mapping[str, float], labels: Mapping[str, str]) -> g
             x=[100 * values[name] for name in names],
             y=[labels.get(name, name) for name in names],
             orientation="h",
-            marker_color=MERGED,
+            marker=bar_look(MERGED),
             hovertemplate="%{y}: %{x:.0f} %<extra></extra>",
         )
     )

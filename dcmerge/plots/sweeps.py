@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 
 from dcmerge.evaluation.objectives import ACCURACIES, MEAN, WORST, Estimate
 from dcmerge.methods.declare import value_text
-from dcmerge.plots.style import INTERVAL, MERGED, PALETTE, PINNED, SCALE, titled
+from dcmerge.plots.style import MERGED, PALETTE, PINNED, RAW, SCALE, titled, whiskers
 from dcmerge.studies.sweep import SCALE as ALPHA
 from dcmerge.studies.sweep import Found, Point, described
 
-#: How wide whiskers are, and the size of a point and of the ring around the selected one.
-_WHISKER, _SIZE, _RING = 4, 9, 17
+#: The size of a point, and of the ring around the selected one.
+_SIZE, _RING = 9, 17
 
 
 @dataclass(frozen=True)
@@ -86,30 +86,21 @@ def _line(figure: go.Figure, name: str, dots: Sequence[Dot], colour: str, select
             "size": [_RING if dot.number == selected else _SIZE for dot in dots],
             "symbol": ["circle-open" if dot.stopped else "circle" for dot in dots],
         },
-        error_y=_whiskers(values, colour),
-        customdata=[[dot.number, dot.text, 100 * dot.estimate.low, 100 * dot.estimate.high] for dot in dots],
-        hovertemplate="%{customdata[1]}<br>%{y:.1f} % [%{customdata[2]:.1f}, %{customdata[3]:.1f}]<extra></extra>",
+        error_y=whiskers(
+            [100 * one.value for one in values], [100 * one.low for one in values], [100 * one.high for one in values], colour
+        ),
+        text=[dot.text for dot in dots],
+        customdata=[[dot.number, 100 * dot.estimate.low, 100 * dot.estimate.high] for dot in dots],
+        hovertemplate="%{text}<br>%{y:.1f} % [%{customdata[1]:.1f}, %{customdata[2]:.1f}]<extra></extra>",
         **more,
     )
-
-
-def _whiskers(values: Sequence[Estimate], colour: str) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [100 * (one.high - one.value) for one in values],
-        "arrayminus": [100 * (one.value - one.low) for one in values],
-        "thickness": 1.5,
-        "width": _WHISKER,
-        "color": colour,
-    }
 
 
 def _band(figure: go.Figure, name: str, dot: Dot, colour: str) -> None:
     """A point to which the axis does not matter: the same at every x."""
     low, high, value = 100 * dot.estimate.low, 100 * dot.estimate.high, 100 * dot.estimate.value
-    figure.add_hrect(low, high, fillcolor=colour, opacity=0.08, line_width=0)
-    figure.add_hline(value, line={"color": colour, "width": 2, "dash": "dash"})
+    figure.add_hrect(low, high, fillcolor=colour, opacity=0.08, line_width=0, name=f"{name}, 95 % interval")
+    figure.add_hline(value, line={"color": colour, "width": 2, "dash": "dash"}, name=name)
     figure.add_scatter(
         x=[None],
         y=[None],
@@ -131,6 +122,7 @@ def task_curves(found: Found, axis: str, label: str, titles: Mapping[str, str], 
         for group, (name, dots) in enumerate(curve_values(found, axis, task).items()):
             colour = PALETTE[group % len(PALETTE)]
             where = {"row": place // columns + 1, "col": place % columns + 1, "legendgroup": name, "showlegend": place == 0}
+            where["meta"] = titles.get(task, task)
             shown = [dot for dot in dots if dot.x is not None]
             _line(figure, name, shown or _across(found, axis, dots), colour, None, **where)
     log = _is_log(found, axis)
@@ -176,7 +168,8 @@ def parameter_map(
             x=[place[0] for place in places],
             y=[place[1] for place in places],
             mode="markers",
-            customdata=[[place[3], place[4], place[5]] for place in places],
+            customdata=[[place[3], place[4]] for place in places],
+            text=[place[5] for place in places],
             marker={
                 "symbol": "square",
                 "size": 20,
@@ -185,10 +178,10 @@ def parameter_map(
                 "colorbar": {"title": {"text": "% of<br>expert"}, "thickness": 12},
                 "line": {
                     "width": [3 if (place[3], place[4]) == selected else 0.5 for place in places],
-                    "color": [PINNED if (place[3], place[4]) == selected else INTERVAL for place in places],
+                    "color": [PINNED if (place[3], place[4]) == selected else RAW for place in places],
                 },
             },
-            hovertemplate="%{customdata[2]}<br>%{marker.color:.1f} %<extra></extra>",
+            hovertemplate="%{text}<br>%{marker.color:.1f} %<extra></extra>",
         )
     )
     logs = {one.name: one.log for one in found.plan.axes} | ({} if _swept(found, ALPHA) else {ALPHA: True})
@@ -227,8 +220,9 @@ def mean_against_worst(found: Found, selected: int | None = None) -> go.Figure:
             "color": [PINNED if p.number in best else MERGED for p in points],
             "size": [_RING if p.number == selected else _SIZE + 2 for p in points],
         },
-        customdata=[[p.number, described(p), found.yardstick.worst_task(p.hits)] for p in points],
-        hovertemplate="%{customdata[1]}<br>mean %{x:.1f} %, worst task %{customdata[2]} %{y:.1f} %<extra></extra>",
+        text=[described(p) for p in points],
+        customdata=[[p.number, found.yardstick.worst_task(p.hits)] for p in points],
+        hovertemplate="%{text}<br>mean %{x:.1f} %, worst task %{customdata[1]} %{y:.1f} %<extra></extra>",
     )
     figure.update_xaxes(ticksuffix=" %")
     figure.update_yaxes(ticksuffix=" %")

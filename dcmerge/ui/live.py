@@ -53,7 +53,7 @@ def live_card(page: Page, choice: Choice) -> Look | None:
         show_notes(merged_once(page.models, choice.method.slug, choice.parameters).notes(choice.scale.value, choice.scale.origin))
         show(
             plots.accuracy_bars(look.zero_shot, look.merged, look.experts, page.models.task_titles, label=choice.method.title),
-            "grey is the base without fine-tuning, dark the task's own expert, blue the merged model. The whiskers are 95 % "
+            "grey is the base without fine-tuning, green the task's own expert, blue the merged model. The whiskers are 95 % "
             f"intervals: with {limit} images a task, a difference inside them means nothing.",
             key="merge.live",
             terms=("zero-shot", "expert", "interval"),

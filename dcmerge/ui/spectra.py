@@ -71,8 +71,8 @@ def spectrum_card(page: Page) -> None:
         show(
             plots.spectrum_facets(spectra, page.models.task_titles, whole=parts == _PARTS[1]),
             "grey is the task vector as trained, and the vertical dotted line is where the kept components end. Blue is what "
-            "smoothing makes of them. Orange is what is left in the cover basis after small entries and the block mask. Where "
-            "blue is flatter than grey, weak directions gain weight; where orange falls below blue, they are lost again.",
+            "smoothing makes of them. Amber is what is left in the cover basis after small entries and the block mask. Where "
+            "blue is flatter than grey, weak directions gain weight; where amber falls below blue, they are lost again.",
             key="spectra.facets",
             terms=("smoothing", "kept components", "aligned delta"),
         )

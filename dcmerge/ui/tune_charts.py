@@ -107,7 +107,7 @@ def _spectrum(page: Page, found: Found, point: Point) -> None:
     figure.update_layout(height=430, title=f"Why: the spectrum of {titles[task]} in one matrix, smoothing {strategy}{ratio}")
     show(
         figure,
-        "grey is the task vector as trained, blue what the smoothing of the selected point makes of it, orange what is left "
+        "grey is the task vector as trained, blue what the smoothing of the selected point makes of it, amber what is left "
         "of it in the merge.",
         key="tune.spectrum",
         terms=("spectrum", "smoothing"),

@@ -75,9 +75,10 @@ def test_consistency_is_a_mean_with_the_range_of_the_experts() -> None:
     table = torch.tensor([[0.2, 0.4], [0.6, 0.8]])
     results = {name: Consistency(layers, dict.fromkeys(MEASURES, table)) for name in ("TIES", "Iso-C")}
     figure = consistency_lines(results, "DirSim")
-    band, line = figure.data[:2]
+    low, high, line = figure.data[:3]
     assert list(line.y) == pytest.approx([0.4, 0.6]) and line.name == "TIES"
     assert list(line.x) == ["MLP in, block 0", "MLP in, block 1"]
-    assert list(band.y) == pytest.approx([0.6, 0.8, 0.4, 0.2]) and band.fill == "toself"
+    assert list(low.y) == pytest.approx([0.2, 0.4]) and list(high.y) == pytest.approx([0.6, 0.8])
+    assert high.fill == "tonexty" and (low.name, high.name) == ("TIES, lowest expert", "TIES, highest expert")
     assert "DirSim" in figure.layout.title.text and figure.layout.yaxis.title.text == "DirSim"
-    assert figure.data[3].line.color != line.line.color
+    assert figure.data[5].line.color != line.line.color

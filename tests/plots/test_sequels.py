@@ -19,9 +19,9 @@ def test_a_line_a_task_dotted_until_its_expert_comes_and_the_mean_so_far() -> No
     lines = [(line.name, line.line.dash, list(line.x), list(line.y)) for line in figure.data]
     first, second = "1. Bees", "2. Apes"
     assert lines == [
-        ("Bees", "dot", [first], [80.0]),
+        ("Bees, before its own expert", "dot", [first], [80.0]),
         ("Bees", None, [first, second], [80.0, 50.0]),
-        ("Apes", "dot", [first, second], [10.0, 60.0]),
+        ("Apes, before its own expert", "dot", [first, second], [10.0, 60.0]),
         ("Apes", None, [second], [60.0]),
         ("mean so far", None, [first, second], [80.0, 55.00000000000001]),
     ]

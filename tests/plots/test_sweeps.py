@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dcmerge.plots import studies, sweeps
+from dcmerge.plots.drawn import drawn
 from dcmerge.studies.sweep import Arm, Found, Plan, Point
 
 PLAN = Plan.of("dc_merge", ["smoothing=none,linear", "rho=1:20:3"], test=False)
@@ -81,3 +82,39 @@ def test_optunas_figures_show_the_points_that_saw_all_images(found: Found) -> No
 def test_the_most_important_parameter_stands_on_top() -> None:
     (bars,) = studies.importance_bars({"rho": 0.8, "scale": 0.2}, {"rho": "ρ"}).data
     assert list(bars.y) == ["scale", "ρ"] and list(bars.x) == [20.0, 80.0]
+
+
+def test_the_curve_can_be_taken_along(found: Found) -> None:
+    records = drawn(sweeps.curve(found, "rho", "ρ"))
+    value = "Mean normalised accuracy"
+    y = next(name for name in records[0] if name.lower() == value.lower())
+    line = [record for record in records if record["series"] == "smoothing linear"]
+    assert [record["ρ (log scale)"] for record in line] == [1.0, 4.47, 20.0]
+    whole = found.estimate(found.points[2])
+    assert line[0][y] == pytest.approx(100 * whole.value)
+    assert (line[0]["low"], line[0]["high"]) == pytest.approx((100 * whole.low, 100 * whole.high))
+    assert "stopped after 4 images a task" in str(line[2]["setting"])
+    none = found.estimate(found.points[0])
+    assert next(r for r in records if r["series"] == "smoothing none")[y] == pytest.approx(100 * none.value)
+    band = next(r for r in records if r["series"] == "smoothing none, 95 % interval")
+    assert (band["low"], band["high"]) == pytest.approx((100 * none.low, 100 * none.high))
+
+
+def test_the_map_and_the_front_tell_the_settings(found: Found) -> None:
+    cells = drawn(sweeps.parameter_map(found, "rho", "scale", {"rho": "ρ", "scale": "α"}))
+    places = sweeps.map_values(found, "rho", "scale")
+    assert [(c["ρ (log scale)"], c["α (log scale)"], c["% of expert"]) for c in cells] == [
+        (x, y, 100 * value) for x, y, value, *_ in places
+    ]
+    assert [cell["setting"] for cell in cells] == [text for *_, text in places]
+    front = drawn(sweeps.mean_against_worst(found))
+    assert len(front) == len(found.whole) and all("α" in str(record["setting"]) for record in front)
+
+
+def test_parallel_lines_can_be_taken_along(found: Found) -> None:
+    records = drawn(studies.parallel_coordinates(found, {"rho": "ρ", "scale": "scale α"}))
+    whole = [point for point in found.whole if "rho" in point.values]
+    assert sorted(float(record["ρ"]) for record in records) == pytest.approx(sorted(p.values["rho"] for p in whole))
+    assert {record["smoothing"] for record in records} == {p.values["smoothing"] for p in whole}
+    targets = {round(100 * found.estimate(point).value, 6) for point in whole}
+    assert {round(float(record["% of expert"]), 6) for record in records} == targets

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from dcmerge.errors import InputError
 from dcmerge.studies.comparison import Comparison
 from dcmerge.ui import comparing
+from dcmerge.ui.compare_results import ranked
 from dcmerge.ui.comparing import Shown
 from tests.plots.builders import comparison
 from tests.ui.conftest import Open
@@ -76,7 +77,7 @@ def test_a_finished_comparison(open_page: Open, known: Callable[..., None]) -> N
     app = open_page(COMPARE)
     assert not app.exception and not app.error
     rows = table(app)
-    assert rows.loc["TIES-Merging", "accuracy"] == 65.0 and rows.loc["TIES-Merging", "minus averaging"] == 15.0
+    assert rows.loc["★ TIES-Merging", "accuracy"] == 65.0 and rows.loc["★ TIES-Merging", "minus averaging"] == 15.0
     assert any("SLERP" in w.value and "merges 2 experts" in w.value for w in app.warning)
     assert [title.split(":")[0].split(" of ")[0] for title in titles(app)] == [
         "Normalised accuracy",
@@ -84,7 +85,7 @@ def test_a_finished_comparison(open_page: Open, known: Callable[..., None]) -> N
         "DirSim",
         "Feature drift by depth",
     ]
-    assert [button.proto.label for button in app.get("download_button")] == ["CSV", "Markdown"]
+    assert [button.proto.label for button in app.get("download_button")] == ["CSV", "Markdown", *["Values"] * 4]
     assert figures(app)[3]["layout"]["yaxis"]["title"]["text"] == "feature drift (1 is the base's drift)"
 
 
@@ -99,7 +100,7 @@ def test_rows_appear_while_it_runs(open_page: Open, known: Callable[..., None]) 
     partial = replace(comparison(), rows=comparison().rows[:2])
     known(shown("running", partial, share=0.4, text="TIES: α = 0.4"))
     app = open_page(COMPARE)
-    assert not app.exception and list(table(app).index) == ["Zero-shot (the base)", "Weight averaging"]
+    assert not app.exception and list(table(app).index) == ["★ Weight averaging", "Zero-shot (the base)"]
     assert "Cancel" in [button.label for button in app.button]
 
 
@@ -142,3 +143,12 @@ def test_what_cannot_be_started_says_why(open_page: Open, known: Callable[..., N
     app = open_page(COMPARE)
     next(button for button in app.button if button.label == "Start comparison").click().run()
     assert not app.exception and [box.value for box in app.error] == ["cannot write the job's folder /x"]
+
+
+def test_the_best_comes_first_and_weak_tasks_are_named() -> None:
+    rows = ranked(comparison(), {"birds": "Birds", "cars": "Cars"})
+    assert [row["method"] for row in rows][1:] == ["★ TIES-Merging", "Weight averaging", rows[3]["method"], "SLERP"]
+    assert [row["accuracy"] for row in rows[:4]] == sorted((row["accuracy"] for row in rows[:4]), reverse=True)
+    ties = rows[1]
+    assert ties["worst task"] == "60.0 % Birds" and ties["largest loss"] == "−20.0 Birds", "the expert has 80 % on birds"
+    assert rows[-1]["worst task"] is None and rows[-1]["largest loss"] is None, "what failed has no numbers"

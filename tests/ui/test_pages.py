@@ -28,7 +28,7 @@ def figures(app: AppTest) -> list[dict[str, Any]]:
 
 
 def titles(app: AppTest) -> list[str]:
-    """The figures' titles, which are also their texts for those who cannot see them."""
+    """The figures' texts for those who cannot see them: the title, then the main values."""
     return [chart.proto.alt for chart in app.get("plotly_chart")]
 
 
@@ -157,7 +157,7 @@ def test_the_alignment_page_shows_another_task_side_and_method(folder: Path, ope
     after = figures(app)
     for place in (0, 1):
         assert before[place]["data"][0]["z"] != after[place]["data"][0]["z"]
-    assert [trace["name"] for trace in after[3]["data"] if trace.get("name")] == ["TIES-Merging"]
+    assert [trace["name"] for trace in after[3]["data"] if trace.get("showlegend", True)] == ["TIES-Merging"]
     app.multiselect(key="methods").set_value([]).run()
     assert not app.exception and any("at least one method" in text for text in texts(app))
 
@@ -232,3 +232,14 @@ def test_what_cannot_merge_the_set_is_not_offered_and_the_help_says_why(folder: 
     chooser = app.selectbox(key="method")
     assert chooser.value == "dc_merge" and methods()["knots"].title not in chooser.options
     assert "KnOTS-TIES needs LoRA experts, got full fine-tuning." in chooser.help
+
+
+@pytest.mark.parametrize("path", [SPECTRA, ALIGNMENT])
+def test_every_chart_can_be_taken_along_and_tells_its_values(folder: Path, open_page: Open, path: str) -> None:
+    app = open_page(path, set=f"folder:{folder.name}")
+    charts, tables = app.get("plotly_chart"), [one for one in app.get("download_button") if one.proto.label == "Values"]
+    assert charts and len(tables) == len(charts)
+    for chart in charts:
+        assert re.search(r"\. .*(lowest|highest|at) ", chart.proto.alt), "the values follow the title"
+        saved = json.loads(chart.proto.config)["toImageButtonOptions"]
+        assert saved["format"] == "svg" and re.fullmatch(r"[a-z0-9-]+", saved["filename"])
