@@ -164,6 +164,22 @@ def pcb(deltas: Sequence[Tensor], ratio: float) -> Tensor:
     return ((D.sign() * sizes * s).sum(dim=0) / s.sum(dim=0).clamp_min(1e-12)).reshape(deltas[0].shape)
 
 
+def emr(models: Sequence[Mapping[str, Tensor]], size: str) -> list[dict[str, Tensor]]:
+    """Every task's own vector: entry by entry the largest magnitude among those with the sum's sign, masked and rescaled."""
+    elected = {}
+    for name in models[0]:
+        own = [model[name] for model in models]
+        positive = sum(own) > 0
+        most, least = torch.stack(own).amax(dim=0).clamp(min=0), torch.stack(own).amin(dim=0).clamp(max=0)
+        elected[name] = torch.where(positive, most, least)
+    found, reduce = [], torch.mean if size == "means" else torch.sum
+    for model in models:
+        masked = {name: torch.where(value * elected[name] > 0, elected[name], 0) for name, value in model.items()}
+        whole, part = (sum(reduce(value.abs()) for value in one.values()) for one in (model, masked))
+        found.append({name: whole / part * value for name, value in masked.items()})
+    return found
+
+
 def breadcrumbs(deltas: Sequence[Tensor], density: float, gamma: float, by_row: bool) -> Tensor:
     """Of every row, or of the whole matrix, the entries behind the largest share ``gamma``, as many as ``density`` says."""
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from dcmerge import merge
+from dcmerge.checkpoints import dense
 from dcmerge.vectors.layers import layer_of
 from tests.builders import (
     full_set,
@@ -150,6 +152,18 @@ def test_the_default_rank_is_the_published_one(tmp_path: Path) -> None:
 def test_pcb(tmp_path: Path, ratio: float) -> None:
     deltas = random_matrices(4, 25, 40)
     assert relative_error(merged(tmp_path, deltas, "pcb", ratio=ratio), published.pcb(double(deltas), ratio)) < TOLERANCE
+
+
+@pytest.mark.parametrize("size", ["means", "entries"])
+def test_emr(tmp_path: Path, size: str) -> None:
+    deltas = random_deltas(4)
+    merged = merge(full_set(tmp_path, deltas), "emr", size=size)
+    wanted = published.emr([{name: value.double() for name, value in own.items()} for own in deltas.values()], size)
+    for task, own in zip(deltas, wanted, strict=True):
+        delta = merged.modules[task].delta
+        assert delta is not None
+        for name, value in own.items():
+            assert relative_error(dense(delta(name, merged.deltas[name])), value) < TOLERANCE
 
 
 @pytest.mark.parametrize(("density", "gamma"), [(0.14, 0.01), (0.5, 0.1), (0.05, 0.0)])
