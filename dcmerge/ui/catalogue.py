@@ -27,16 +27,41 @@ def catalogue_cards(page: Page) -> None:
         st.warning(plain(note), icon=":material/extension_off:")
     ours = demo_results()  # read once: every card below has numbers of it
     shown = overview_card(page, ours)
-    if shown:
-        st.header("One by one")
-    for method in shown:
-        method_card(page, method, ours)
+    for title, own in _groups(shown).items():
+        st.header(title)
+        for method in own:
+            method_card(page, method, ours)
+
+
+#: Headings of the cards, by what a method needs: the first that holds.
+_GROUPS = (
+    ("They learn, step by step", {"training"}),
+    ("They look at images", {"images"}),
+    ("For adapters", {"lora"}),
+    ("From weights alone", set()),
+)
+
+
+def _groups(shown: list[Method]) -> dict[str, list[Method]]:
+    """The methods below their headings, those that need least first."""
+    found: dict[str, list[Method]] = {title: [] for title, _ in reversed(_GROUPS)}
+    for one in shown:
+        found[next(title for title, needs in _GROUPS if needs <= set(one.needs))].append(one)
+    return {title: own for title, own in found.items() if own}
 
 
 def overview_card(page: Page, ours: DemoResults | None) -> list[Method]:
     """The filter and one row a method; returns the methods that are shown."""
     known, (fitting, obstacles) = methods(), fitting_methods(page.models.vectors, page.models.bench)
     with st.container(border=True):
+        words = remembered(
+            st.text_input,
+            "Search",
+            key="find",
+            default="",
+            placeholder="a name, an idea, a year, an author",
+            help="Shows the methods whose name, idea or source has all of these words.",
+        )
         left, right = st.columns([2, 1], vertical_alignment="bottom")
         with left:
             allowed = _needs_filter(known)
@@ -48,9 +73,11 @@ def overview_card(page: Page, ours: DemoResults | None) -> list[Method]:
                 default=False,
                 help=f"Hides the methods that cannot merge the set of the sidebar: {plain(page.models.title)}.",
             )
-        shown = [m for m in known.values() if set(m.needs) <= allowed and (m.slug in fitting or not only)]
+        able = [m for m in known.values() if set(m.needs) <= allowed and (m.slug in fitting or not only)]
+        shown = [m for own in _groups(able).values() for m in own if _is_found(m, words)]
         if not shown:
-            st.info("No method works with so little. Allow more above.", icon=":material/info:")
+            reason = "No method has all of these words." if able else "No method works with so little. Allow more above."
+            st.info(reason, icon=":material/info:")
             return []
         st.dataframe(
             [_overview_row(m, obstacles, ours) for m in shown],
@@ -62,6 +89,12 @@ def overview_card(page: Page, ours: DemoResults | None) -> list[Method]:
         )
         st.caption(_reading(ours))
     return shown
+
+
+def _is_found(method: Method, words: str) -> bool:
+    """Whether its name, idea or source has all of these words, in any case."""
+    told = f"{method.slug} {method.label} {method.idea} {method.source}".casefold()
+    return all(word in told for word in words.casefold().split())
 
 
 def _needs_filter(known: Mapping[str, Method]) -> set[str]:

@@ -17,9 +17,10 @@ def test_every_method_is_shown_with_its_formula_and_parameters(folder: Path, ope
     app = open_page(METHODS, set=f"folder:{folder.name}")
     assert not app.exception and not app.error
     overview = app.dataframe[0].value
-    assert list(overview["method"]) == [m.title for m in methods().values()]
+    titles = {m.title: m for m in methods().values()}
+    assert sorted(overview["method"]) == sorted(titles)
     assert [e.label for e in app.main.expander] == list(overview["method"])
-    assert [f.value.strip("$\n ") for f in app.latex] == [m.formula for m in methods().values()]
+    assert [f.value.strip("$\n ") for f in app.latex] == [titles[name].formula for name in overview["method"]]
     shown = {name.replace("\\", "") for table in app.table for name in table.value["name"]}
     assert shown == {name for m in methods().values() for name in m.parameters}
 
@@ -45,3 +46,19 @@ def test_without_our_numbers_it_says_so(folder: Path, open_page: Open, monkeypat
     app = open_page(METHODS, set=f"folder:{folder.name}")
     assert not app.exception
     assert any("not made yet" in caption.value for caption in app.caption)
+
+
+def test_words_find_methods_by_name_idea_and_source(folder: Path, open_page: Open) -> None:
+    app = open_page(METHODS).run()
+    assert [header.value for header in app.header] == [
+        "From weights alone",
+        "For adapters",
+        "They look at images",
+        "They learn, step by step",
+    ]
+    (search,) = (box for box in app.text_input if box.label == "Search")
+    search.set_value("marczak 2025").run()
+    assert not app.exception and set(app.dataframe[0].value["method"]) == {"Iso-C", "Iso-CTS"}
+    assert [header.value for header in app.header] == ["From weights alone"]
+    search.set_value("nothing of the kind").run()
+    assert not app.dataframe and "No method has all of these words." in [box.value for box in app.info]
