@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dcmerge.studies.glossary import explained, term
-from dcmerge.ui.home import findings_table, parameter_table, task_gallery
+from dcmerge.ui.home import findings_table, links_to_pages, parameter_table, task_gallery
 from dcmerge.ui.shell import start_page
 
 page = start_page(
@@ -16,45 +16,7 @@ page = start_page(
 models = page.models
 
 st.header("Where to go")
-with st.container(horizontal=True):
-    st.page_link(
-        "pages/0_Load.py",
-        label="**Load**: open your own models, from a folder of checkpoints or adapters",
-        icon=":material/folder_open:",
-    )
-    st.page_link(
-        "pages/1_Spectra.py",
-        label="**Spectra**: how is the energy of each task vector spread, and what does smoothing change?",
-        icon=":material/equalizer:",
-    )
-    st.page_link(
-        "pages/2_Alignment.py",
-        label="**Alignment**: where do the experts overlap, and what does the cover basis do?",
-        icon=":material/grid_on:",
-    )
-    st.page_link(
-        "pages/3_Merge.py", label="**Merge**: merge live, choose α, see the accuracy on every task", icon=":material/merge:"
-    )
-    st.page_link(
-        "pages/4_Compare.py",
-        label="**Compare**: many methods on the same images, by accuracy and cost, and why they differ",
-        icon=":material/leaderboard:",
-    )
-    st.page_link(
-        "pages/5_Tune.py",
-        label="**Tune**: which smoothing, which ρ, which α? A curve with its intervals answers",
-        icon=":material/tune:",
-    )
-    st.page_link(
-        "pages/7_Diagnose.py",
-        label="**Diagnose**: which matrices of a merge cost which task how much",
-        icon=":material/troubleshoot:",
-    )
-    st.page_link(
-        "pages/6_Methods.py",
-        label="**Methods**: what each method does, needs and scores",
-        icon=":material/menu_book:",
-    )
+links_to_pages()
 
 st.header("What is loaded")
 report = models.vectors.report

@@ -9,10 +9,33 @@ import torch
 from dcmerge.evaluation import SPLIT_NAMES, Task, stratified_indices
 from dcmerge.sets.model_sets import ModelSet
 from dcmerge.studies.glossary import term
+from dcmerge.ui.shell import PAGES
 from dcmerge.vectors.compatibility import Report
 
 THUMBNAILS = 12
 _ZOOM = 3
+
+
+#: What every page is for, by its title in the sidebar.
+_ABOUT = {
+    "Load": "open your own models, from a folder of checkpoints or adapters",
+    "Spectra": "how is the energy of each task vector spread, and what does smoothing change?",
+    "Alignment": "where do the experts overlap, and what does the cover basis do?",
+    "Merge": "merge live, choose α, see the accuracy on every task",
+    "Compare": "many methods on the same images, by accuracy and cost, and why they differ",
+    "Tune": "which smoothing, which ρ, which α? A curve with its intervals answers",
+    "Diagnose": "which matrices of a merge cost which task how much",
+    "Methods": "what each method does, needs and scores",
+    "Runs": "everything that was measured, found again and compared",
+}
+
+
+def links_to_pages() -> None:
+    """A link to every other page, and beside it, or on a phone below it, what the page is for."""
+    for path, title, icon in PAGES[1:]:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.page_link(path, label=f"**{title}**", icon=icon, width=140)
+            st.markdown(_ABOUT[title], width="content")
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
