@@ -46,8 +46,8 @@ PAGES = (
     ("pages/3_Merge.py", "Merge", ":material/merge:"),
     ("pages/4_Compare.py", "Compare", ":material/leaderboard:"),
     ("pages/5_Tune.py", "Tune", ":material/tune:"),
-    ("pages/7_Diagnose.py", "Diagnose", ":material/troubleshoot:"),
     ("pages/6_Methods.py", "Methods", ":material/menu_book:"),
+    ("pages/7_Diagnose.py", "Diagnose", ":material/troubleshoot:"),
     ("pages/8_Runs.py", "Runs", ":material/history:"),
 )
 

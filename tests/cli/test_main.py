@@ -81,6 +81,7 @@ def test_every_command_has_help_and_json(run: Run) -> None:
         "evaluate",
         "compare",
         "sweep",
+        "damage",
         "zoo",
         "runs",
         "jobs",
