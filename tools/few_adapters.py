@@ -34,27 +34,26 @@ def main() -> int:
 
 def print_table(bench: Bench, limit: int | None, slugs: Sequence[str]) -> None:
     """A row a method as soon as it is measured; one that lies below zero-shot says so."""
-    zero_shot, average = bench.zero_shot(split="val", limit=limit), merged(bench, "average", limit)
+    zero_shot, average = bench.zero_shot(split="val", limit=limit), merged(bench, "average", limit, 1.0)
     print(f"\n| {', '.join(bench.tasks)} | α | mean | minus averaging, points |\n| --- | --- | --- | --- |")
     print(f"| Zero-shot (the base) |  | {100 * zero_shot.mean:.1f} |  |", flush=True)
     for slug in slugs:
         method = methods()[slug]
         if not set(method.needs) <= _FROM_WEIGHTS or method.obstacle(bench.vectors, bench):
             continue
-        found = merged(bench, slug, limit)
+        alpha = method.usual_scale_for(bench.vectors, {})
+        found = merged(bench, slug, limit, alpha)
         gain = paired_difference(found, average)
         low = " **below zero-shot**" if found.mean < zero_shot.mean else ""
         interval = f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-        alpha = method.usual_scale_for(bench.vectors, {})
         print(f"| {method.title} | {alpha:g} | {100 * found.mean:.1f}{low} | {interval} |", flush=True)
     experts = bench.experts(split="val", limit=limit)
     print(f"| Experts, each on its own task |  | {100 * experts.mean:.1f} |  |", flush=True)
 
 
-def merged(bench: Bench, slug: str, limit: int | None) -> Evaluation:
-    """The merge by a method's defaults, at its usual α."""
+def merged(bench: Bench, slug: str, limit: int | None, scale: float) -> Evaluation:
+    """The merge by a method's defaults."""
     delta = dict(merged_deltas(bench.vectors, slug))
-    scale = methods()[slug].usual_scale_for(bench.vectors, {})
     return bench.evaluate(bench.merged_weights(delta, scale), slug, split="val", limit=limit)
 
 

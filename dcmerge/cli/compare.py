@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dcmerge import jobs
 from dcmerge.checkpoints import check_text_target, write_text
 from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.cli.evaluate import (
@@ -21,6 +20,7 @@ from dcmerge.cli.evaluate import (
     tell_of_weak_experts,
     val_limit,
 )
+from dcmerge.cli.jobs import submitted
 from dcmerge.cli.mixing import add_depth, chosen_mix
 from dcmerge.cli.options import Commands, Parser, add_command, collected, opened_bench, pair, set_name, set_title
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
@@ -185,7 +185,8 @@ def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, di
     if args.qkv != STORED:
         raise InputError(f"expected --background without --qkv, got --qkv {args.qkv}: a job merges q, k and v as they are stored")
     chosen = [{"slug": slug, "parameters": parameters.get(slug, {})} for slug in dict.fromkeys(slugs)]
-    job = jobs.submit(
+    return submitted(
+        args,
         {
             "kind": "compare",
             "set": args.zoo,
@@ -193,10 +194,8 @@ def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, di
             "limit": args.limit,
             "val_limit": val_limit(args),
             "diagnosed": args.diagnose,
-        }
+        },
     )
-    print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
-    return 0
 
 
 def chosen_methods(text: str) -> list[str]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from dcmerge import jobs
 from dcmerge.checkpoints import check_text_target, write_text
 from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.cli.evaluate import AUTO, notes_of, scale_of, tell_of_weak_experts
+from dcmerge.cli.jobs import submitted
 from dcmerge.cli.options import (
     Commands,
     Parser,
@@ -27,7 +27,7 @@ from dcmerge.cli.output import Progress, paragraph, percent, print_json, table
 from dcmerge.cli.plugins import add_plugins
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Scale, choose_scale
-from dcmerge.merging.merge import merge
+from dcmerge.merging.merge import Merged, merge
 from dcmerge.merging.recipe import check_scale
 from dcmerge.studies.damage import BLOCKS, CHANGES, MATRICES, Change, DamageMap, Plan
 from dcmerge.studies.damage.measuring import damage
@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
     with Progress() as progress:
         bench = opened_bench(args, progress)
         tell_of_weak_experts(bench.weak_experts(limit=plan.limit))
-        scale = Scale(given, "given") if given is not None else _found_scale(bench, plan, progress)
-        found = damage(bench, plan, scale, progress=progress)
+        scale, merged = (Scale(given, "given"), None) if given is not None else _found_scale(bench, plan, progress)
+        found = damage(bench, plan, scale, merged=merged, progress=progress)
     if args.csv is not None:
         write_text(Path(args.csv), as_csv(found))
     if args.json:
@@ -83,20 +83,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _found_scale(bench: Bench, plan: Plan, progress: Progress) -> Scale:
+def _found_scale(bench: Bench, plan: Plan, progress: Progress) -> tuple[Scale, Merged | None]:
+    """α where it is fixed, else the best on validation, with the merge that it was found with."""
     if fixed := fixed_scale(plan.slug):
-        return fixed
+        return fixed, None
     merged = merge(bench.vectors, plan.slug, bench=bench, progress=progress, **plan.parameters)
-    return choose_scale(bench, merged.deltas, limit=plan.limit, progress=progress)
+    return choose_scale(bench, merged.deltas, limit=plan.limit, progress=progress), merged
 
 
 def _submit(args: argparse.Namespace, plan: Plan, scale: float | None) -> int:
     """The same as a job; it goes on when this command has ended."""
     if not args.zoo or args.folder or args.csv or args.qkv != STORED:
         raise InputError("expected --background with --zoo NAME, without --from, --csv and --qkv: a job opens its set by name")
-    job = jobs.submit({"kind": "damage", "set": args.zoo, "plan": asdict(plan), "scale": scale})
-    print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
-    return 0
+    return submitted(args, {"kind": "damage", "set": args.zoo, "plan": asdict(plan), "scale": scale})
 
 
 def as_text(args: argparse.Namespace, bench: Bench, plan: Plan, found: DamageMap) -> Iterator[str]:
@@ -136,7 +135,7 @@ def _table(found: DamageMap, change: str) -> str:
 
 
 def _cell(change: Change) -> str:
-    return _points(change.value) + (" " if change.is_noise else "*")
+    return _points(change.value) + ("*" if change.excludes_zero else " ")
 
 
 def _points(share: float) -> str:

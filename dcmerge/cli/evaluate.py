@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcmerge import jobs
 from dcmerge.checkpoints import LoraCheckpoint, open_checkpoint
 from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.checkpoints.schemes import qkv_text
+from dcmerge.cli.jobs import submitted
 from dcmerge.cli.mixing import add_depth, chosen_mix, weights_given
 from dcmerge.cli.options import (
     Commands,
@@ -146,9 +146,7 @@ def _submit(args: argparse.Namespace, parameters: Mapping[str, Any], scale: floa
         raise InputError("expected --background with --zoo NAME, got files: a job opens its set by name")
     chosen = {"slug": args.method, "parameters": dict(parameters)}
     images = {"split": args.split, "limit": args.limit, "val_limit": val_limit(args)}
-    job = jobs.submit({"kind": "evaluate", "set": args.zoo, "method": chosen, "scale": scale, **images})
-    print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
-    return 0
+    return submitted(args, {"kind": "evaluate", "set": args.zoo, "method": chosen, "scale": scale, **images})
 
 
 def _check_choice(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -50,6 +51,13 @@ def _cancel(name: str) -> jobs.Job:
     while job.state in jobs.ACTIVE and time.monotonic() < deadline:
         time.sleep(_LOOK_EVERY)
     return job
+
+
+def submitted(args: argparse.Namespace, specification: Mapping[str, Any]) -> int:
+    """``--background`` of any command: hand the work in, print the job's id; the exit code."""
+    job = jobs.submit(specification)
+    print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
+    return 0
 
 
 def summary(job: jobs.Job) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dcmerge import jobs
 from dcmerge.checkpoints import open_checkpoint, write_text
 from dcmerge.cli.fitting import fit_of
+from dcmerge.cli.jobs import submitted
 from dcmerge.cli.mixing import add_depth, chosen_mix
 from dcmerge.cli.options import (
     Commands,
@@ -136,9 +136,7 @@ def run(args: argparse.Namespace) -> int:
         vectors.tolerance = check_tolerance(args.tolerance)
         vectors = vectors.mixed(mix)
         scale, origin = settled_scale(args.method, parameters, vectors, scale, origin)
-        if vectors.base is None and target.content == MODEL:
-            target = replace(target, content=DELTA)
-            target.check()
+        target = target.fitting(vectors)
         chosen = {"scale": scale, "scale_origin": origin, "task": args.task}
         measured = None
         if args.measure:
@@ -206,7 +204,8 @@ def _submit(args: argparse.Namespace, target: Target, mix: Mix, parameters: dict
             "fit": fit.to_data(),
             "bench": {} if bench is None else {**asdict(bench), **_places(bench)},
         }
-    job = jobs.submit(
+    return submitted(
+        args,
         {
             "kind": "merge",
             "set": set_name(args),
@@ -227,10 +226,8 @@ def _submit(args: argparse.Namespace, target: Target, mix: Mix, parameters: dict
             "mix": mix.to_data(),
             "measure": args.measure,
             "recipe": args.recipe and str(_absolute(args.recipe)),
-        }
+        },
     )
-    print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
-    return 0
 
 
 def _absolute(path: str | Path) -> str:

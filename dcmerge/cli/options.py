@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dcmerge.checkpoints.hub import is_hub, located
 from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.cli.fitting import add_fit, fit_of
-from dcmerge.cli.folders import set_in
+from dcmerge.cli.folders import on_disk, set_in
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.evaluation.datasets import SPLIT_RULES
@@ -260,9 +259,7 @@ def named_models(
         found = set_in(args.folder, args.base, download=args.download, progress=progress)
         return found.base, found.experts
     named = {"": args.base, **collected(args.expert, "--expert")}
-    here = {
-        task: located(path, download=args.download, progress=progress) if is_hub(path) else path for task, path in named.items()
-    }
+    here = {task: path and on_disk(path, args.download, progress) for task, path in named.items()}
     return here.pop(""), here
 
 

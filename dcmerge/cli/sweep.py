@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dcmerge import jobs
 from dcmerge.checkpoints import check_text_target, write_text
 from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.cli.evaluate import add_evaluated, notes_of, tell_of_weak_experts, val_limit
+from dcmerge.cli.jobs import submitted
 from dcmerge.cli.options import (
     Commands,
     Parser,
@@ -137,9 +137,7 @@ def _submit(args: argparse.Namespace, plan: Plan) -> int:
         raise InputError("expected --background with --zoo NAME alone, got files: a job opens its set by name")
     if args.recipe or args.csv or args.qkv != STORED:
         raise InputError("expected --background without --recipe, --csv and --qkv, got one of them")
-    job = jobs.submit({"kind": "sweep", "set": args.zoo, "plan": asdict(plan), "workers": args.workers})
-    print_json({"id": job.id, "label": job.label, "folder": str(job.folder)}) if args.json else print(job.id)
-    return 0
+    return submitted(args, {"kind": "sweep", "set": args.zoo, "plan": asdict(plan), "workers": args.workers})
 
 
 def _swept(args: argparse.Namespace, plan: Plan, bench: Bench, progress: Progress) -> tuple[Found, Path]:

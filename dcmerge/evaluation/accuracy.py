@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from dcmerge.errors import WARNING, InputError
 from dcmerge.evaluation.temperature import LogitScale
 
 #: 97.5 % quantile of the normal distribution, for 95 % intervals.
-_Z = 1.959963984540054
+Z_95 = 1.959963984540054
 SPLIT_NAMES = {"val": "validation"}
 
 
@@ -22,10 +22,18 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927); (0, 1) of no images."""
     if total == 0:
         return 0.0, 1.0
-    p, z2 = correct / total, _Z * _Z
+    p, z2 = correct / total, Z_95 * Z_95
     centre = (p + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2)) / (1 + z2 / total)
+    half = Z_95 * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2)) / (1 + z2 / total)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def interval_of_mean(values: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """95 % interval of the mean of (value, low, high): the distances to their ends, added as squares (MOVER)."""
+    mean = sum(value for value, _, _ in values) / len(values)
+    below = math.sqrt(sum((value - low) ** 2 for value, low, _ in values)) / len(values)
+    above = math.sqrt(sum((high - value) ** 2 for value, _, high in values)) / len(values)
+    return mean - below, mean + above
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +93,8 @@ class Evaluation:
 
     @property
     def mean_interval(self) -> tuple[float, float]:
-        """95 % interval of the mean over these tasks: the distances to their Wilson ends, added as squares (MOVER)."""
-        rows = self.tasks.values()
-        below = sum((task.accuracy - task.interval[0]) ** 2 for task in rows)
-        above = sum((task.interval[1] - task.accuracy) ** 2 for task in rows)
-        return self.mean - math.sqrt(below) / len(rows), self.mean + math.sqrt(above) / len(rows)
+        """95 % interval of the mean over these tasks, from their Wilson intervals."""
+        return interval_of_mean([(task.accuracy, *task.interval) for task in self.tasks.values()])
 
     @property
     def mean_normalised(self) -> float | None:

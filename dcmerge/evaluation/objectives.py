@@ -6,14 +6,13 @@ tells how far the merged model's own hits may be off. Where an expert is right o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dcmerge.evaluation.accuracy import Difference, wilson_interval
+from dcmerge.evaluation.accuracy import Difference, interval_of_mean, wilson_interval
 from dcmerge.evaluation.ordered import Hits
 
 MEAN, WORST = "mean", "worst"
@@ -60,9 +59,7 @@ class Yardstick:
         if objective == WORST:
             return min(rows, key=lambda one: one.value)
         mean = sum(one.value for one in rows) / len(rows)
-        below = math.sqrt(sum((one.value - one.low) ** 2 for one in rows)) / len(rows)
-        above = math.sqrt(sum((one.high - one.value) ** 2 for one in rows)) / len(rows)
-        return Estimate(mean, mean - below, mean + above)
+        return Estimate(mean, *interval_of_mean([(one.value, one.low, one.high) for one in rows]))
 
     def worst_task(self, hits: Hits) -> str:
         rows = self.tasks(hits)

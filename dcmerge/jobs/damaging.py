@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -12,6 +13,7 @@ from dcmerge.jobs.journal import Journal
 from dcmerge.jobs.record import Job
 from dcmerge.jobs.scaling import scale_for
 from dcmerge.jobs.specification import FRAME_STEP, MAP_STEP, Damage
+from dcmerge.merging.merge import Merged
 from dcmerge.runtime.plain import from_plain, to_plain
 from dcmerge.sets.model_sets import ModelSet
 from dcmerge.studies.damage import DamageMap
@@ -23,20 +25,20 @@ _LOOK = "look"
 
 def run_damage(job: Job, spec: Damage, models: ModelSet, tell: Tell, log: Callable[[str], None]) -> None:
     """α, then the looks."""
-    done = job.steps()
+    done, merged = job.steps(), None
     if "scale" in done:
         scale = from_plain(Scale, done["scale"])
     else:
         choice = MethodChoice(spec.plan.slug, spec.plan.parameters)
         given = None if spec.scale is None else Scale(spec.scale, spec.scale_origin)
-        scale, _ = scale_for(job, models, choice, given, spec.plan.limit, tell)
+        scale, merged = scale_for(job, models, choice, given, spec.plan.limit, tell)
         log(f"α = {scale.value:g} ({scale.origin})")
         job.finish_step("scale", scale)
-    log(make_map(job, spec, models, scale, tell))
+    log(make_map(job, spec, models, scale, tell, merged))
 
 
-def make_map(job: Job, spec: Damage, models: ModelSet, scale: Scale, tell: Tell) -> str:
-    """All looks that are not taken yet; a line for the log."""
+def make_map(job: Job, spec: Damage, models: ModelSet, scale: Scale, tell: Tell, merged: Merged | None = None) -> str:
+    """All looks that are not taken yet; a line for the log. ``merged``: the merge, where it is made already."""
     bench = models.images
     if FRAME_STEP not in job.steps():
         job.finish_step(FRAME_STEP, frame_of(bench, spec.plan))
@@ -45,6 +47,7 @@ def make_map(job: Job, spec: Damage, models: ModelSet, scale: Scale, tell: Tell)
         bench,
         spec.plan,
         scale,
+        merged=merged,
         known=looks_of(job),
         on_look=lambda look: journal.append(_LOOK, **to_plain(look)),
         progress=tell,
@@ -73,6 +76,15 @@ def map_so_far(job: Job) -> DamageMap | None:
         frame, scale = from_plain(Frame, steps[FRAME_STEP]), from_plain(Scale, steps["scale"])
         return map_of(spec.plan, looks_of(job), frame, scale)
     return None
+
+
+def looks_state(job: Job) -> tuple[int, int] | None:
+    """What changes with every look that is taken (time and size of their file); None before the first."""
+    try:
+        state = os.stat(_looks(job).path)
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size
 
 
 def _looks(job: Job) -> Journal:

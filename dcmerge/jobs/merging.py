@@ -15,8 +15,8 @@ from dcmerge.jobs.merge_specification import Merge
 from dcmerge.jobs.record import Job
 from dcmerge.jobs.scaling import merged_for, scale_for
 from dcmerge.merging.merge import Merged, merge_to
-from dcmerge.merging.output import Target, Written, check_target
-from dcmerge.merging.recipe import BASE, DELTA, MODEL, Recipe
+from dcmerge.merging.output import Written, check_target
+from dcmerge.merging.recipe import BASE, Recipe
 from dcmerge.merging.verify import verify, with_recipe
 from dcmerge.runtime.plain import from_plain
 from dcmerge.sets.model_sets import ModelSet, open_set_by_name
@@ -67,18 +67,9 @@ def _opened(job: Job, spec: Merge, tell: Tell) -> ModelSet:
     return replace(found, vectors=found.vectors.mixed(Mix.from_data(spec.mix)))
 
 
-def _target(spec: Merge, vectors: TaskVectors) -> Target:
-    """Adapters without a base give their delta, as the command does."""
-    target = spec.target
-    if vectors.base is None and target.content == MODEL:
-        target = replace(target, content=DELTA)
-        target.check()
-    check_target(vectors, target)
-    return target
-
-
 def _write(job: Job, spec: Merge, models: ModelSet, scale: Scale, merged: Merged | None, tell: Tell) -> Written:
-    target = _target(spec, models.vectors)
+    target = spec.target.fitting(models.vectors)
+    check_target(models.vectors, target)
     chosen: dict[str, Any] = {"scale": scale.value, "scale_origin": scale.origin, "task": spec.task}
     if merged is None and not spec.measure:
         how = {"bench": models.bench, "progress": tell, "cancelled": job.cancel_marker.exists}

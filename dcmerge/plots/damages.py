@@ -38,7 +38,7 @@ def map_figure(
                 "cmin": -limit,
                 "cmax": limit,
                 "colorscale": _WORSE_TO_BETTER,
-                "opacity": [_FAINT if cell.is_noise else 1.0 for *_, cell in cells],
+                "opacity": [1.0 if cell.excludes_zero else _FAINT for *_, cell in cells],
                 "colorbar": {"title": {"text": "points"}, "thickness": 12},
                 "line": {"width": [3 if unit == chosen else 0 for unit, *_ in cells], "color": PINNED},
             },

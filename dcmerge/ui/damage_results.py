@@ -12,12 +12,12 @@ from dcmerge.studies.glossary import explained
 from dcmerge.ui import damaging
 from dcmerge.ui.charts import show
 from dcmerge.ui.damage_setup import CHANGE_TITLES
-from dcmerge.ui.job_buttons import bar, cancel_button, job_or_none, progress_text, resume_button
+from dcmerge.ui.job_buttons import Followed
 from dcmerge.ui.shell import LAYER, Page
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import choose_for_next_page, remembered
 
-_EVERY, _MAP = 1.5, "damage.map"
+_MAP = "damage.map"
 #: The part that was clicked.
 _PART = "damage.part"
 
@@ -39,27 +39,7 @@ def results_cards(page: Page) -> None:
         format_func=known.get,
         help="Newest first.",
     )
-    job = job_or_none(id)
-    if job is None:
-        st.info("This map has been removed.", icon=":material/info:")
-    elif job.state in jobs.ACTIVE:
-        st.fragment(run_every=_EVERY)(_live)(page, id)
-    else:
-        if job.resumable:
-            reason = f": {plain(job.error)}" if job.error else ""
-            st.warning(f"This map is {job.state}{reason}. Finished looks are kept.", icon=":material/info:")
-            resume_button(job, key="damage.resume", note=damaging.REFUSED)
-        _cards(page, job)
-
-
-def _live(page: Page, id: str) -> None:
-    job = job_or_none(id)
-    if job is None or job.state not in jobs.ACTIVE:
-        st.rerun()
-    with st.container(horizontal=True, vertical_alignment="center"):
-        bar(job, progress_text(job))
-        cancel_button(job, key="damage.cancel", note=damaging.REFUSED, width="content")
-    _cards(page, job)
+    Followed("map", "looks", "damage", damaging.REFUSED, lambda job: _cards(page, job)).show(id)
 
 
 def _cards(page: Page, job: jobs.Job) -> None:

@@ -9,10 +9,10 @@ from dcmerge.studies.damage import BASE, BLOCKS, EXPERT, MATRICES, WITHOUT, Plan
 from dcmerge.studies.glossary import term
 from dcmerge.ui import damaging, tuning
 from dcmerge.ui.choice import Choice, choice_of_method
-from dcmerge.ui.job_buttons import refused
+from dcmerge.ui.job_buttons import start_row
 from dcmerge.ui.shell import Page
 from dcmerge.ui.single_jobs import ahead_text
-from dcmerge.ui.text import duration, plain
+from dcmerge.ui.text import duration
 from dcmerge.ui.view import remembered
 
 CHANGE_TITLES = {EXPERT: "back to the expert", BASE: "back to the base", WITHOUT: "without the expert"}
@@ -70,22 +70,15 @@ def _start(page: Page, choice: Choice, changes: list[str], by: str, limit: int |
         problem = ""
     except InputError as error:
         plan, problem = None, str(error)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
-            "Make the map",
-            type="primary",
-            icon=":material/play_arrow:",
-            disabled=plan is None,
-            on_click=damaging.start,
-            args=(page.models, plan, choice.scale),
-            help="Runs in the background. You can close the page and come back.",
-        )
-        if plan is not None:
-            st.caption(_how_long(page, plan))
-    if problem:
-        st.info(plain(problem), icon=":material/info:")
-    if why := refused(damaging.REFUSED):
-        st.error(plain(why), icon=":material/error:")
+    how_long = None if plan is None else lambda: _how_long(page, plan)
+    start_row(
+        "Make the map",
+        damaging.start,
+        (page.models, plan, choice.scale),
+        how_long=how_long,
+        problem=problem,
+        note=damaging.REFUSED,
+    )
 
 
 def _how_long(page: Page, plan: Plan) -> str:

@@ -10,7 +10,7 @@ import streamlit as st
 from dcmerge import jobs
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Scale
-from dcmerge.jobs.damaging import map_so_far
+from dcmerge.jobs.damaging import looks_state, map_so_far
 from dcmerge.methods import method
 from dcmerge.sets.model_sets import ModelSet
 from dcmerge.studies.damage import DamageMap, Plan
@@ -46,5 +46,11 @@ def _label(job: jobs.Job) -> str:
 
 
 def found_of(job: jobs.Job) -> DamageMap | None:
-    """What it has found so far."""
-    return map_so_far(job)
+    """What it has found so far, read again only when there is more."""
+    state = looks_state(job)
+    return None if state is None else _read(job.id, state, job)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _read(id: str, state: tuple[int, int], _job: jobs.Job) -> DamageMap | None:
+    return map_so_far(_job)

@@ -13,13 +13,12 @@ from dcmerge.studies.glossary import explained, term
 from dcmerge.studies.sweep import Found, Point, described
 from dcmerge.studies.sweep.tables import as_csv, rows
 from dcmerge.ui import tuning
-from dcmerge.ui.job_buttons import bar, cancel_button, job_or_none, progress_text, resume_button
+from dcmerge.ui.job_buttons import Followed
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import percent, plain
 from dcmerge.ui.tune_charts import all_card, curve_card, map_card, numeric_axes
 from dcmerge.ui.view import remembered
 
-_EVERY = 1.5
 #: Set by the button that leads to the Merge page.
 _GO = "tune.go"
 
@@ -46,35 +45,12 @@ def results_cards(page: Page) -> None:
         format_func=known.get,
         help=f"{term('sweep')} Newest first.",
     )
-    job = job_or_none(id)
-    if job is None:
-        st.info("This sweep has been removed.", icon=":material/info:")
-    elif job.state in jobs.ACTIVE:
-        st.fragment(run_every=_EVERY)(_live)(page, id)
-    else:
-        _stopped(job)
-        _cards(page, job)
+    Followed("sweep", "points", "tune", tuning.REFUSED, lambda job: _cards(page, job), _must_redraw).show(id)
 
 
-def _live(page: Page, id: str) -> None:
-    """The cards of a sweep that runs, drawn again as its points come."""
-    job = job_or_none(id)
-    if job is None or job.state not in jobs.ACTIVE or st.session_state.pop(tuning.REDRAW, False) or _GO in st.session_state:
-        st.rerun()
-    with st.container(horizontal=True, vertical_alignment="center"):
-        bar(job, progress_text(job))
-        cancel_button(job, key="tune.cancel", note=tuning.REFUSED, width="content")
-    _cards(page, job)
-
-
-def _stopped(job: jobs.Job) -> None:
-    """What can be done about one that did not get to its end."""
-    if not job.resumable:
-        return
-    reason = f": {plain(job.error)}" if job.error else ""
-    words = "has points that failed" if job.state is jobs.State.DONE else f"is {job.state}{reason}"
-    st.warning(f"This sweep {words}. Finished points are kept.", icon=":material/info:")
-    resume_button(job, key="tune.resume", note=tuning.REFUSED, help="Continues with the points that are not finished.")
+def _must_redraw() -> bool:
+    """A click in a running sweep changed what lies outside of its cards, or leads to another page."""
+    return st.session_state.pop(tuning.REDRAW, False) or _GO in st.session_state
 
 
 def _cards(page: Page, job: jobs.Job) -> None:

@@ -16,10 +16,10 @@ from dcmerge.studies.sweep.axes import ALPHA, idle_parameters
 from dcmerge.studies.sweep.forecast import predicted_seconds
 from dcmerge.ui import tuning
 from dcmerge.ui.controls import method_controls
-from dcmerge.ui.job_buttons import refused
+from dcmerge.ui.job_buttons import start_row
 from dcmerge.ui.shell import Page
 from dcmerge.ui.single_jobs import ahead_text
-from dcmerge.ui.text import duration, plain
+from dcmerge.ui.text import duration
 from dcmerge.ui.view import remembered
 
 _LIMITS = {25: "25", 50: "50", 100: "100", 0: "all"}
@@ -174,22 +174,8 @@ def _start(page: Page, chosen: Method, names: list[str], limit: int | None, sett
         problem = "" if plan else "Choose at least one thing to vary."
     except InputError as error:
         plan, problem = None, str(error)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
-            "Start sweep",
-            type="primary",
-            icon=":material/play_arrow:",
-            disabled=plan is None,
-            on_click=tuning.start,
-            args=(page.models, plan, workers),
-            help="Runs in the background. You can close the page and come back.",
-        )
-        if plan is not None:
-            st.caption(_how_long(page, plan, workers))
-    if problem:
-        st.info(plain(problem), icon=":material/info:")
-    if why := refused(tuning.REFUSED):
-        st.error(plain(why), icon=":material/error:")
+    how_long = None if plan is None else lambda: _how_long(page, plan, workers)
+    start_row("Start sweep", tuning.start, (page.models, plan, workers), how_long=how_long, problem=problem, note=tuning.REFUSED)
 
 
 def _how_long(page: Page, plan: Plan, workers: int) -> str:

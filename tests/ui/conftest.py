@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dcmerge.jobs.queue import RUNNER_LOCK
+from dcmerge.runtime.locks import locked
 from tests.builders import random_tensors, write
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -62,3 +64,23 @@ def open_page() -> Open:
         return app.run()
 
     return opened
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder of jobs in which nothing runs by itself."""
+    monkeypatch.setenv("DCMERGE_JOBS", str(tmp_path))
+    with locked(tmp_path / RUNNER_LOCK) as mine:
+        assert mine is not None
+        yield
+
+
+def opened(path: str) -> AppTest:
+    """A page as a visitor finds it who follows the sidebar; not run yet."""
+    return AppTest.from_file("../../app.py", default_timeout=280).switch_page(path)
+
+
+def words_of(app: AppTest) -> str:
+    """What captions, boxes and paragraphs say."""
+    kinds = (app.caption, app.info, app.markdown, app.error, app.warning)
+    return "\n".join(element.value for kind in kinds for element in kind)

@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-from streamlit.testing.v1 import AppTest
-
 from dcmerge import jobs
 from dcmerge.evaluation import Scale
 from dcmerge.jobs.damaging import make_map
-from dcmerge.jobs.queue import RUNNER_LOCK
-from dcmerge.runtime.locks import locked
 from dcmerge.sets.model_sets import open_set_by_name, roots
+from tests.ui.conftest import opened, words_of
 
 DIAGNOSE = "pages/7_Diagnose.py"
 
 
-@pytest.fixture
-def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder of jobs in which nothing runs by itself."""
-    monkeypatch.setenv("DCMERGE_JOBS", str(tmp_path))
-    with locked(tmp_path / RUNNER_LOCK) as mine:
-        assert mine is not None
-        yield
-
-
-def opened() -> AppTest:
-    return AppTest.from_file("../../app.py", default_timeout=280).switch_page(DIAGNOSE)
-
-
-def texts(app: AppTest) -> str:
-    kinds = (app.caption, app.info, app.markdown, app.error, app.warning)
-    return "\n".join(element.value for kind in kinds for element in kind)
-
-
 def test_one_click_starts_a_map_of_the_merge_as_it_is(queue: None) -> None:
-    app = opened().run()
-    assert not app.exception and "19 parts take about" in texts(app) and "no damage map of this set yet" in texts(app)
+    app = opened(DIAGNOSE).run()
+    assert not app.exception and "19 parts take about" in words_of(app) and "no damage map of this set yet" in words_of(app)
     next(button for button in app.button if button.label == "Make the map").click().run()
     (job,) = jobs.all_jobs()
     spec = job.specification
@@ -53,6 +28,6 @@ def test_a_map_is_shown(queue: None) -> None:
     job.finish_step("scale", Scale(1.0, "given"))
     make_map(job, job.specification, open_set_by_name("demo", roots()), Scale(1.0, "given"), lambda share, text: None)
     jobs.cancel(job.id)
-    app = opened().run()
-    assert not app.exception and "Change of accuracy when one part is changed" in texts(app)
+    app = opened(DIAGNOSE).run()
+    assert not app.exception and "Change of accuracy when one part is changed" in words_of(app)
     assert any(box.label == "Show each part" and list(box.options) == ["back to the base"] for box in app.selectbox)

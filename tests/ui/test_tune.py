@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-from streamlit.testing.v1 import AppTest
-
 from dcmerge import jobs
-from dcmerge.jobs.queue import RUNNER_LOCK
-from dcmerge.runtime.locks import locked
 from dcmerge.studies.sweep.running import sweep
 from dcmerge.studies.sweep.store import Store
 from dcmerge.zoo import open_zoo
+from tests.ui.conftest import opened, words_of
 
 TUNE, MERGE = "pages/5_Tune.py", "pages/3_Merge.py"
 
 
-@pytest.fixture
-def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder of jobs in which nothing runs by itself."""
-    monkeypatch.setenv("DCMERGE_JOBS", str(tmp_path))
-    with locked(tmp_path / RUNNER_LOCK) as mine:
-        assert mine is not None
-        yield
-
-
-def opened(path: str) -> AppTest:
-    return AppTest.from_file("../../app.py", default_timeout=280).switch_page(path)
-
-
-def texts(app: AppTest) -> str:
-    kinds = (app.caption, app.info, app.markdown, app.error, app.warning)
-    return "\n".join(element.value for kind in kinds for element in kind)
-
-
 def test_one_click_starts_a_sweep_of_the_current_controls(queue: None) -> None:
     app = opened(TUNE).run()
-    assert not app.exception and "10 points take about" in texts(app) and "no sweep on this set yet" in texts(app)
+    assert not app.exception and "10 points take about" in words_of(app) and "no sweep on this set yet" in words_of(app)
     next(button for button in app.button if button.label == "Start sweep").click().run()
     (job,) = jobs.all_jobs()
     assert isinstance(job.specification, jobs.Sweep) and job.specification.set == "demo"
@@ -57,7 +32,7 @@ def test_a_sweep_is_shown_and_its_best_point_taken_to_merge(queue: None) -> None
     assert best is not None
 
     app = opened(TUNE).run()
-    assert not app.exception and "All points (2), the best first" in texts(app)
+    assert not app.exception and "All points (2), the best first" in words_of(app)
     titles = [chart.proto.alt for chart in app.get("plotly_chart")]
     assert any(title.startswith("Mean normalised accuracy against ρ (2 validation images a task)") for title in titles)
     assert any(title.startswith("Why: the spectrum") for title in titles)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from dcmerge.checkpoints import ADAPTER_CONFIG, INDEX_SUFFIX, SAFETENSORS_SUFFIX
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Evaluation
 from dcmerge.merging.output.rounding import Rounding
+from dcmerge.vectors.task_vectors import TaskVectors
 
 CARD = "README.md"
 #: What a whole model may be written in, instead of the base's own dtypes.
@@ -63,6 +64,14 @@ class Target:
     @property
     def is_folder(self) -> bool:
         return self.path.suffix != SAFETENSORS_SUFFIX
+
+    def fitting(self, vectors: TaskVectors) -> Target:
+        """The same for these models: adapters without a base give their delta. Raises InputError where that has no such form."""
+        if vectors.base is not None or self.content != "model":
+            return self
+        found = replace(self, content="delta")
+        found.check()
+        return found
 
     def check(self) -> None:
         """Raises InputError, before any work, for a folder that could not be written and a content that no folder has."""

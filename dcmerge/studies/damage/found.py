@@ -9,6 +9,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from dcmerge.evaluation.accuracy import Z_95, Difference, interval_of_mean
 from dcmerge.evaluation.ordered import Hits
 
 EXPERT, BASE, WITHOUT = "expert", "base", "without"
@@ -18,22 +19,13 @@ CHANGES = {
     BASE: "put back to the base: what a loss here shows is brought by the merge",
     WITHOUT: "merged without the task's expert: what a loss here shows the task owes to its own expert",
 }
-_Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
-class Change:
-    """Accuracy after a change minus before, a share, on the same images; with its 95 % interval."""
+class Change(Difference):
+    """Accuracy after a change minus before, a share, on so many images; with its 95 % interval."""
 
-    value: float
-    low: float
-    high: float
     images: int
-
-    @property
-    def is_noise(self) -> bool:
-        """The interval holds 0."""
-        return self.low <= 0 <= self.high
 
 
 def paired_change(after: Tensor, before: Tensor) -> Change:
@@ -44,7 +36,7 @@ def paired_change(after: Tensor, before: Tensor) -> Change:
     """
     n, gained, lost = len(after), int((after & ~before).sum()), int((before & ~after).sum())
     p, q = (gained + 0.5) / (n + 2), (lost + 0.5) / (n + 2)
-    half = _Z * math.sqrt(max(0.0, p + q - (p - q) ** 2) / (n + 2))
+    half = Z_95 * math.sqrt(max(0.0, p + q - (p - q) ** 2) / (n + 2))
     return Change((gained - lost) / max(n, 1), p - q - half, p - q + half, n)
 
 
@@ -95,12 +87,10 @@ class DamageMap:
         return paired_change(after[:images], before[:images])
 
     def over_tasks(self, change: str, unit: str, images: int | None = None) -> Change:
-        """Mean change over the tasks; the distances to the ends of their intervals are added as squares (MOVER)."""
+        """Mean change over the tasks."""
         cells = [self.cell(change, unit, task, images) for task in self.tasks]
-        value, count = sum(cell.value for cell in cells) / len(cells), len(cells)
-        below = math.hypot(*(cell.value - cell.low for cell in cells)) / count
-        above = math.hypot(*(cell.high - cell.value for cell in cells)) / count
-        return Change(value, value - below, value + above, sum(cell.images for cell in cells))
+        low, high = interval_of_mean([(cell.value, cell.low, cell.high) for cell in cells])
+        return Change(sum(cell.value for cell in cells) / len(cells), low, high, sum(cell.images for cell in cells))
 
     def singles(self, change: str, task: str, images: int | None = None) -> float:
         """The sum of the single changes of all parts on a task: what they would make if they did not interact."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import Bench, Scale
 from dcmerge.evaluation.ordered import Hits, OrderedImages
-from dcmerge.merging.merge import merge
+from dcmerge.merging.merge import Merged, merge
 from dcmerge.studies.damage.found import EXPERT, WITHOUT, DamageMap, Repaired
 from dcmerge.studies.damage.plan import Plan, Units, units_of
 from dcmerge.vectors.task_vectors import Delta
@@ -37,6 +37,7 @@ def damage(
     plan: Plan,
     scale: Scale,
     *,
+    merged: Merged | None = None,
     known: Mapping[str, Look] | None = None,
     on_look: Callable[[Look], None] | None = None,
     progress: Progress | None = None,
@@ -44,11 +45,13 @@ def damage(
 ) -> DamageMap:
     """Merge at ``scale``, and look at every change of the plan on validation images.
 
-    ``known``: looks of an earlier run by name, which are not taken again; ``on_look`` hears of every new one.
+    ``merged``: the merge, where it is made already; ``known``: looks of an earlier run by name, which are not taken again;
+    ``on_look`` hears of every new one.
     Raises InputError where the set cannot be merged so, Cancelled when ``cancelled()`` turns true.
     """
     frame = frame_of(bench, plan)
     looks = Looks(bench, plan, scale.value, dict(known or {}), on_look, progress, cancelled)
+    looks.merges |= {"": merged.deltas} if merged else {}
     looks.total = 3 + len(frame.units) * len(plan.changes) + (len(frame.counts) if EXPERT in plan.changes else 0)
     looks.take(MERGED, lambda: looks.hits_of({}))
     looks.take(EXPERTS, lambda: looks.images.experts(cancelled))
@@ -140,7 +143,7 @@ class Looks:
     progress: Progress | None
     cancelled: Callable[[], bool] | None
     total: int = 1
-    _merges: dict[str, Mapping[str, Delta]] = field(default_factory=dict)
+    merges: dict[str, Mapping[str, Delta]] = field(default_factory=dict)
     done: int = 0
 
     def __post_init__(self) -> None:
@@ -196,8 +199,8 @@ class Looks:
 
     def _merge(self, without: str) -> Mapping[str, Delta]:
         """The merged task vector of all experts, or of all but one."""
-        if without not in self._merges:
+        if without not in self.merges:
             bench = self.bench.select([t for t in self.bench.tasks if t != without]) if without else self.bench
             found = merge(bench.vectors, self.plan.slug, bench=bench, cancelled=self.cancelled, **self.plan.parameters)
-            self._merges[without] = found.deltas
-        return self._merges[without]
+            self.merges[without] = found.deltas
+        return self.merges[without]

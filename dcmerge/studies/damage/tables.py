@@ -29,7 +29,7 @@ def _cell(change: Change) -> dict[str, Any]:
         "points": _points(change.value),
         "low": _points(change.low),
         "high": _points(change.high),
-        "beyond noise": not change.is_noise,
+        "beyond noise": change.excludes_zero,
         "images": change.images,
     }
 

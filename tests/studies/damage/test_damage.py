@@ -40,7 +40,8 @@ def test_a_change_is_counted_on_the_same_images() -> None:
     assert (found.value, found.images) == (0.125, 8)
     half = 1.959963984540054 * (0.39 / 10) ** 0.5
     assert (found.low, found.high) == pytest.approx((0.1 - half, 0.1 + half))
-    assert found.is_noise and not paired_change(torch.ones(30, dtype=torch.bool), torch.zeros(30, dtype=torch.bool)).is_noise
+    assert not found.excludes_zero
+    assert paired_change(torch.ones(30, dtype=torch.bool), torch.zeros(30, dtype=torch.bool)).excludes_zero
 
 
 @pytest.mark.parametrize("change", [EXPERT, BASE, WITHOUT])
