@@ -1,9 +1,12 @@
 """Merge: choose a method, tune it live, and read the accuracy on every task."""
 
+import streamlit as st
+
 from dcmerge.ui.choice import choice_of_method
 from dcmerge.ui.full_evaluation import full_evaluation_card
 from dcmerge.ui.history import history_card
 from dcmerge.ui.live import live_card
+from dcmerge.ui.mixing import mixer_card
 from dcmerge.ui.saving import save_card
 from dcmerge.ui.sequel import sequel_card
 from dcmerge.ui.shell import start_page
@@ -16,7 +19,10 @@ page = start_page(
     with_smoothing=False,
 )
 
-choice = choice_of_method(page)
+place = st.container()
+page = mixer_card(page)
+with place:
+    choice = choice_of_method(page)
 look = live_card(page, choice)
 sequel_card(page, choice)
 full_evaluation_card(page, choice, look)

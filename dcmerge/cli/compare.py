@@ -33,6 +33,7 @@ from dcmerge.studies.comparison import AVERAGE, Comparison, compare
 from dcmerge.studies.exports import as_csv, as_markdown
 from dcmerge.studies.measuring import PAPERS, TASK_ARITHMETIC, VARIANTS, Row, slug_of
 from dcmerge.studies.recording import keep_rows, new_group
+from dcmerge.vectors.mix import Mix
 from dcmerge.zoo import ZOOS, kept_edition
 
 ALL = "all"
@@ -84,8 +85,6 @@ def run(args: argparse.Namespace) -> int:
     slugs = chosen_methods(args.methods)
     parameters, mix = given_parameters(args, slugs), chosen_mix(args)
     check_exports(args)
-    if args.background and mix:
-        raise InputError("expected --background without --weights and --depth, which a job does not take, got both")
     if args.background and not args.zoo:
         raise InputError("expected --background with --zoo NAME, got files: a job opens its set by name")
     if args.quick:
@@ -96,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         skipped = fitting_methods(bench.vectors, bench)[1] if args.methods == ALL else {}
         slugs = [slug for slug in slugs if slug not in skipped]
         if args.background:
-            return _submit(args, slugs, parameters)
+            return _submit(args, slugs, parameters, mix)
         tell_of_weak_experts(bench.weak_experts(limit=val_limit(args)))
         found = compare(
             bench,
@@ -178,7 +177,7 @@ def export(args: argparse.Namespace, found: Comparison) -> bool:
     return printed
 
 
-def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, dict[str, Any]]) -> int:
+def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, dict[str, Any]], mix: Mix) -> int:
     """The same comparison as a job; it goes on when this command has ended."""
     if args.folder:
         raise InputError("expected --background with --zoo alone, got --from")
@@ -193,6 +192,7 @@ def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, di
             "methods": chosen,
             "limit": args.limit,
             "val_limit": val_limit(args),
+            "mix": mix.to_data(),
             "diagnosed": args.diagnose,
         },
     )

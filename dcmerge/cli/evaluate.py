@@ -41,6 +41,7 @@ from dcmerge.runs import EVALUATION
 from dcmerge.studies.continual import OPCM, steps_of_opcm
 from dcmerge.studies.measuring import Row, Seconds, measure, references
 from dcmerge.studies.recording import keep_rows, new_group
+from dcmerge.vectors.mix import Mix
 
 AUTO = "auto"
 JOINT = "Joint: the answer is one of all tasks' classes, equal names being one; no figure for a model with a part for each task."
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     parameters, mix = method_parameters(args) if args.method else {}, chosen_mix(args)
     scale = None if args.scale in (None, AUTO) else check_scale(args.scale)
     if args.background:
-        return _submit(args, parameters, scale)
+        return _submit(args, parameters, scale, mix)
     with Progress() as progress:
         bench = opened_bench(args, progress)
         zero_shot, experts = references(bench, split=args.split, limit=args.limit)
@@ -137,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _submit(args: argparse.Namespace, parameters: Mapping[str, Any], scale: float | None) -> int:
+def _submit(args: argparse.Namespace, parameters: Mapping[str, Any], scale: float | None, mix: Mix) -> int:
     """The same evaluation as a job; it goes on when this command has ended."""
     given = {"--from": args.folder, "--checkpoint": args.checkpoint, "--by-step": args.by_step, "--qkv": args.qkv != STORED}
     if others := [option for option, value in given.items() if value]:
@@ -146,7 +147,9 @@ def _submit(args: argparse.Namespace, parameters: Mapping[str, Any], scale: floa
         raise InputError("expected --background with --zoo NAME, got files: a job opens its set by name")
     chosen = {"slug": args.method, "parameters": dict(parameters)}
     images = {"split": args.split, "limit": args.limit, "val_limit": val_limit(args)}
-    return submitted(args, {"kind": "evaluate", "set": args.zoo, "method": chosen, "scale": scale, **images})
+    return submitted(
+        args, {"kind": "evaluate", "set": args.zoo, "method": chosen, "scale": scale, "mix": mix.to_data(), **images}
+    )
 
 
 def _check_choice(args: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from dcmerge.cli.options import Commands, Parser, add_command, parameters_text
 from dcmerge.cli.output import paragraph, percent, print_json, printable, table
 from dcmerge.errors import InputError, listed
 from dcmerge.merging.recipe import MODEL
+from dcmerge.vectors.mix import Mix
 
 ACTIONS = ("list", "show", "cancel", "resume")
 #: A running job ends within two seconds of its cancel; so long the command waits to tell how.
@@ -145,6 +146,7 @@ def _specification_lines(job: jobs.Job) -> list[str]:
         about += [f"α {'chosen by the job' if spec.scale is None else f'{spec.scale:g}'}"]
     if isinstance(spec, jobs.Merge):
         about += [f"into {spec.out}", *([spec.content] if spec.content != MODEL else [])]
+    about += [f"mix: {mixed}"] if (mixed := Mix.from_data(spec.mix).text) else []
     settings = [f"{c.slug}{f' ({parameters_text(c.parameters)})' if c.parameters else ''}" for c in choices]
     told = ", ".join([*about, *limits])
     return [f"{spec.kind} on {spec.set}{f': {told}' if told else ''}", f"methods: {', '.join(settings)}"]

@@ -224,7 +224,8 @@ def _told(args: argparse.Namespace, one: Run) -> None:
 
 def _label(one: Run) -> str:
     alpha = "" if one.alpha is None else f" α={one.alpha:g}"
-    return one.name or f"{one.variant or one.method}{alpha}"
+    mixed = f" ({one.mix_text})" if one.mix_text else ""
+    return one.name or f"{one.variant or one.method}{alpha}{mixed}"
 
 
 def summary(one: Run) -> dict[str, Any]:
@@ -256,6 +257,7 @@ def show_text(one: Run, pinned: Run | None) -> str:
         f"{one.id}: {_label(one)}{' ★' if one.starred else ''}{' (pinned)' if pinned and pinned.id == one.id else ''}",
         f"{one.kind} on {one.set.name}{f', of {one.group}' if one.group else ''}, {made:%Y-%m-%d %H:%M:%S}" if made else one.kind,
         f"{one.method}{f': {parameters_text(one.values)}' if one.values else ''}",
+        *([f"mix: {one.mix_text}"] if one.mix_text else []),
         *([f"α = {one.alpha:g} ({one.alpha_origin})"] if one.alpha is not None else []),
         *([f"chosen: {one.tried}"] if one.tried else []),
         *([f"note: {one.note}"] if one.note else []),

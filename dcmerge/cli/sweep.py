@@ -13,6 +13,7 @@ from dcmerge.checkpoints import check_text_target, write_text
 from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.cli.evaluate import add_evaluated, notes_of, tell_of_weak_experts, val_limit
 from dcmerge.cli.jobs import submitted
+from dcmerge.cli.mixing import add_depth, chosen_mix
 from dcmerge.cli.options import (
     Commands,
     Parser,
@@ -36,6 +37,7 @@ from dcmerge.runtime.locks import locked
 from dcmerge.runtime.state_files import jobs_folder
 from dcmerge.studies.sweep import OBJECTIVES, SAMPLERS, TRIALS, Found, Plan, described
 from dcmerge.studies.sweep.tables import as_csv, rows, to_data
+from dcmerge.vectors.mix import Mix
 
 if TYPE_CHECKING:
     from dcmerge.studies.sweep.recording import Recorder
@@ -72,9 +74,11 @@ def _add_search(group: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         metavar="NAME[=VALUES]",
-        help="a parameter to vary, or scale for α; once for each. rho=1:20, rho=1:20:log, rho=1:20:8 (eight values of a grid) or "
-        "smoothing=none,linear; without values the declared range, on its declared scale",
+        help="a parameter to vary, scale for α, weight.EXPERT, or depth.first and depth.last (α at the first and the last "
+        "block); once for each. rho=1:20, rho=1:20:log, rho=1:20:8 (eight values of a grid) or smoothing=none,linear; without "
+        "values the declared range, on its declared scale",
     )
+    add_depth(group)
     group.add_argument("--sampler", choices=SAMPLERS, default=SAMPLERS[0], help="how points are chosen (default: grid)")
     group.add_argument("--trials", type=whole_number(1), default=TRIALS, metavar="N", help=f"at most N points (default {TRIALS})")
     group.add_argument(
@@ -107,6 +111,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
         test=not args.no_test,
         test_limit=args.limit,
         seed=args.seed,
+        mix=chosen_mix(args).to_data(),
     )
 
 
@@ -175,7 +180,8 @@ def _write(args: argparse.Namespace, bench: Bench, found: Found) -> None:
         write_text(Path(args.csv), as_csv(found))
     best = found.best
     if args.recipe is not None and best is not None:
-        recipe = recipe_of(bench.vectors, found.plan.slug, best.parameters, best.scale, found.origin, None)
+        mixed = bench.vectors.mixed(Mix.from_data(best.mix))
+        recipe = recipe_of(mixed, found.plan.slug, best.parameters, best.scale, found.origin, None)
         write_text(Path(args.recipe), recipe.beside(Path(args.recipe).parent).text_for(args.recipe))
 
 

@@ -10,6 +10,7 @@ from dcmerge.errors import InputError
 from dcmerge.merging.recipe import GIVEN, check_scale
 from dcmerge.methods import method
 from dcmerge.sets.model_sets import available, roots, sets_with_images
+from dcmerge.vectors.mix import Mix
 from dcmerge.zoo import ZOOS
 
 AUTO = "auto"
@@ -53,6 +54,11 @@ def set_with_images(name: Any) -> str:
 def one_method(data: Mapping[str, Any]) -> MethodChoice:
     given = data.get("method")
     return MethodChoice.of({"slug": given, "parameters": data.get("parameters")} if isinstance(given, str) else given)
+
+
+def mix_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The mix as in a recipe, checked as far as that goes without the models; raises InputError."""
+    return Mix.from_data(data.get("mix") or {}).to_data()
 
 
 def scale_of(data: Mapping[str, Any]) -> tuple[float | None, str]:

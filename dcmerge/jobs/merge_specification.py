@@ -12,12 +12,11 @@ from dcmerge.checkpoints import SAFETENSORS_SUFFIX
 from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.errors import InputError
 from dcmerge.evaluation.own_models import BenchSpecification
-from dcmerge.jobs.checks import MethodChoice, checked_set, flag_of, limit_of, one_method, scale_of
+from dcmerge.jobs.checks import MethodChoice, checked_set, flag_of, limit_of, mix_of, one_method, scale_of
 from dcmerge.merging.output import Target
 from dcmerge.merging.recipe import ADAPTER, CONTENTS, DELTA, GIVEN, MODEL, check_tolerance
 from dcmerge.methods import method
 from dcmerge.vectors.fit import Fit
-from dcmerge.vectors.mix import Mix
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Merge:
             replace=flag_of("replace", data),
             tolerance=check_tolerance(data.get("tolerance", 0.0)),
             qkv=_one_of("qkv", data.get("qkv", STORED), (STORED, *QKV)),
-            mix=Mix.from_data(data.get("mix") or {}).to_data(),
+            mix=mix_of(data),
             **texts,
         )
         found._check()

@@ -17,6 +17,7 @@ from dcmerge.runtime.plain import from_plain
 from dcmerge.sets.model_sets import ModelSet
 from dcmerge.studies.measuring import Row, Share, measure, references
 from dcmerge.studies.recording import keep_rows
+from dcmerge.vectors.mix import Mix
 
 Tell = Callable[[float | None, str], None]
 
@@ -33,9 +34,8 @@ def find_scale(job: Job, spec: FindScale, models: ModelSet, tell: Tell) -> str:
         on_val = {"split": "val", "limit": spec.val_limit}
         experts = bench.experts(**on_val, progress=share.part(0.0, 0.07), cancelled=cancelled)
         job.finish_step(EXPERTS, Row(EXPERTS, EXPERTS, evaluation=experts))
-    merged = merge(
-        models.vectors, slug, bench=bench, progress=share.part(0.07, 0.12), cancelled=cancelled, **spec.method.parameters
-    )
+    vectors = models.vectors.mixed(Mix.from_data(spec.mix))
+    merged = merge(vectors, slug, bench=bench, progress=share.part(0.07, 0.12), cancelled=cancelled, **spec.method.parameters)
     found = choose_scale(
         bench,
         merged.deltas,
@@ -67,6 +67,7 @@ def evaluate(job: Job, spec: Evaluate, models: ModelSet, tell: Tell) -> str:
         scale=given,
         **images,
         val_limit=spec.val_limit,
+        mix=Mix.from_data(spec.mix),
         progress=share.part(0.65 if given else 0.2, 1.0),
         cancelled=cancelled,
     )

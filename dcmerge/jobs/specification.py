@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from dcmerge.errors import InputError
@@ -13,6 +13,7 @@ from dcmerge.jobs.checks import (
     check_fields,
     flag_of,
     limit_of,
+    mix_of,
     one_method,
     scale_of,
     set_with_images,
@@ -33,7 +34,8 @@ FRAME_STEP, MAP_STEP = "frame", "map"
 
 @dataclass(frozen=True)
 class Compare:
-    """A comparison of methods on a set with tasks; every row is a step of its own. Limits are images a task."""
+    """A comparison of methods on a set with tasks; every row is a step of its own. Limits are images a task; ``mix`` as in a
+    recipe holds for every method."""
 
     kind: ClassVar[str] = "compare"
 
@@ -43,6 +45,7 @@ class Compare:
     limit: int | None = None
     val_limit: int | None = None
     diagnosed: bool = False
+    mix: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Compare:
@@ -56,7 +59,7 @@ class Compare:
         if twice := sorted({slug for slug in slugs if slugs.count(slug) > 1}):
             raise InputError(f"methods: expected every method once, got {', '.join(twice)} more than once")
         limits = limit_of("limit", data), limit_of("val_limit", data)
-        return cls(name, chosen, split_of(data), *limits, flag_of("diagnosed", data))
+        return cls(name, chosen, split_of(data), *limits, flag_of("diagnosed", data), mix_of(data))
 
     @property
     def label(self) -> str:
@@ -72,7 +75,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class FindScale:
-    """The α of one method, chosen on validation. ``val_limit``: images a task."""
+    """The α of one method, chosen on validation. ``val_limit``: images a task; ``mix`` as in a recipe."""
 
     kind: ClassVar[str] = "scale"
     steps: ClassVar[tuple[str, ...]] = ("set", EXPERTS, "scale")
@@ -80,11 +83,12 @@ class FindScale:
     set: str
     method: MethodChoice
     val_limit: int | None = None
+    mix: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> FindScale:
         """Raises InputError for anything that the search could not run with."""
-        return cls(set_with_images(data.get("set")), one_method(data), limit_of("val_limit", data))
+        return cls(set_with_images(data.get("set")), one_method(data), limit_of("val_limit", data), mix_of(data))
 
     @property
     def label(self) -> str:
@@ -93,7 +97,8 @@ class FindScale:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """One method beside base and experts. Without a ``scale``, α is chosen on validation first. Limits are images a task."""
+    """One method beside base and experts. Without a ``scale``, α is chosen on validation first. Limits are images a task;
+    ``mix`` as in a recipe."""
 
     kind: ClassVar[str] = "evaluate"
     steps: ClassVar[tuple[str, ...]] = ("set", ZERO_SHOT, EXPERTS, "merged")
@@ -105,13 +110,14 @@ class Evaluate:
     split: str = "test"
     limit: int | None = None
     val_limit: int | None = None
+    mix: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Evaluate:
         """Raises InputError for anything that the evaluation could not run with."""
         limits = limit_of("limit", data), limit_of("val_limit", data)
         name, chosen = set_with_images(data.get("set")), one_method(data)
-        return cls(name, chosen, *scale_of(data), split_of(data), *limits)
+        return cls(name, chosen, *scale_of(data), split_of(data), *limits, mix_of(data))
 
     @property
     def label(self) -> str:

@@ -57,7 +57,9 @@ def run_sweep(job: Job, spec: Sweep, models: ModelSet, tell: Tell) -> None:
         if found and found.best:
             print(found.origin, flush=True)
             hash = SetId.of(models.vectors, models.name).hash
-            chosen = {"parameters": found.best.parameters, "scale": found.best.scale, "origin": found.origin, "hash": hash}
+            best = found.best
+            chosen = {"parameters": best.parameters, "mix": best.mix, "scale": best.scale}
+            chosen |= {"origin": found.origin, "hash": hash}
             job.finish_step(CHOSEN_STEP, chosen)
     finally:
         store.close()

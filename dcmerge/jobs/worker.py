@@ -25,6 +25,7 @@ from dcmerge.sets.model_sets import ModelSet, open_set_by_name
 from dcmerge.studies.comparison import compare
 from dcmerge.studies.measuring import Row, references
 from dcmerge.studies.recording import keep_rows
+from dcmerge.vectors.mix import Mix
 
 #: Seconds between two notes of progress: the first, and the last one of a long job, whose journal shall stay small.
 _OFTEN, _SELDOM = 0.5, 5.0
@@ -129,6 +130,7 @@ def _compare(job: Job, spec: Compare, tell: Told) -> None:
         **measured_on,
         val_limit=spec.val_limit,
         diagnosed=spec.diagnosed,
+        mix=Mix.from_data(spec.mix),
         known=known,
         on_row=keep,
         progress=tell,

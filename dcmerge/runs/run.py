@@ -10,7 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation
+from dcmerge.vectors.mix import Mix
 from dcmerge.vectors.task_vectors import TaskVectors
 
 #: What led to a run: a live look, a point of a sweep, a row of a comparison, an evaluation that somebody asked for.
@@ -26,8 +28,8 @@ class SetId:
 
     @classmethod
     def of(cls, vectors: TaskVectors, name: str) -> SetId:
-        """Reads every file once in this process, as ``TaskVectors.fingerprint`` does."""
-        return cls(name, vectors.fingerprint[:32])
+        """Reads every file once in this process, as ``TaskVectors.fingerprint`` does. A mix makes no other set."""
+        return cls(name, (vectors.plain or vectors).fingerprint[:32])
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,14 @@ class Run:
     def normalised(self) -> dict[str, float | None]:
         """Accuracy divided by the own expert's, by task; None where that is not known."""
         return {name: task.normalised for name, task in self.evaluation.tasks.items()}
+
+    @property
+    def mix_text(self) -> str:
+        """What the mixer did, in words, as the recipe has it; empty where it did nothing."""
+        try:
+            return Mix.from_data((self.recipe or {}).get("mix") or {}).text
+        except InputError:  # of another version, in a folder that was shared
+            return "a mix that is not known here"
 
     @property
     def identity(self) -> str:

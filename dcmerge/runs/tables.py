@@ -36,6 +36,7 @@ def _row(run: Run, tasks: Sequence[str]) -> dict[str, Any]:
         "method": run.method,
         "variant": run.variant,
         "parameters": json.dumps(dict(run.values)),
+        "mix": run.mix_text,
         "alpha": run.alpha,
         "alpha from": run.alpha_origin,
         "tried": run.tried,

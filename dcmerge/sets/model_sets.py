@@ -20,6 +20,7 @@ from dcmerge.evaluation.own_models import BenchSpecification, open_bench
 from dcmerge.sets.layouts import FoundSet, Search, by_name, search
 from dcmerge.sets.saved_sets import saved_sets
 from dcmerge.vectors.fit import Fit
+from dcmerge.vectors.mix import Mix
 from dcmerge.vectors.task_vectors import TaskVectors
 from dcmerge.zoo import ZOOS, open_zoo
 
@@ -42,8 +43,15 @@ class ModelSet:
 
     @property
     def key(self) -> str:
-        """What results are remembered under: the name, and the state of the files on disk."""
-        return f"{self.name}@{self.stamp}"
+        """What results are remembered under: the name, the state of the files on disk, and the mix."""
+        return f"{self.name}@{self.stamp}{self.vectors.mix.key if self.vectors.mix else ''}"
+
+    def mixed(self, mix: Mix) -> ModelSet:
+        """The same set with weights of experts and profiles over depth in its merges; the bench's own experts stay as they are.
+
+        Raises InputError as ``TaskVectors.mixed`` does.
+        """
+        return replace(self, vectors=self.vectors.mixed(mix))
 
     @property
     def images(self) -> Bench:

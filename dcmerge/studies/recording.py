@@ -38,7 +38,7 @@ def run_of_row(bench: Bench, set_name: str, kind: str, row: Row, group: str = ""
         values=row.parameters,
         scale=row.scale,
         mix=row.mix,
-        variant="; ".join(filter(None, (row.name if is_checkpoint or row.name != row.slug else "", row.mix.text))),
+        variant=row.name if is_checkpoint or row.name != row.slug else "",
         group=group,
         seconds=took and took.merge + took.scale + took.evaluation,
         tried=tried_text(row),

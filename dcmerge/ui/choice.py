@@ -46,7 +46,7 @@ def found_scales(page: Page) -> dict[tuple, Scale]:
     if page.models.bench is None:
         return {}
     hash = SetId.of(page.models.vectors, page.models.name).hash
-    found = {**scales_of(page.models, hash), **tuning.chosen_of(page.models, hash), **tuning.taken()}
+    found = {**scales_of(page.models, hash), **tuning.chosen_of(page.models, hash), **tuning.taken(page.models)}
     return {(page.models.key, *key): scale for key, scale in found.items()}
 
 

@@ -56,6 +56,7 @@ def _recipe(page: Page, choice: Choice, what: Mapping[str, Any], *, hashed: bool
             "scale_origin": choice.scale.origin,
             "tolerance": vectors.tolerance,
             "qkv": qkv_of(vectors),
+            "mix": vectors.mix.to_data(),
             **what,
         }
     )

@@ -59,7 +59,8 @@ def full_evaluation_card(page: Page, choice: Choice, look: Look | None) -> None:
 
 def _specifications(page: Page, choice: Choice) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the two buttons start."""
-    chosen = {"set": page.models.name, "method": {"slug": choice.method.slug, "parameters": dict(choice.parameters)}}
+    how = {"slug": choice.method.slug, "parameters": dict(choice.parameters)}
+    chosen = {"set": page.models.name, "method": how, "mix": page.models.vectors.mix.to_data()}
     scale = {"scale": choice.scale.value, "scale_origin": choice.scale.origin}
     return {"kind": "scale", **chosen}, {"kind": "evaluate", **chosen, **scale, "split": "test"}
 

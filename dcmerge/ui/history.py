@@ -48,6 +48,11 @@ def changed(slug: str, values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value_text(value)}" for name, value in values.items() if value != defaults.get(name, missing))
 
 
+def settings_of(run: Run) -> str:
+    """What differs from the method's defaults, and the mix; empty where nothing does."""
+    return "; ".join(filter(None, (changed(run.method, run.values), run.mix_text)))
+
+
 def described(slug: str, values: Mapping[str, Any], scale: float) -> str:
     """Method, changed parameters and α in one line."""
     other = changed(slug, values)
@@ -58,7 +63,7 @@ def label_of(run: Run) -> str:
     """The name that a person gave it, else what it is in one line."""
     if run.name:
         return run.name
-    other = changed(run.method, run.values)
+    other = settings_of(run)
     return f"{title_of(run)}{f' ({other})' if other else ''}{'' if run.alpha is None else f' α={run.alpha:g}'}"
 
 
@@ -109,7 +114,7 @@ def _row(run: Run, is_pinned: bool) -> dict[str, Any]:
         "time": made and made.strftime("%d %b %H:%M:%S"),
         "name": run.name,
         "method": title_of(run),
-        "parameters": changed(run.method, run.values) or "defaults",
+        "parameters": settings_of(run) or "defaults",
         "α": run.alpha,
         "absolute": 100 * measured.mean,
         "normalised": hundredfold(measured.mean_normalised),

@@ -44,7 +44,14 @@ def save_as_job(page: Page, choice: Choice, what: Mapping[str, Any]) -> None:
             key="save.job",
             icon=":material/save:",
             on_click=_start,
-            args=(page.models.name, choice, dict(what), folder, name.strip(), kind == _FILE),
+            args=(
+                page.models.name,
+                choice,
+                {**what, "mix": page.models.vectors.mix.to_data()},
+                folder,
+                name.strip(),
+                kind == _FILE,
+            ),
         )
         if why := refused(single_jobs.REFUSED):
             st.error(plain(why), icon=":material/error:")

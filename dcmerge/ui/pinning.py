@@ -34,6 +34,7 @@ def kept_look(page: Page, choice: Choice, look: Look) -> Run | None:
         look.merged,
         values=choice.parameters,
         scale=choice.scale,
+        mix=page.models.vectors.mix,
         seconds=look.seconds,
     )
     id = told(RunStore().record, run, default="")

@@ -23,8 +23,8 @@ _IMAGES = 100
 
 def sequel_card(page: Page, choice: Choice) -> None:
     """For a method that takes the experts one after another; nothing for the others."""
-    if page.models.bench is None or choice.method.slug != OPCM:
-        return
+    if page.models.bench is None or choice.method.slug != OPCM or page.models.vectors.mix:
+        return  # the steps have their own lengths, which a mix would change
     with st.container(border=True):
         st.subheader("One expert after another", help=term("backward transfer"))
         order = arrival(page.models.vectors.tasks, choice.parameters["seed"])

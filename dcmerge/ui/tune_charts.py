@@ -44,7 +44,7 @@ def _pick(found: Found, key: str) -> None:
 
 
 def curve_card(page: Page, found: Found, selected: tuple[Point, float], axes: list[str]) -> None:
-    labels, point = tuning.axis_labels(found.plan.slug), selected[0]
+    labels, point = tuning.axis_labels(found.plan.slug, page), selected[0]
     titles = page.models.task_titles
     with st.container(border=True):
         left, right = st.columns([3, 2]) if found.plan.slug == "dc_merge" else (st.container(), None)
@@ -114,12 +114,12 @@ def _spectrum(page: Page, found: Found, point: Point) -> None:
     )
 
 
-def map_card(found: Found, axes: list[str]) -> None:
+def map_card(page: Page, found: Found, axes: list[str]) -> None:
     """Two parameters at once; α is always there, because every point was looked at with several."""
     places = [*[name for name in axes if name != SCALE], SCALE]
     if len(places) < 2 or (SCALE not in axes and max(len(point.arms) for point in found.points) < 2):
         return
-    labels = tuning.axis_labels(found.plan.slug)
+    labels = tuning.axis_labels(found.plan.slug, page)
     with st.container(border=True):
         x, y = places[0], places[-1]
         if len(places) > 2:
@@ -141,11 +141,11 @@ def map_card(found: Found, axes: list[str]) -> None:
         )
 
 
-def all_card(found: Found, selected: tuple[Point, float]) -> None:
+def all_card(page: Page, found: Found, selected: tuple[Point, float]) -> None:
     """The front of mean and worst task; parallel coordinates and importances where there is something to compare."""
     from dcmerge.plots import studies  # Optuna's figures
 
-    labels = tuning.axis_labels(found.plan.slug)
+    labels = tuning.axis_labels(found.plan.slug, page)
     if len(found.whole) < 2:
         return
     left, right = st.columns(2)

@@ -66,8 +66,8 @@ def _cards(page: Page, job: jobs.Job) -> None:
     axes = numeric_axes(found)
     if axes:
         curve_card(page, found, point, axes)
-    map_card(found, axes)
-    all_card(found, point)
+    map_card(page, found, axes)
+    all_card(page, found, point)
     _table_card(found)
 
 

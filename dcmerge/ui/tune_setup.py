@@ -14,9 +14,11 @@ from dcmerge.studies.glossary import explained, term
 from dcmerge.studies.sweep import GRID, OBJECTIVES, SAMPLERS, SCALE, TRIALS, Plan
 from dcmerge.studies.sweep.axes import ALPHA, idle_parameters
 from dcmerge.studies.sweep.forecast import predicted_seconds
+from dcmerge.studies.sweep.mixing import FACTOR, is_mix, without
 from dcmerge.ui import tuning
 from dcmerge.ui.controls import method_controls
 from dcmerge.ui.job_buttons import start_row
+from dcmerge.ui.mixing import mixer_card
 from dcmerge.ui.shell import Page
 from dcmerge.ui.single_jobs import ahead_text
 from dcmerge.ui.text import duration
@@ -54,7 +56,7 @@ def setup_card(page: Page) -> None:
             )
         chosen = known[slug]
         with middle:
-            names = _varied(chosen)
+            names = _varied(page, chosen)
         with right:
             limit = remembered(
                 st.selectbox,
@@ -66,20 +68,21 @@ def setup_card(page: Page) -> None:
                 help=f"More images make the intervals narrower and take longer. {term('validation split')}",
             )
         settings, workers = _further(page, chosen)
+        page = mixer_card(page)
         _start(page, chosen, names, limit or None, settings, workers)
 
 
-def _varied(chosen: Method) -> list[str]:
+def _varied(page: Page, chosen: Method) -> list[str]:
     """The names of what is varied. DC-Merge begins with its smoothing and ρ, others with their first number."""
     numbers = [name for name, one in chosen.parameters.items() if isinstance(one.constraint, Number) and name != "seed"]
     usual = ["smoothing", "rho"] if chosen.slug == "dc_merge" else numbers[:1] or [SCALE]
-    labels = tuning.axis_labels(chosen.slug)
+    labels = tuning.axis_labels(chosen.slug, page)
     return remembered(
         st.multiselect,
         "Vary",
         key=f"{chosen.slug}.tune.over",
         default=usual,
-        options=[*chosen.parameters, *([] if chosen.fixed_scale else [SCALE])],
+        options=[name for name in labels if name != SCALE or not chosen.fixed_scale],
         format_func=lambda name: labels[name],
         help="Ranges and scales are the parameters' own. Without α each point gets its own best α, which costs no merge.",
     )
@@ -146,7 +149,7 @@ def _further(page: Page, chosen: Method) -> tuple[dict[str, Any], int]:
     return {"sampler": sampler, "values": values, "objectives": objectives, "test": test, "parameters": parameters}, workers
 
 
-def _plan(chosen: Method, names: list[str], limit: int | None, settings: dict[str, Any]) -> Plan:
+def _plan(page: Page, chosen: Method, names: list[str], limit: int | None, settings: dict[str, Any]) -> Plan:
     about = dict(settings)
     values, parameters = about.pop("values"), about.pop("parameters")
     is_grid = about["sampler"] == GRID
@@ -154,14 +157,16 @@ def _plan(chosen: Method, names: list[str], limit: int | None, settings: dict[st
     fixed = {name: value for name, value in parameters.items() if name not in names}
     if "rho" in names and "smoothing" not in names and "rho" in idle_parameters(chosen, chosen.check(fixed)):
         fixed["smoothing"] = "linear"  # who varies ρ wants to see what it does
-    return Plan.of(chosen.slug, over, parameters=fixed, limit=limit, trials=10_000 if is_grid else values, **about)
+    trials = 10_000 if is_grid else values
+    mix = without(page.models.vectors.mix, set(names)).to_data()
+    return Plan.of(chosen.slug, over, parameters=fixed, limit=limit, trials=trials, mix=mix, **about)
 
 
 def _axis(chosen: Method, name: str, values: int | None) -> str:
     """An axis as the command line writes it; DC-Merge's "auto" is one of the other smoothings."""
     if name == "smoothing" and chosen.slug == "dc_merge":
         return "smoothing=none,average,linear"
-    constraint = chosen.parameters[name].constraint if name in chosen.parameters else ALPHA
+    constraint = chosen.parameters[name].constraint if name in chosen.parameters else FACTOR if is_mix(name) else ALPHA
     if values is None or not isinstance(constraint, Number):
         return name
     low, high = constraint.usual_range
@@ -170,7 +175,7 @@ def _axis(chosen: Method, name: str, values: int | None) -> str:
 
 def _start(page: Page, chosen: Method, names: list[str], limit: int | None, settings: dict[str, Any], workers: int) -> None:
     try:
-        plan = _plan(chosen, names, limit, settings) if names else None
+        plan = _plan(page, chosen, names, limit, settings) if names else None
         problem = "" if plan else "Choose at least one thing to vary."
     except InputError as error:
         plan, problem = None, str(error)

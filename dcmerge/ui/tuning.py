@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
 
 import streamlit as st
 
@@ -17,8 +15,10 @@ from dcmerge.methods import method
 from dcmerge.sets.model_sets import ModelSet
 from dcmerge.studies.sweep import SCALE, Found, Plan, Point
 from dcmerge.studies.sweep.forecast import merge_seconds, pace_of
-from dcmerge.ui.shell import SHARED
+from dcmerge.ui import mixing
+from dcmerge.ui.shell import SHARED, Page
 from dcmerge.ui.view import choose
+from dcmerge.vectors.mix import Mix
 
 #: The sweep that is shown, its point that is looked at, and why the last click started nothing.
 SHOWN, POINT, REFUSED = "sweep", "tune.point", "tune.refused"
@@ -87,31 +87,36 @@ def take(found: Found, point: Point, scale: float | None = None) -> None:
         choose(name if name in SHARED and slug == "dc_merge" else f"{slug}.{name}", value)
     st.session_state.setdefault(_FOUND, {})[slug] = alpha
     st.session_state[POINT] = (point.number, alpha)
-    keep_origin(slug, point.parameters, Scale(alpha, found.origin_of(point)))
+    mix = Mix.from_data(point.mix).trimmed()
+    mixing.take(mix)
+    # What recipes and cards say of these values, as long as they stay.
+    values = (slug, tuple(sorted(point.parameters.items())))
+    st.session_state.setdefault(_ORIGINS, {})[values, mix.key] = Scale(alpha, found.origin_of(point))
 
 
-def keep_origin(slug: str, parameters: Mapping[str, Any], scale: Scale) -> None:
-    """What recipes and cards say of these values, as long as they stay."""
-    st.session_state.setdefault(_ORIGINS, {})[slug, tuple(sorted(parameters.items()))] = scale
-
-
-def taken() -> dict[tuple, Scale]:
-    """α and its origin of the points that this session took, by (method, parameters)."""
-    return st.session_state.get(_ORIGINS, {})
+def taken(models: ModelSet) -> dict[tuple, Scale]:
+    """α and its origin of the points with this set's mix that this session took, by (method, parameters)."""
+    known = st.session_state.get(_ORIGINS, {})
+    return {values: scale for (values, mix), scale in known.items() if mix == models.vectors.mix.key}
 
 
 def chosen_of(models: ModelSet, hash: str) -> dict[tuple, Scale]:
-    """What sweeps on these very models have chosen, by (method, parameters), the newest of each: known to every session."""
+    """What sweeps on these very models with their mix have chosen, by (method, parameters), the newest of each.
+
+    It is known to every session.
+    """
     found: dict[tuple, Scale] = {}
     for job in _sweeps(models):
         best = job.chosen()
-        if best and best.get("hash") == hash and isinstance(job.specification, jobs.Sweep):
+        if not best or best.get("hash") != hash or not isinstance(job.specification, jobs.Sweep):
+            continue
+        if Mix.from_data(best.get("mix") or {}).trimmed() == models.vectors.mix:
             key = (job.specification.plan.slug, tuple(sorted(best["parameters"].items())))
             found.setdefault(key, Scale(best["scale"], best["origin"]))
     return found
 
 
-def axis_labels(slug: str) -> dict[str, str]:
-    """How each parameter of a method is called on screen."""
+def axis_labels(slug: str, page: Page) -> dict[str, str]:
+    """How each parameter of a method, and of the mixer, is called on screen."""
     titles = {name: declared.constraint.title for name, declared in method(slug).parameters.items()}
-    return {**titles, SCALE: "scale α"}
+    return {**titles, SCALE: "scale α", **mixing.axis_labels(page)}

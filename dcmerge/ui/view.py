@@ -137,6 +137,20 @@ def choose(key: str, value: Any) -> None:
     st.session_state.setdefault(_CHOICES, {})[key] = _encoded(value)
 
 
+def forget(prefix: str) -> None:
+    """For a callback: all widgets whose keys begin so take their defaults."""
+    choices, state = st.session_state.setdefault(_CHOICES, {}), st.session_state
+    for key in {str(key) for key in (*choices, *state) if str(key).startswith(prefix)}:
+        choices.pop(key, None)
+        state.pop(key, None)
+    state[_CHOSEN] = True
+
+
+def is_any_chosen(prefix: str) -> bool:
+    """Whether a widget whose key begins so is not at its default, as far as the address tells."""
+    return any(key.startswith(prefix) for key in st.session_state.get(_CHOICES, {}))
+
+
 def choose_for_next_page(key: str, value: Any) -> None:
     """The same from a page on which the widget is drawn already: it takes the value when the next page is opened."""
     st.session_state.setdefault(_CHOICES, {})[key] = _encoded(value)

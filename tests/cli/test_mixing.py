@@ -77,7 +77,6 @@ def test_bad_weights(run: Run, models: list[str], tmp_path: Path, options: list[
     [
         ["evaluate", "--zoo=demo", "--checkpoint=x", "--weights=task0=1"],
         ["evaluate", "--zoo=demo", "--method=opcm", "--by-step", "--depth=linear:0:1"],
-        ["compare", "--zoo=demo", "--background", "--weights=task0=2"],
         ["evaluate", "--zoo=demo", "--method=rmm", "--weights=task0=2"],
         ["evaluate", "--zoo=demo", "--method=surgery", "--depth=linear:0:1"],
     ],

@@ -13,6 +13,7 @@ from dcmerge.errors import InputError
 from dcmerge.evaluation import choose_scale
 from dcmerge.runs import RunStore, SetId
 from dcmerge.sets.model_sets import open_set_by_name, roots
+from dcmerge.vectors.mix import Mix
 from tests.jobs.conftest import wait_for_end, wait_until
 
 FIND = {"kind": "scale", "set": "demo", "method": "task_arithmetic", "val_limit": 2}
@@ -48,6 +49,20 @@ def test_an_evaluation_measures_base_experts_and_merge_and_keeps_them_as_runs() 
     assert set(runs) == {"zero-shot", "experts", "ties"} and runs["ties"].evaluation.mean == wanted.mean
     assert (runs["ties"].kind, runs["ties"].alpha, runs["ties"].values["density"]) == ("evaluation", 0.5, 0.3)
     assert shares(job) == sorted(shares(job)) and jobs.job(job.id).comparison() is None
+
+
+def test_search_and_evaluation_take_the_mix() -> None:
+    mix = {"weights": {"letters": 3.0}, "depth": [0.5, 1.0]}
+    search, look = jobs.submit({**FIND, "mix": mix}), jobs.submit({**EVALUATE, "mix": mix})
+    demo = open_set_by_name("demo", roots())
+    mixed = demo.mixed(Mix.from_data(mix))
+    assert mixed.key != demo.key and mixed.mixed(Mix()).key == demo.key
+    wanted = choose_scale(demo.images, merge(mixed.vectors, "task_arithmetic").deltas, limit=2)
+    assert wait_for_end(search).scale() == wanted and search.set_hash() == SetId.of(mixed.vectors, "demo").hash
+    expected = demo.images.evaluate(merge(mixed.vectors, "ties", density=0.3).model(demo.images, 0.5), "ties", limit=2)
+    assert wait_for_end(look).rows()["merged"].measured.to_dict() == expected.to_dict()
+    runs = {run.method: run for run in RunStore().find(group=look.id)}
+    assert runs["ties"].mix_text == "weights letters 3; α over depth linear:0.5:1" and not runs["experts"].mix_text
 
 
 def test_after_a_kill_no_step_is_repeated() -> None:

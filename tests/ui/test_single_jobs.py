@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from dcmerge import jobs
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Scale
 from dcmerge.jobs.queue import RUNNER_LOCK
-from dcmerge.runs import SetId
+from dcmerge.runs import RunStore, SetId
 from dcmerge.runtime import locks
 from dcmerge.sets.model_sets import ModelSet, open_set_by_name, roots
 from dcmerge.studies.measuring import Row
@@ -79,6 +79,25 @@ def test_what_a_search_found_sets_the_slider_of_who_asked_and_is_offered_to_othe
     assert other.slider(key="task_arithmetic.alpha").value != 0.35 and "The best for Task Arithmetic is α = 0.35" in said(other)
     press(other, "Use α = 0.35")
     assert not other.exception and other.slider(key="task_arithmetic.alpha").value == 0.35
+
+
+def test_a_mix_is_part_of_what_is_searched_looked_at_and_saved(open_page: Open, demo: ModelSet) -> None:
+    mixed = {**METHOD, "mix.weight.letters": "2", "mix.alpha": "linear", "mix.depth.last": "0.5"}
+    app = press(open_page(MERGE, **mixed), "Find α")
+    assert not app.exception and "In every merge on this page: weights letters 2; α over depth linear:1:0.5" in said(app)
+    [job] = jobs.all_jobs()
+    assert isinstance(job.specification, jobs.FindScale)
+    assert job.specification.mix == {"weights": {"letters": 2.0}, "depth": [1.0, 0.5]}
+    end(job, SetId.of(demo.vectors, "demo").hash, scale=Scale(0.35, "validation split", ((0.35, 0.8),)))
+    assert open_page(MERGE, **mixed).slider(key="task_arithmetic.alpha").value != 0.35  # another session is asked
+    assert "The best for Task Arithmetic is α = 0.35" in said(open_page(MERGE, **mixed))
+    assert "The best for" not in said(open_page(MERGE, **METHOD))  # without the mix it is another merge
+    codes = [code.value for code in app.code]
+    assert any("--weights letters=2" in code and "--depth linear:1:0.5" in code for code in codes)
+    [look] = [run for run in RunStore().find(kind="look") if run.mix_text]
+    assert look.mix_text == "weights letters 2; α over depth linear:1:0.5" and look.set == SetId.of(demo.vectors, "demo")
+    press(app, "Set all to 1")
+    assert app.slider(key="mix.weight.letters").value == 1 and "In every merge" not in said(app)
 
 
 def test_a_result_of_other_models_of_that_name_is_not_shown(open_page: Open) -> None:

@@ -1,4 +1,4 @@
-"""What a sweep varies: parameters of a method with their ranges and scales, as they are declared, and α."""
+"""What a sweep varies: parameters of a method with their ranges and scales, as they are declared, α, and the mixer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dcmerge.errors import InputError
 from dcmerge.merging.recipe import check_scale
 from dcmerge.methods import Method
 from dcmerge.methods.declare import Flag, Number, value_text
+from dcmerge.studies.sweep.mixing import FACTOR, FIRST, LAST, WEIGHT, is_mix
 
 #: The name of α among the axes, other words for it, and how it is usually looked for.
 SCALE, _ALIASES = "scale", ("scale", "alpha", "α")
@@ -69,15 +70,20 @@ class Axis:
 def axis(method: Method, text: str) -> Axis:
     """From ``rho``, ``rho=1:20``, ``rho=1:20:log``, ``rho=1:20:8`` or ``rho=1,2,5``; what is not said is as declared.
 
-    Raises InputError for a parameter that the method does not have, and for values that it does not take.
+    ``weight.NAME``, ``depth.first`` and ``depth.last`` are the mixer's (see ``mix_of``). Raises InputError for a parameter that
+    the method does not have, and for values that it does not take.
     """
-    name, equals, values = (part.strip() for part in text.partition("="))
+    # An expert may have "=" in its name.
+    split = text.rpartition("=") if text.startswith(WEIGHT) and "=" in text else text.partition("=")
+    name, equals, values = (part.strip() for part in split)
     if name in _ALIASES:
         name, constraint = SCALE, ALPHA
     elif name in method.parameters:
         constraint = method.parameters[name].constraint
+    elif is_mix(name):
+        constraint = FACTOR
     else:
-        known = ", ".join([*method.parameters, SCALE])
+        known = ", ".join([*method.parameters, SCALE, f"{WEIGHT}EXPERT", FIRST, LAST])
         raise InputError(f"over: expected one of {known} for {method.slug}, got {name!r}")
     if equals and not values:
         raise InputError(f"over: expected {_FORM}, got {text!r}")
@@ -148,6 +154,11 @@ def settled(method: Method, parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: method.parameters[name].default if name in idle else value for name, value in values.items()}
 
 
+def of_method(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are the method's own: neither α nor the mixer's."""
+    return {name: value for name, value in cell.items() if name != SCALE and not is_mix(name)}
+
+
 def idle_parameters(method: Method, values: Mapping[str, Any]) -> set[str]:
     """The parameters that do not matter with these values."""
     conditions = {name: getattr(declared.constraint, "when", None) for name, declared in method.parameters.items()}
@@ -175,8 +186,7 @@ def cells(method: Method, fixed: Mapping[str, Any], over: Sequence[Axis], trials
 
 def point_key(method: Method, fixed: Mapping[str, Any], cell: Mapping[str, Any]) -> str:
     """The same for two points that are the same merge at the same α (or both with α to be chosen)."""
-    own = {name: value for name, value in cell.items() if name != SCALE}
-    values = settled(method, {**fixed, **own})
+    values = settled(method, {**fixed, **of_method(cell)}) | {name: cell[name] for name in sorted(filter(is_mix, cell))}
     return ", ".join([*(f"{name}={value_text(value)}" for name, value in values.items()), f"{SCALE}={cell.get(SCALE, 'chosen')}"])
 
 

@@ -12,7 +12,9 @@ from dcmerge.errors import InputError
 from dcmerge.merging.recipe import check_scale
 from dcmerge.methods import Method, method
 from dcmerge.studies.sweep.axes import SCALE, Axis, axes, axis_text, cells
+from dcmerge.studies.sweep.mixing import check_mix
 from dcmerge.studies.sweep.points import COST, OBJECTIVES, accuracies
+from dcmerge.vectors.mix import Mix
 
 GRID, RANDOM, TPE = SAMPLERS = ("grid", "random", "tpe")
 TRIALS, MOST_TRIALS = 40, 100_000
@@ -22,9 +24,9 @@ TRIALS, MOST_TRIALS = 40, 100_000
 class Plan:
     """A method, what is varied (``over``, see ``axis``), and how the points are chosen and judged.
 
-    ``parameters``: those that are not varied. ``scale``: α of every point; None looks for each point's own. ``limit``: validation
-    images a task (None: all); ``test_limit``: those of the one look at test, ``test`` whether there is one. ``early``: points
-    stop when they are beaten.
+    ``parameters`` and ``mix`` (as in a recipe): what is not varied. ``scale``: α of every point; None looks for each point's own.
+    ``limit``: validation images a task (None: all); ``test_limit``: those of the one look at test, ``test`` whether there is one.
+    ``early``: points stop when they are beaten.
     """
 
     slug: str
@@ -39,6 +41,7 @@ class Plan:
     test: bool = True
     test_limit: int | None = None
     seed: int = 0
+    mix: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, slug: str, over: Sequence[str], **about: Any) -> Plan:
@@ -50,7 +53,9 @@ class Plan:
         if both := sorted(swept & set(given)):
             raise InputError(f"over: expected parameters that are not set, got {', '.join(both)}, which is set as well")
         fixed = {name: value for name, value in chosen.check(given).items() if name not in swept}
-        plan = cls(slug, tuple(over), fixed, **about)
+        mix = Mix.from_data(about.pop("mix", None) or {})
+        check_mix(mix, swept)
+        plan = cls(slug, tuple(over), fixed, mix=mix.to_data(), **about)
         _check(plan, swept)
         plan.cells()
         return plan
@@ -80,12 +85,15 @@ class Plan:
         about = {name: value for name, value in asdict(self).items() if name not in ("trials", "test", "test_limit")}
         if self.sampler == GRID:
             about["trials"] = self.trials
+        if not self.mix:  # as it was before there was a mixer: what was begun then goes on
+            del about["mix"]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def text(self) -> str:
         """In words: "grid over rho from 1 to 20 (logarithmic)"."""
-        return f"{self.sampler} over {' and '.join(map(axis_text, self.axes))}"
+        mixed = f"; {text}" if (text := Mix.from_data(self.mix).text) else ""
+        return f"{self.sampler} over {' and '.join(map(axis_text, self.axes))}{mixed}"
 
 
 def _check(plan: Plan, swept: set[str]) -> None:

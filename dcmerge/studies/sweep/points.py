@@ -33,7 +33,7 @@ class Point:
     """One point, looked at. ``arms``: every α that was tried, the chosen one first; they may have seen fewer images.
 
     ``stopped``: it was beaten before it had seen all images. ``values``: the swept values, α among them where it was swept;
-    ``parameters``: all of the method. ``merge_seconds``: of the merge alone; ``seconds``: of everything.
+    ``parameters``: all of the method; ``mix``: as in a recipe. ``merge_seconds``: of the merge alone; ``seconds``: of everything.
     """
 
     number: int
@@ -43,6 +43,7 @@ class Point:
     stopped: bool = False
     merge_seconds: float = 0.0
     seconds: float = 0.0
+    mix: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def scale(self) -> float:

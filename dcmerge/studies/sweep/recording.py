@@ -12,6 +12,7 @@ from dcmerge.runs.recording import keep, measured_run
 from dcmerge.studies.measuring import Row
 from dcmerge.studies.sweep.found import Found
 from dcmerge.studies.sweep.points import Point
+from dcmerge.vectors.mix import Mix
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,7 @@ class Recorder:
             evaluation,
             values=point.parameters,
             scale=scale,
+            mix=Mix.from_data(point.mix),
             group=self.group,
             **more,
         )

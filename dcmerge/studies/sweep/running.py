@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from dcmerge.evaluation.ordered import Hits, OrderedImages
 from dcmerge.merging.merge import Merged, merge
 from dcmerge.studies.comparison import FAILURES
 from dcmerge.studies.measuring import Progress, fixed_scale, measure
-from dcmerge.studies.sweep.axes import SCALE, idle_parameters, point_key, settled
+from dcmerge.studies.sweep.axes import SCALE, idle_parameters, of_method, point_key, settled
 from dcmerge.studies.sweep.found import Found, described, percent
+from dcmerge.studies.sweep.mixing import is_mix, mix_of
 from dcmerge.studies.sweep.plan import Plan
 from dcmerge.studies.sweep.points import COST, Point
 from dcmerge.studies.sweep.race import Course, race
 from dcmerge.studies.sweep.recording import Recorder
 from dcmerge.studies.sweep.store import Store, Taken
+from dcmerge.vectors.mix import Mix
 
 IsCancelled = Callable[[], bool]
 OnPoint = Callable[[Point, Found], None]
@@ -32,8 +35,10 @@ _TEST_FROM = 0.9
 
 def prepare(bench: Bench, plan: Plan, store: Store, cancelled: IsCancelled | None = None) -> None:
     """Before the first point, by one process: what was left half done is put back, and experts and base are looked at once."""
-    if obstacle := plan.method.obstacle(bench.vectors, bench):
-        raise InputError(f"{plan.slug} {obstacle}")
+    swept = {one.name: 2.0 for one in plan.axes if is_mix(one.name)}
+    for mix in (Mix.from_data(plan.mix), mix_of(Mix.from_data(plan.mix), swept)):
+        if obstacle := plan.method.obstacle(bench.vectors.mixed(mix), bench):
+            raise InputError(f"{plan.slug} {obstacle}")
     store.prepare()
     if store.references is None:
         images = OrderedImages(bench, "val", plan.limit)
@@ -136,16 +141,16 @@ class Worker:
         same = next((point for point in found.points if self._key(point.values) == key), None)
         if same is None:
             return None
-        return Point(number, same.values, same.parameters, same.arms, same.stopped, same.merge_seconds, 0.0)
+        return replace(same, number=number, seconds=0.0)
 
     def _key(self, values: Mapping[str, Any]) -> str:
         return point_key(self.plan.method, self.plan.parameters, values)
 
     def _look(self, number: int, values: Mapping[str, Any], found: Found) -> Point:
         began = time.perf_counter()
-        own = {name: value for name, value in values.items() if name != SCALE}
-        parameters = settled(self.plan.method, {**self.plan.parameters, **own})
-        merged, seconds = self._merge(parameters)
+        parameters = settled(self.plan.method, {**self.plan.parameters, **of_method(values)})
+        mix = mix_of(Mix.from_data(self.plan.mix), values)
+        merged, seconds = self._merge(parameters, mix)
         fixed = fixed_scale(self.plan.slug)
         given = values.get(SCALE, fixed.value if fixed else self.plan.scale)
         arms, stopped = race(
@@ -157,18 +162,18 @@ class Worker:
         )
         idle = idle_parameters(self.plan.method, parameters)
         swept = {name: value for name, value in values.items() if name not in idle}
-        return Point(number, swept, parameters, arms, stopped, seconds, time.perf_counter() - began)
+        return Point(number, swept, parameters, arms, stopped, seconds, time.perf_counter() - began, mix.to_data())
 
-    def _merge(self, parameters: Mapping[str, Any]) -> tuple[Merged, float]:
+    def _merge(self, parameters: Mapping[str, Any], mix: Mix) -> tuple[Merged, float]:
         """The merge and its seconds, from the last point where that was the same. Where cost counts, the process's first merge is
         made twice: it computes what all share.
         """
-        key = str(parameters)
+        key, vectors = str((parameters, mix)), self.bench.vectors.mixed(mix)
         if self._merged is None or self._merged[0] != key:
             first = self._merged is None
             for _ in range(2 if first and COST in self.plan.objectives else 1):
                 began = time.perf_counter()
-                merged = merge(self.bench.vectors, self.plan.slug, bench=self.bench, cancelled=self._cancelled, **parameters)
+                merged = merge(vectors, self.plan.slug, bench=self.bench, cancelled=self._cancelled, **parameters)
                 self._merged = key, merged, time.perf_counter() - began
         assert self._merged is not None
         return self._merged[1], self._merged[2]
@@ -198,7 +203,8 @@ def look_at_test(
     if found is None or best is None or not plan.test or any(test["number"] == best.number for test in store.tests):
         return
     tell = (lambda share, text: progress(_TEST_FROM + (1 - _TEST_FROM) * share, text)) if progress else None
-    row = measure(bench, plan.slug, best.parameters, scale=best.scale, limit=plan.test_limit, progress=tell, cancelled=cancelled)
+    mix, on = Mix.from_data(best.mix), {"limit": plan.test_limit, "progress": tell, "cancelled": cancelled}
+    row = measure(bench, plan.slug, best.parameters, scale=best.scale, mix=mix, **on)
     store.keep_test({"number": best.number, "values": described(best), "row": row})
     if recorder:
         recorder.test(row, found)

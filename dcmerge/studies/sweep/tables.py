@@ -68,6 +68,7 @@ def to_data(found: Found) -> dict[str, Any]:
         else {
             "point": best.number,
             "parameters": dict(best.parameters),
+            "mix": dict(best.mix),
             "scale": best.scale,
             "values": dict(zip(plan.objectives, found.values(best), strict=True)),
             "interval": asdict(found.estimate(best)),

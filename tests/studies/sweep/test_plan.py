@@ -26,12 +26,39 @@ from dcmerge.studies.sweep.points import front
         ({"limit": 0}, "limit: expected at least 1 image"),
         ({"test": "yes"}, "test: expected true or false"),
         ({"parameters": {"density": 0.5}}, "density, which is set as well"),
+        ({"mix": {"weight": {"a": 1}}}, "mix: expected weights, depths, depth"),
+        ({"mix": {"weights": {"a": "x"}}}, "weight of a: expected a number"),
         ({"parameters": {"speed": 1}}, "unknown parameter 'speed'"),
     ],
 )
 def test_what_cannot_run_is_refused(about: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Plan.of("ties", ["density"], **about)
+
+
+@pytest.mark.parametrize(
+    ("over", "mix", "words"),
+    [
+        (["weight.a"], {"weights": {"a": 0.5}}, "weights that are not set, got weight.a, which is set as well"),
+        (["depth.last"], {"depth": [1, 2, 3]}, "a constant or linear profile of α, got 3 blocks of it as well"),
+        (["weight."], {}, "expected one of .*weight.EXPERT, depth.first, depth.last for ties, got 'weight.'"),
+        (["depth.middle"], {}, "got 'depth.middle'"),
+        (["weight.a=0:x"], {}, "weight.a: expected a number"),
+    ],
+)
+def test_what_the_mixer_cannot_vary_is_refused(over: list[str], mix: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Plan.of("ties", over, mix=mix)
+
+
+def test_an_expert_may_have_an_equals_sign_in_its_name() -> None:
+    (axis,) = Plan.of("ties", ["weight.a=b=0:1:3"]).axes
+    assert (axis.name, axis.values(3)) == ("weight.a=b", (0.0, 0.5, 1.0))
+
+
+def test_a_plan_without_a_mix_has_the_key_that_it_had_before_there_was_one() -> None:
+    assert Plan.of("ties", ["density"]).key == "9ba71d42ae1a50a8"
+    assert Plan.of("ties", ["density"], mix={"weights": {"a": 2}}).key != Plan.of("ties", ["density"]).key
 
 
 def test_a_fixed_alpha_cannot_be_varied() -> None:

@@ -22,6 +22,7 @@ from dcmerge.studies.sweep.recording import Recorder
 from dcmerge.studies.sweep.running import Worker, found_in, prepare, sweep
 from dcmerge.studies.sweep.store import Store
 from dcmerge.studies.sweep.tables import as_csv, rows, to_data
+from dcmerge.vectors.mix import Mix
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,32 @@ def test_every_point_of_a_grid_is_measured_as_the_bench_does(bench: Bench, tmp_p
     assert found.remaining == 0 and not found.errors
     best = found.best
     assert best is not None and found.estimate(best).value == max(found.estimate(point).value for point in found.points)
+
+
+def test_the_mixer_is_swept_and_its_best_point_holds_the_mix(bench: Bench, tmp_path: Path) -> None:
+    """Weights beside a fixed one, and the last block's share of α; the unweighted point is among them."""
+    over, mix = ["weight.task0=0,1,2", "depth.last=0.5,1"], {"weights": {"task1": 0.5}}
+    wanted, store = Plan.of("task_arithmetic", over, mix=mix, test_limit=8), RunStore(tmp_path / "runs.sqlite3")
+    found = swept(bench, tmp_path, wanted, recorder=Recorder(bench, "tiny", "g", store))
+    assert len(found.points) == 6 and not found.errors
+    for point in found.points:
+        weights, last = {"task0": point.values["weight.task0"], "task1": 0.5}, point.values["depth.last"]
+        vectors = bench.vectors.mixed(weights=weights, depth=f"linear:1:{last}")
+        expected = bench.evaluate(merge(vectors, "task_arithmetic").model(bench, point.scale), "x", split="val")
+        assert point.value("mean", found.yardstick) == pytest.approx(expected.mean_normalised)
+        assert Mix.from_data(point.mix).trimmed() == vectors.mix
+    best = found.best
+    assert best is not None and to_data(found)["best"]["mix"] == best.mix
+    (test,) = store.find(kind=EVALUATION)
+    assert test.recipe is not None and Mix.from_data(test.recipe["mix"]) == Mix.from_data(best.mix).trimmed()
+    assert "task1 0.5" in test.mix_text and {run.mix_text for run in store.find(kind=POINT)} >= {test.mix_text}
+
+
+def test_an_expert_that_is_not_there_is_refused_before_the_first_point(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="weights: expected experts of task0"):
+        swept(bench, tmp_path, Plan.of("ties", ["weight.nobody"]))
+    with pytest.raises(InputError, match="rmm .* expected none of them"):
+        swept(bench, tmp_path, Plan.of("rmm", ["weight.task0"]))
 
 
 def test_the_chosen_point_is_looked_at_once_on_test(bench: Bench, tmp_path: Path) -> None:
