@@ -11,6 +11,7 @@ from typing import Any
 
 from dcmerge.checkpoints import check_text_target, write_text
 from dcmerge.checkpoints.regrouped import STORED
+from dcmerge.cli.engines import add_engine, engine_of
 from dcmerge.cli.evaluate import (
     JOINT,
     about_images,
@@ -47,6 +48,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     parser = add_command(commands, common, "compare", about, run, example="--zoo demo --methods ties,tsv_m --quick")
     add_evaluated(parser)
     add_depth(parser)
+    add_engine(parser)
     add_plugins(parser)
     parser.add_argument(
         "--methods",
@@ -83,7 +85,7 @@ def add_to(commands: Commands, common: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     slugs = chosen_methods(args.methods)
-    parameters, mix = given_parameters(args, slugs), chosen_mix(args)
+    parameters, mix, (engine, opener) = given_parameters(args, slugs), chosen_mix(args), engine_of(args)
     check_exports(args)
     if args.background and not args.zoo:
         raise InputError("expected --background with --zoo NAME, got files: a job opens its set by name")
@@ -107,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
             on_row=kept(bench, args),
             mix=mix,
             progress=progress,
+            engine=engine,
+            opener=opener,
         )
     if export(args, found):
         return 0

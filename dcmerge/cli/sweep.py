@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dcmerge.checkpoints import check_text_target, write_text
 from dcmerge.checkpoints.regrouped import STORED
+from dcmerge.cli.engines import add_engine, engine_of
 from dcmerge.cli.evaluate import add_evaluated, notes_of, tell_of_weak_experts, val_limit
 from dcmerge.cli.jobs import submitted
 from dcmerge.cli.mixing import add_depth, chosen_mix
@@ -63,6 +64,7 @@ def add_to(commands: Commands, common: Parser) -> None:
         help="run it as a job that outlives this terminal; prints its id (see the command jobs)",
     )
     parser.add_argument("--workers", type=whole_number(1), default=1, metavar="N", help="processes of a job (default 1)")
+    add_engine(parser)
     parser.add_argument("--csv", metavar="FILE", help="write all points as CSV as well")
     parser.add_argument("--force", action="store_true", help="replace an existing recipe")
 
@@ -116,7 +118,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
 
 
 def run(args: argparse.Namespace) -> int:
-    plan = plan_of(args)
+    plan, _ = plan_of(args), engine_of(args)  # both are checked before anything is opened
     if args.recipe is not None:
         check_recipe_target(args.recipe, force=args.force)
     if args.csv is not None:
@@ -158,7 +160,9 @@ def _swept(args: argparse.Namespace, plan: Plan, bench: Bench, progress: Progres
             raise InputError(f"sweep: expected one process to run this sweep, got another one that does: {path}")
         store = Store(path, plan)
         try:
-            return sweep(bench, plan, store, recorder=_recorder(args, bench, key), progress=progress), path
+            engine, opener = engine_of(args)
+            recorder = _recorder(args, bench, key)
+            return sweep(bench, plan, store, recorder=recorder, progress=progress, engine=engine, opener=opener), path
         finally:
             store.close()
 

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Bench, paired_difference, weak_experts
 from dcmerge.methods import method
-from dcmerge.studies.measuring import (
-    PAPERS,
-    TASK_ARITHMETIC,
-    VARIANTS,
-    IsCancelled,
-    Progress,
-    Row,
-    Share,
-    Variant,
-    measure,
-    references,
-    slug_of,
-)
+from dcmerge.runtime.engines import Engine
+from dcmerge.studies.elsewhere import Opener
+from dcmerge.studies.measuring import PAPERS, TASK_ARITHMETIC, IsCancelled, Progress, Row, Share, references, slug_of
+from dcmerge.studies.rows import RowMaker, measured_rows
 from dcmerge.vectors.mix import Mix
 
 #: The method that all others are compared to.
 AVERAGE = "average"
-#: What a method may fail with besides bad input without taking the others along: no memory, an SVD that does not converge.
-FAILURES = (MemoryError, RuntimeError, ArithmeticError)
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +71,8 @@ def compare(
     on_row: Callable[[Row], None] | None = None,
     progress: Progress | None = None,
     cancelled: IsCancelled | None = None,
+    engine: Engine | None = None,
+    opener: Opener | None = None,
 ) -> Comparison:
     """Every method on the same images, plain averaging first (always, as what the others are compared to), then Task
     Arithmetic, if it is among them, with a second row at the papers' α: adaptive methods report what they gain over it.
@@ -93,8 +80,9 @@ def compare(
     ``slugs`` may name rows of ``VARIANTS`` too.
     ``parameters`` maps slugs to what differs from the defaults; ``on_row`` gets each row as it is ready. Rows of an earlier
     run on the same images, ``known`` by name, are taken over and not computed again; ``on_row`` does not get those. A method
-    that fails keeps its row with the reason, the others go on. ``mix`` holds for every method. Raises InputError for an unknown
-    slug or expert before anything is computed and Cancelled when ``cancelled()`` turns true.
+    that fails keeps its row with the reason, the others go on. ``mix`` holds for every method. With an ``engine`` of other
+    machines, ``opener`` opens the models there. Raises InputError for an unknown slug or expert before anything is computed and
+    Cancelled when ``cancelled()`` turns true.
     """
     names = row_names(slugs)
     for name in names:
@@ -108,17 +96,23 @@ def compare(
     if done < len(names):
         # The validation split's experts too, before any clock runs: no method's α search pays for them.
         bench.experts(split="val", limit=val_limit, cancelled=cancelled)
-    rows = [zero_shot]
+    rows, found = [zero_shot], dict(known)
     if ZERO_SHOT not in known:
         ready(zero_shot)
-    measured_on = {"split": split, "limit": limit, "val_limit": val_limit, "diagnosed": diagnosed, "mix": mix}
+    maker = RowMaker(
+        parameters or {}, {"split": split, "limit": limit, "val_limit": val_limit, "diagnosed": diagnosed, "mix": mix}
+    )
+
+    def part(place: int) -> Progress:
+        return tell.part(_share(done + place, len(names)), _share(done + place + 1, len(names)))
+
+    lacking = [name for name in names if name not in known]
+    arriving = measured_rows(bench, lacking, maker, part, cancelled, engine, opener)
     for name in names:
-        row = known.get(name)
-        if row is None:
-            part = tell.part(_share(done, len(names)), _share(done + 1, len(names)))
-            row = _row(bench, name, (parameters or {}).get(slug_of(name)), part, cancelled, **measured_on)
-            done += 1
-        rows.append(_with_differences(row, rows))
+        while name not in found:
+            other, row = next(arriving)
+            found[other] = row
+        rows.append(_with_differences(found[name], rows))
         if rows[-1] is not known.get(name):
             ready(rows[-1])
     if EXPERTS not in known:
@@ -161,26 +155,3 @@ def _references(
         return known[ZERO_SHOT], known[EXPERTS]
     zero_shot, experts = references(bench, split=split, limit=limit, cancelled=cancelled)
     return known.get(ZERO_SHOT, zero_shot), known.get(EXPERTS, experts)
-
-
-def _row(
-    bench: Bench,
-    name: str,
-    parameters: Mapping[str, Any] | None,
-    progress: Progress,
-    cancelled: IsCancelled | None,
-    **measured_on: Any,
-) -> Row:
-    if cancelled and cancelled():
-        raise Cancelled
-    chosen = VARIANTS.get(name) or Variant(name, method(name).title)
-    given = {**(parameters or {}), **chosen.parameters}
-    try:
-        row = measure(bench, chosen.slug, given, scale=chosen.scale, progress=progress, cancelled=cancelled, **measured_on)
-        return replace(row, name=name, title=chosen.title)
-    except InputError as error:
-        return Row(name, chosen.title, given, error=str(error))
-    except FAILURES as error:
-        log.exception("%s failed", name)
-        reason = (str(error).splitlines() or [""])[0]
-        return Row(name, chosen.title, given, error=f"{type(error).__name__}: {reason}")

@@ -68,3 +68,17 @@ def test_a_file_that_is_no_study_is_named(run: Run) -> None:
     path = Path(run(*SWEEP, "--json", "--no-test").json["study"])
     path.write_text("no database, " * 100)
     run(*SWEEP).assert_refused("Optuna study", str(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--cpus=2"], ["cpus", "expected --engine ray beside it, got none"]),
+        (["--address=auto"], ["address", "expected --engine ray beside it"]),
+        (["--engine=ray", "--background"], ["expected --engine ray without --background"]),
+        (["--engine=ray", "--cpus=0"], ["cpus", "expected more than 0"]),
+        (["--engine=dask"], ["invalid choice", "dask"]),
+    ],
+)
+def test_engines_that_make_no_sense_are_refused(run: Run, options: list[str], words: list[str]) -> None:
+    run("sweep", "--zoo=demo", "--method=ties", "--over=density", *options).assert_refused(*words)
