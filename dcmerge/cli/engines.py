@@ -9,7 +9,7 @@ from dcmerge.cli.options import number, opened_bench
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.methods import load_plugin
-from dcmerge.runtime.engines import LOCAL, RAY, Engine, Ray
+from dcmerge.runtime.engines import LOCAL, RAY, Engine, Ray, check_ray
 from dcmerge.studies.elsewhere import Opener
 
 
@@ -35,6 +35,7 @@ def engine_of(args: argparse.Namespace) -> tuple[Engine | None, Opener | None]:
     cpus, gpus = given.get("cpus", 1), given.get("gpus", 0)
     if cpus <= 0 or gpus < 0:
         raise InputError(f"cpus: expected more than 0, and gpus at least 0, got {cpus:g} and {gpus:g}")
+    check_ray()
     return Ray(given.get("address", LOCAL), cpus, gpus), partial(_opened_there, args)
 
 

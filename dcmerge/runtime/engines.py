@@ -6,6 +6,7 @@ node is lost. A piece of work is done at least once, and its result arrives once
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -96,11 +97,16 @@ def _times(node: dict[str, float], name: str, needed: float) -> int:
     return int(node.get(name, 0) / needed) if needed else 1_000_000
 
 
+def check_ray() -> None:
+    """Raises InputError where Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("engine: expected Ray to be installed (pip install dcmerge[ray]), got no module of that name")
+
+
 def _connected(address: str) -> Any:
-    try:
-        import ray  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise InputError("engine: expected Ray to be installed (pip install dcmerge[ray]), got no module of that name") from None
+    check_ray()
+    import ray  # pyright: ignore[reportMissingImports]
+
     if not ray.is_initialized():
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
