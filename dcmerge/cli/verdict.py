@@ -68,9 +68,7 @@ def verdict_lines(found: Verdict) -> list[str]:
         *([f"  and {more} more, the last of them {ordered[-1].word}; --csv and --json have them all"] if more else []),
         *(paragraph(f"{word}: {MEANINGS[word]}", indent=2) for word in WORDS if word in used),
         f"By {found.by}: mean cosine and overlap of the pairs, and how many have which word",
-        table(
-            ["part", "cosine", "overlap × chance", "pairs"], [_part(found, unit) for unit in found.parts], left=(0, 3), indent=2
-        ),
+        table(["part", "cosine", "overlap × chance", "pairs"], parts, left=(0, 3), indent=2),
     ]
 
 

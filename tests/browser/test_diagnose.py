@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from dcmerge.runtime.state_files import JOBS_VARIABLE
-from tests.browser.steps import LONG, figure, traces, visit
+from tests.browser.steps import LONG, asked, figure, traces, visit
 from tools.app_server import running_app
 from tools.browser import errors_shown, new_page, wait_idle
 
@@ -39,3 +39,22 @@ def test_a_map_is_made_and_stays(browser: Browser, tmp_path: Path, monkeypatch: 
         assert len(singles["y"]) == len(joint["y"]) == 8
         assert not errors_shown(page)
         page.context.close()
+
+
+@pytest.mark.timeout(600)
+def test_pairs_are_judged_and_a_click_tells_one_part_by_part(page: Page, app_url: str) -> None:
+    visit(page, f"{app_url}/Diagnose")
+    page.get_by_role("radio", name="Will it merge?").click()
+    wait_idle(page, LONG)
+    by_word = {trace["name"]: trace for trace in traces(page, "Every pair of experts in one word")}
+    assert {word: len(trace["x"]) for word, trace in by_word.items()} == {"reinforcing": 3, "independent": 25}
+    page.get_by_role("radio", name="cosine", exact=True).click()
+    wait_idle(page, LONG)
+    assert asked(page)["verdict.shown"] == "cosine"
+    (squares,) = traces(page, "Every pair of experts: cosine")
+    assert len(squares["x"]) == 28
+    figure(page, "Every pair of experts: cosine").locator(".points path").nth(13).click(force=True)
+    wait_idle(page, LONG)
+    first, second = (squares[axis][13] for axis in ("x", "y"))
+    expect(page.get_by_role("combobox", name="Pair", exact=True)).to_have_value(f"{first} and {second}", timeout=LONG * 1000)
+    assert not errors_shown(page)

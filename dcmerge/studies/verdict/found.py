@@ -9,21 +9,23 @@ from torch import Tensor
 
 from dcmerge.studies.verdict.relations import Relations
 
-#: So many standard deviations above the mean of independent subspaces an overlap is no chance any more.
-_BEYOND = 3.0
+#: So many standard deviations away from what independent experts have, a number is no chance any more.
+BEYOND = 3.0
 
 
 @dataclass(frozen=True)
 class PairFacts:
     """Two experts, first and second, over some parameters.
 
-    ``cosine`` of what they change. ``conflict``: of the products |a| |b| of their entries, the share with opposite signs, and
-    ``conflict_by_chance`` for shuffled entries. ``overlap``: how many times as much of their main directions they share as
-    independent experts would, with ``outputs`` and ``inputs`` by side; None without a matrix. ``overlap_share``: of the most that
-    is possible. ``norms``, and ``concentration``: share of the energy in each matrix's largest singular value, of both.
+    ``cosine`` of what they change, and ``cosine_by_chance``, its standard deviation for independent entries. ``conflict``: of
+    the products |a| |b| of their entries, the share with opposite signs, and ``conflict_by_chance`` for shuffled entries.
+    ``overlap``: how many times as much of their main directions they share as independent experts would, with ``outputs`` and
+    ``inputs`` by side; None without a matrix. ``overlap_share``: of the most that is possible. ``norms``, and ``concentration``:
+    share of the energy in each matrix's largest singular value, of both.
     """
 
     cosine: float
+    cosine_by_chance: float
     conflict: float
     conflict_by_chance: float
     overlap: float | None
@@ -48,14 +50,17 @@ def pair_facts(found: Relations, first: int, second: int) -> PairFacts:
     shared, chance, possible = (table[:, first, second] for table in (found.shared, found.chance, found.possible))
     spread = found.variance[:, first, second].sum().sqrt()
     return PairFacts(
-        _ratio(found.inner[at], norms[0] * norms[1]),
-        _ratio(found.sizes[at] - found.signed[at], 2 * found.sizes[at]),
-        _ratio(found.shuffled_apart[at], found.shuffled[at]),
-        *(_times(part, by) for part, by in ((shared.sum(), chance.sum()), *zip(shared, chance, strict=True))),
-        _times(shared.sum(), possible.sum()),
-        bool(shared.sum() - chance.sum() > _BEYOND * spread),
-        norms,
-        (_ratio(found.largest[first], found.energy[first]), _ratio(found.largest[second], found.energy[second])),
+        cosine=_ratio(found.inner[at], norms[0] * norms[1]),
+        cosine_by_chance=float(found.entries) ** -0.5,
+        conflict=_ratio(found.sizes[at] - found.signed[at], 2 * found.sizes[at]),
+        conflict_by_chance=_ratio(found.shuffled_apart[at], found.shuffled[at]),
+        overlap=_times(shared.sum(), chance.sum()),
+        outputs=_times(shared[0], chance[0]),
+        inputs=_times(shared[1], chance[1]),
+        overlap_share=_times(shared.sum(), possible.sum()),
+        overlap_beyond_chance=bool(shared.sum() - chance.sum() > BEYOND * spread),
+        norms=norms,
+        concentration=(_ratio(found.largest[first], found.energy[first]), _ratio(found.largest[second], found.energy[second])),
     )
 
 

@@ -28,12 +28,14 @@ _ENTRIES = 1 << 18
 class Relations:
     """Sums over some parameters, all float64, for T experts.
 
-    ``inner`` (T, T): ⟨D_s, D_t⟩. Of the entries that are looked at: ``signed`` (T, T) Σ a b, ``sizes`` (T, T) Σ |a| |b|, and the
-    same two for entries that are shuffled, ``shuffled_apart`` (T, T) of opposite signs, ``shuffled`` (T, T) of all. Of matrices:
-    ``energy`` (T,) ‖D‖², ``largest`` (T,) s_1², and by side, outputs (U) and inputs (V), ``shared`` (2, T, T) ‖A_sᵀ A_t‖² of the
-    main directions, its mean ``chance`` and ``variance`` for independent subspaces, and the most that is ``possible``.
+    ``entries`` (): how many numbers they have. ``inner`` (T, T): ⟨D_s, D_t⟩. Of the entries that are looked at: ``signed`` (T,
+    T) Σ a b, ``sizes`` (T, T) Σ |a| |b|, and the same two for entries that are shuffled, ``shuffled_apart`` (T, T) of opposite
+    signs, ``shuffled`` (T, T) of all. Of matrices: ``energy`` (T,) ‖D‖², ``largest`` (T,) s_1², and by side, outputs (U) and
+    inputs (V), ``shared`` (2, T, T) ‖A_sᵀ A_t‖² of the main directions, its mean ``chance`` and ``variance`` for independent
+    subspaces, and the most that is ``possible``.
     """
 
+    entries: Tensor
     inner: Tensor
     signed: Tensor
     sizes: Tensor
@@ -67,7 +69,8 @@ def relations(layer: Layer) -> Relations:
         main = [_main(svd, own) for svd, own in zip(layer.factors(max(1, layer.default_rank())), energy.tolist(), strict=True)]
         largest = torch.tensor([svd.s[:1].double().square().sum() for svd in main], dtype=torch.float64)
         sides = _overlaps(main, layer.shape)
-    return Relations(inner, *_signs(deltas), energy, largest, *sides)
+    entries = torch.tensor(float(_count(deltas[0])), dtype=torch.float64)
+    return Relations(entries, inner, *_signs(deltas), energy, largest, *sides)
 
 
 def _main(svd: SVD, energy: float) -> SVD:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dcmerge.studies.verdict.found import PairFacts
+from dcmerge.studies.verdict.found import BEYOND, PairFacts
 
 INDEPENDENT, REINFORCING, CONFLICT = "independent", "reinforcing", "in conflict"
 DUPLICATE, DEAD, DROWNS = "duplicate", "dead", "one drowns the other"
@@ -30,10 +30,9 @@ TROUBLE = (DEAD, DUPLICATE, CONFLICT, DROWNS)
 #: An expert shorter than this share of the set's longest, or of the base, is dead: rounding to 16 bits alone can make as much.
 DEAD_SHARE, DEAD_OF_BASE = 1e-3, 1e-6
 DUPLICATE_COSINE = 0.95
-LIKE_COSINE, AGAINST_COSINE = 0.1, -0.1
-#: Opposite signs this much above their own baseline.
-SIGN_EXCESS = 0.1
-#: Where parts with a cosine below ``AGAINST_COSINE`` weigh this much, the whole is in conflict even if others make up for it.
+#: A cosine beyond this, up or down, and beyond what chance gives so few entries; opposite signs so much above their baseline.
+LIKE_COSINE = SIGN_EXCESS = 0.1
+#: Where parts that pull in opposite directions weigh this much, the whole is in conflict even if others make up for it.
 AGAINST_SHARE = 0.25
 #: Main directions that are shared by more than this, but not the change itself: the same directions for different things.
 SAME_DIRECTIONS = 0.5
@@ -54,25 +53,33 @@ def word_of(
     if ratio is None or ratio >= DROWNING_RATIO:
         longer = names[0] if facts.norms[0] >= facts.norms[1] else names[1]
         return DROWNS, f"{longer} is {'infinitely' if ratio is None else f'{ratio:.1f} times as'} long"
-    if facts.cosine >= LIKE_COSINE:
+    if facts.cosine >= _noticed(facts):
         return REINFORCING, _cosine(facts)
     return INDEPENDENT, _cosine(facts)
 
 
 def _conflict(facts: PairFacts, parts: list[PairFacts]) -> str:
     """Why two experts are in conflict; empty where they are not."""
-    if facts.cosine <= AGAINST_COSINE:
+    if _against(facts):
         return _cosine(facts)
-    if facts.conflict - facts.conflict_by_chance >= SIGN_EXCESS:
+    if facts.conflict - facts.conflict_by_chance >= max(SIGN_EXCESS, BEYOND * facts.cosine_by_chance):
         return f"{100 * facts.conflict:.0f} % of opposite signs, by chance {100 * facts.conflict_by_chance:.0f} %"
     weights = [one.norms[0] * one.norms[1] for one in parts]
-    against = sum(w for w, one in zip(weights, parts, strict=True) if one.cosine <= AGAINST_COSINE)
+    against = sum(w for w, one in zip(weights, parts, strict=True) if _against(one))
     if against > AGAINST_SHARE * max(sum(weights), 1e-300):
-        return f"{100 * against / sum(weights):.0f} % of the weight lies in parts with a cosine below {AGAINST_COSINE:g}"
+        return f"{100 * against / sum(weights):.0f} % of the weight lies in parts that pull in opposite directions"
     same = facts.overlap_share is not None and facts.overlap_share >= SAME_DIRECTIONS and facts.overlap_beyond_chance
     if same and facts.cosine < LIKE_COSINE:
         return f"{100 * (facts.overlap_share or 0):.0f} % of the main directions shared, but a cosine of {facts.cosine:.2f}"
     return ""
+
+
+def _noticed(facts: PairFacts) -> float:
+    return max(LIKE_COSINE, BEYOND * facts.cosine_by_chance)
+
+
+def _against(facts: PairFacts) -> bool:
+    return facts.cosine <= -_noticed(facts)
 
 
 def _cosine(facts: PairFacts) -> str:
