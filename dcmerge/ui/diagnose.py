@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from dcmerge.ui import damage_results, damage_setup, verdict
+from dcmerge.ui import damage_results, damage_setup, lost, verdict
 from dcmerge.ui.shell import Page
 from dcmerge.ui.view import remembered
 
@@ -16,7 +16,7 @@ def _damage(page: Page) -> None:
     damage_results.results_cards(page)
 
 
-_VERDICT, _DAMAGE = "Will it merge?", "Damage map"
+_VERDICT, _DAMAGE, _LOST = "Will it merge?", "Damage map", "Lost images"
 #: Question -> what answers it, and the sentence above it.
 _VIEWS: dict[str, tuple[Callable[[Page], None], str]] = {
     _VERDICT: (
@@ -28,6 +28,11 @@ _VIEWS: dict[str, tuple[Callable[[Page], None], str]] = {
         _damage,
         "A **damage map** puts every part of a merged model back, one at a time, and measures what each task gains or loses by "
         "it, on the same **validation** images. So you see where the merge hurts, and where it helps.",
+    ),
+    _LOST: (
+        lost.lost_cards,
+        "Which images does a task's own expert get right and the merge wrong? And which does the merge win? See them, with what "
+        "each model says and how sure it is.",
     ),
 }
 

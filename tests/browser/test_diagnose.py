@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from dcmerge.evaluation import Scale
+from dcmerge.merging.merge import merge
+from dcmerge.runs import LOOK
+from dcmerge.runs.recording import keep, measured_run
 from dcmerge.runtime.state_files import JOBS_VARIABLE
+from dcmerge.zoo import open_zoo
 from tests.browser.steps import LONG, asked, figure, traces, visit
 from tools.app_server import running_app
 from tools.browser import errors_shown, new_page, wait_idle
@@ -58,3 +63,34 @@ def test_pairs_are_judged_and_a_click_tells_one_part_by_part(page: Page, app_url
     first, second = (squares[axis][13] for axis in ("x", "y"))
     expect(page.get_by_role("combobox", name="Pair", exact=True)).to_have_value(f"{first} and {second}", timeout=LONG * 1000)
     assert not errors_shown(page)
+
+
+@pytest.mark.timeout(900)
+def test_lost_images_are_seen_and_two_runs_compared(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(JOBS_VARIABLE, str(tmp_path))
+    bench = open_zoo("demo").bench
+    for scale in (0.5, 1.5):
+        weights = bench.merged_weights(merge(bench.vectors, "average").deltas, scale)
+        found = bench.evaluate(weights, "average", split="val", limit=25)
+        keep([measured_run(bench, "demo", LOOK, "average", found, scale=Scale(scale, "given"))])
+    with running_app() as app:
+        page = new_page(browser)
+        visit(
+            page, f"{app.url}/Diagnose", **{"diagnose": "Lost images", "method": "average", "lost.limit": "25", "task": "flags"}
+        )
+        page.get_by_role("button", name="Show the images").click()
+        expect(page.get_by_text("What the merge loses and wins")).to_be_visible(timeout=LONG * 1000)
+        wait_idle(page, LONG)
+        lost = page.get_by_role("radio", name="lost: ")
+        count = int(lost.inner_text().rpartition(" ")[2])
+        pictures = page.get_by_test_id("stImage").get_by_role("img")
+        assert count > 0
+        expect(pictures).to_have_count(min(count, 24))
+        assert "the expert says" in (pictures.first.get_attribute("alt") or "")
+        assert figure(page, "What the merge changes about the mistakes on Flags").count() == 1
+        page.get_by_role("radio", name="two runs").click()
+        wait_idle(page, LONG)
+        expect(page.get_by_text("points of mean accuracy")).to_be_visible()
+        expect(page.get_by_role("radio", name="only the first is right: ")).to_be_visible()
+        assert asked(page)["lost.what"] == "two runs" and not errors_shown(page)
+        page.context.close()
