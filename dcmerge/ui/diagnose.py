@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from dcmerge.ui import damage_results, damage_setup, lost, verdict
+from dcmerge.ui import damage_results, damage_setup, layer_table, lost, verdict
 from dcmerge.ui.shell import Page
 from dcmerge.ui.view import remembered
 
@@ -16,7 +16,7 @@ def _damage(page: Page) -> None:
     damage_results.results_cards(page)
 
 
-_VERDICT, _DAMAGE, _LOST = "Will it merge?", "Damage map", "Lost images"
+_VERDICT, _DAMAGE, _LOST, _LAYERS = "Will it merge?", "Damage map", "Lost images", "Every matrix"
 #: Question -> what answers it, and the sentence above it.
 _VIEWS: dict[str, tuple[Callable[[Page], None], str]] = {
     _VERDICT: (
@@ -33,6 +33,11 @@ _VIEWS: dict[str, tuple[Callable[[Page], None], str]] = {
         lost.lost_cards,
         "Which images does a task's own expert get right and the merge wrong? And which does the merge win? See them, with what "
         "each model says and how sure it is.",
+    ),
+    _LAYERS: (
+        layer_table.layer_cards,
+        "All matrices in one table: what the experts changed there, how much they get in each other's way, and what the merge "
+        "keeps. Sort it, filter it, or subtract another method.",
     ),
 }
 

@@ -13,7 +13,7 @@ from dcmerge.runs import LOOK
 from dcmerge.runs.recording import keep, measured_run
 from dcmerge.runtime.state_files import JOBS_VARIABLE
 from dcmerge.zoo import open_zoo
-from tests.browser.steps import LONG, asked, figure, traces, visit
+from tests.browser.steps import LONG, asked, figure, pick, traces, visit
 from tools.app_server import running_app
 from tools.browser import errors_shown, new_page, wait_idle
 
@@ -94,3 +94,17 @@ def test_lost_images_are_seen_and_two_runs_compared(browser: Browser, tmp_path: 
         expect(page.get_by_role("radio", name="only the first is right: ")).to_be_visible()
         assert asked(page)["lost.what"] == "two runs" and not errors_shown(page)
         page.context.close()
+
+
+@pytest.mark.timeout(900)
+def test_every_matrix_is_filtered_and_another_method_subtracted(page: Page, app_url: str) -> None:
+    visit(page, f"{app_url}/Diagnose", diagnose="Every matrix", method="average", **{"layers.text": "mlp"})
+    (cells,) = traces(page, "By task and matrix: DirSim")
+    assert len(cells["x"]) == 18 and len(cells["y"]) == 8
+    expect(page.get_by_test_id("stDataFrame")).to_have_count(1)
+    pick(page, "Minus", "TIES-Merging")
+    assert figure(page, "By task and matrix: difference of DirSim").count() == 1
+    page.get_by_role("radio", name="effective rank").click()
+    wait_idle(page, LONG)
+    assert figure(page, "By task and matrix: effective rank").count() == 1
+    assert asked(page)["layers.minus"] == "ties" and not errors_shown(page)
