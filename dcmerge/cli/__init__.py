@@ -1,8 +1,9 @@
 """The command line: everything that the pages do, for scripts and for people in a terminal.
 
 Exit codes: 0 success; 1 a method that breaks a promise (``methods --check``), or a fault of this program; 2 bad input, with one
-line on stderr (of an incompatible set every reason, one a line); 3 a merged file that is not what it should be (``verify``); 130
-stopped with Ctrl-C; 141 nobody reads the output any more. Text is for people, ``--json`` prints one JSON document.
+line on stderr (of an incompatible set every reason, one a line); 3 what was looked at is not as it should be: a merged file
+(``verify``), a pair of experts (``inspect --verdict``); 130 stopped with Ctrl-C; 141 nobody reads the output any more. Text is
+for people, ``--json`` prints one JSON document.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from dcmerge.cli import (
     evaluate,
     inspect,
     jobs,
+    layers,
+    lost,
     merge,
     methods,
     recipe,
@@ -53,6 +56,8 @@ COMMANDS = (
     compare,
     sweep,
     damage,
+    lost,
+    layers,
     zoo,
     runs,
     jobs,

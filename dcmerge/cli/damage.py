@@ -11,6 +11,7 @@ from dcmerge.checkpoints import check_text_target, write_text
 from dcmerge.checkpoints.regrouped import STORED
 from dcmerge.cli.evaluate import AUTO, notes_of, scale_of, tell_of_weak_experts
 from dcmerge.cli.jobs import submitted
+from dcmerge.cli.merging_at import merged_at
 from dcmerge.cli.options import (
     Commands,
     Parser,
@@ -26,14 +27,12 @@ from dcmerge.cli.options import (
 from dcmerge.cli.output import Progress, paragraph, percent, print_json, table
 from dcmerge.cli.plugins import add_plugins
 from dcmerge.errors import InputError
-from dcmerge.evaluation import Bench, Scale, choose_scale
-from dcmerge.merging.merge import Merged, merge
+from dcmerge.evaluation import Bench
 from dcmerge.merging.recipe import check_scale
 from dcmerge.studies.damage import BLOCKS, CHANGES, MATRICES, Change, DamageMap, Plan
 from dcmerge.studies.damage.measuring import damage
 from dcmerge.studies.damage.plan import LIMIT
 from dcmerge.studies.damage.tables import as_csv, label_of, to_data
-from dcmerge.studies.measuring import fixed_scale
 
 
 def add_to(commands: Commands, common: Parser) -> None:
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     with Progress() as progress:
         bench = opened_bench(args, progress)
         tell_of_weak_experts(bench.weak_experts(limit=plan.limit))
-        scale, merged = (Scale(given, "given"), None) if given is not None else _found_scale(bench, plan, progress)
+        merged, scale = merged_at(bench, plan.slug, plan.parameters, given, plan.limit, progress)
         found = damage(bench, plan, scale, merged=merged, progress=progress)
     if args.csv is not None:
         write_text(Path(args.csv), as_csv(found))
@@ -81,14 +80,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(as_text(args, bench, plan, found)))
     return 0
-
-
-def _found_scale(bench: Bench, plan: Plan, progress: Progress) -> tuple[Scale, Merged | None]:
-    """α where it is fixed, else the best on validation, with the merge that it was found with."""
-    if fixed := fixed_scale(plan.slug):
-        return fixed, None
-    merged = merge(bench.vectors, plan.slug, bench=bench, progress=progress, **plan.parameters)
-    return choose_scale(bench, merged.deltas, limit=plan.limit, progress=progress), merged
 
 
 def _submit(args: argparse.Namespace, plan: Plan, scale: float | None) -> int:

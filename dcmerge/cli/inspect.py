@@ -14,11 +14,14 @@ from dcmerge.cli.fitting import fit_of
 from dcmerge.cli.folders import chosen, folder_and_set, on_disk, search_as_data, search_as_text
 from dcmerge.cli.options import Commands, Parser, add_command, add_model_set, named_models, named_zoo
 from dcmerge.cli.output import Progress, paragraph, print_json, qkv_lines, seconds, size, table
+from dcmerge.cli.verdict import add_verdict, check_verdict, verdict_code, verdict_lines, write_verdict
 from dcmerge.errors import InputError
 from dcmerge.merging.prediction import Cost, predicted_costs
 from dcmerge.sets.layouts import FoundSet, Search, peek, search
+from dcmerge.studies.verdict import Verdict, verdict
+from dcmerge.studies.verdict.tables import to_data
 from dcmerge.vectors.compatibility import Kind, Parameter, Report, examine
-from dcmerge.vectors.task_vectors import open_set
+from dcmerge.vectors.task_vectors import TaskVectors, open_set
 
 #: So many parameters with one reason stand one by one.
 _LISTED = 6
@@ -32,6 +35,8 @@ class Inspected:
     experts: dict[str, Checkpoint]
     report: Report
     costs: dict[str, Cost]
+    vectors: TaskVectors | None = None
+    verdict: Verdict | None = None
 
     @property
     def qkv(self) -> tuple[str, str]:
@@ -58,6 +63,7 @@ class Inspected:
         facts = {"relative_norms": relative, "predicted": self.costs, "predicted_peak_bytes": peak}
         qkv, stored = self.qkv
         facts |= {"qkv": qkv, "qkv_stored": stored}
+        facts |= {"verdict": to_data(self.verdict)} if self.verdict else {}
         return {"mergeable": self.mergeable, **opened, **self.report.to_dict(), **facts}
 
 
@@ -68,6 +74,7 @@ def add_to(commands: Commands, common: Parser) -> None:
         "place", nargs="?", metavar="FOLDER", help="where the models lie, in any layout, or hub:owner/name; as --from"
     )
     add_model_set(parser)
+    add_verdict(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,21 +85,33 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_named(args: argparse.Namespace) -> int:
+    check_verdict(args)
     with Progress() as progress:
-        found = _inspect(args, progress)
+        found = _judged(_inspect(args, progress), args, progress)
     print_json(found.to_dict()) if args.json else print(as_text(found))
     return _told(found)
 
 
+def _judged(found: Inspected, args: argparse.Namespace, progress: Progress) -> Inspected:
+    """With the verdict on its pairs, where that was asked for and the set can be merged."""
+    if not args.verdict or found.vectors is None:
+        return found
+    judged = replace(found, verdict=verdict(found.vectors, args.by, progress=progress))
+    write_verdict(args, judged.verdict)
+    return judged
+
+
 def _told(found: Inspected) -> int:
+    """The exit code, of a set that can be merged."""
     if not found.mergeable:
         count = len(found.report.errors)
         raise InputError(f"these checkpoints cannot be merged, for {count} reason{'s' * (count > 1)} in the report")
-    return 0
+    return verdict_code(found.verdict)
 
 
 def _run_folder(args: argparse.Namespace) -> int:
     """Everything in a folder; of a single set, or the one that ``--base`` chooses, the report on its values too."""
+    check_verdict(args)
     place, what = folder_and_set(args.folder)
     place, args.base = on_disk(place, args.download, whole=True), args.base and on_disk(args.base, args.download)
     found = search(place)
@@ -103,7 +122,7 @@ def _run_folder(args: argparse.Namespace) -> int:
     if one is not None and not one.lacks and len(unread) < len(one.experts):
         readable = {task: path for task, path in one.experts.items() if task not in unread}
         with Progress() as progress:
-            inspected = _examined(one.base, readable, args, progress)
+            inspected = _judged(_examined(one.base, readable, args, progress), args, progress)
     if args.json:
         print_json(search_as_data(found) | {"report": inspected.to_dict() if inspected else None})
     else:
@@ -116,6 +135,8 @@ def _run_folder(args: argparse.Namespace) -> int:
     if unread:
         rest = "the report is of the others" if inspected else "there is no report"
         raise InputError(f"{len(unread)} of the experts cannot be opened ({', '.join(unread)}), and {rest}")
+    if args.verdict and inspected is None:
+        raise InputError(f"verdict: expected one set, got {len(found.sets)} in this folder; name it as FOLDER#NAME")
     return _told(inspected) if inspected else 0
 
 
@@ -135,7 +156,7 @@ def _inspect(args: argparse.Namespace, progress: Progress) -> Inspected:
     if args.zoo:
         fit_of(args)  # options that contradict each other are refused here too
         vectors = named_zoo(args.zoo, progress, args.qkv).vectors
-        return _with_costs(vectors.base, vectors.experts, vectors.report)
+        return _with_costs(vectors.base, vectors.experts, vectors.report, vectors)
     return _examined(base, experts, args, progress)
 
 
@@ -144,12 +165,17 @@ def _examined(
 ) -> Inspected:
     fit = fit_of(args)
     opened_base, opened = open_set(base, experts, args.qkv, fit)
-    return _with_costs(opened_base, opened, examine(opened_base, opened, fit, progress=progress))
+    report = examine(opened_base, opened, fit, progress=progress)
+    known = {p.name: p for p in report.parameters if p.mergeable}
+    vectors = None if report.errors else TaskVectors(opened_base, opened, known, report, fit=fit)
+    return _with_costs(opened_base, opened, report, vectors)
 
 
-def _with_costs(base: Checkpoint | None, experts: dict[str, Checkpoint], report: Report) -> Inspected:
+def _with_costs(
+    base: Checkpoint | None, experts: dict[str, Checkpoint], report: Report, vectors: TaskVectors | None
+) -> Inspected:
     costs = {} if report.errors else predicted_costs(base, experts, report.parameters)
-    return Inspected(base, experts, report, costs)
+    return Inspected(base, experts, report, costs, vectors)
 
 
 def _checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -172,6 +198,7 @@ def as_text(found: Inspected) -> str:
         *(paragraph(finding, indent=2) for finding in findings),
         f"Can be merged: {'yes' if found.mergeable else 'no'}",
         *([_cost_lines(found.costs)] if found.costs else []),
+        *(verdict_lines(found.verdict) if found.verdict else []),
     ]
     return "\n".join(parts)
 

@@ -37,11 +37,16 @@ class Drift:
         return tuple(sum(column) / len(column) for column in zip(*self.merged, strict=True))
 
     @property
+    def ratios(self) -> tuple[tuple[float | None, ...], ...]:
+        """Drift over the base's, a row a task, a column a place; None where the expert is still the base."""
+        rows = zip(self.merged, self.base, strict=True)
+        return tuple(tuple(m / b if b > 0 else None for m, b in zip(*row, strict=True)) for row in rows)
+
+    @property
     def relative(self) -> tuple[float | None, ...]:
         """Mean over tasks of the ratios to the base's drift; tasks whose expert is still the base there are left out."""
-        columns = zip(zip(*self.merged, strict=True), zip(*self.base, strict=True), strict=True)
-        ratios = [[m / b for m, b in zip(merged, base, strict=True) if b > 0] for merged, base in columns]
-        return tuple(sum(column) / len(column) if column else None for column in ratios)
+        known = [[ratio for ratio in column if ratio is not None] for column in zip(*self.ratios, strict=True)]
+        return tuple(sum(column) / len(column) if column else None for column in known)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON."""

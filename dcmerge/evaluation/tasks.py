@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,10 +14,11 @@ from dcmerge.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images as uint8 (N, 3, H, W) and labels as int64 (N,)."""
+    """Images as uint8 (N, 3, H, W) and labels as int64 (N,). ``files``: one an image, where each is a file; else none."""
 
     images: Tensor
     labels: Tensor
+    files: tuple[Path, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -28,7 +30,9 @@ class Split:
         return self.take(stratified_indices(self.labels, limit, seed))
 
     def take(self, indices: Tensor) -> Split:
-        return Split(self.images[indices], self.labels[indices])
+        """Some of these, in the given order."""
+        files = tuple(self.files[place] for place in indices.tolist()) if self.files else ()
+        return Split(self.images[indices], self.labels[indices], files)
 
 
 def stratified_indices(labels: Tensor, limit: int, seed: int = 0) -> Tensor:

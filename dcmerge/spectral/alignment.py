@@ -210,6 +210,28 @@ def reconstruction_error(factors: SVD, smoothed: Tensor, M: Tensor, basis: Cover
     return (difference.norm() / target.norm().clamp_min(1e-30)).item()
 
 
+def chance_overlap(p: int, q: int, d: int) -> tuple[float, float]:
+    """Mean and variance of ‖AᵀB‖_F² where A (d, p) and B (d, q) span subspaces that have nothing to do with each other.
+
+    Hold B and turn A at random. With the projections P = AAᵀ and Q = BBᵀ the overlap is tr(PQ), and E P = (p/d) I as no direction
+    is preferred, so E tr(PQ) = (p/d) tr Q = p q / d. The invariance of P under rotations fixes its second moments as well:
+    Var tr(PQ) = 2 p q (d − p) (d − q) / (d² (d − 1) (d + 2)). For p = q = 1 these are the moments of a squared cosine,
+    Beta(1/2, (d − 1)/2). Blind spot: directions that every network prefers (the mean of the inputs) count as agreement.
+    """
+    if d < 2:
+        return float(p * q), 0.0
+    return p * q / d, 2 * p * q * (d - p) * (d - q) / (d * d * (d - 1) * (d + 2))
+
+
+def gram(deltas: Sequence[Tensor | LowRank]) -> Tensor:
+    """⟨D_s, D_t⟩ of T deltas of one shape, (T, T) float64; of adapters by their factors, without a dense product."""
+    factors = [delta for delta in deltas if isinstance(delta, LowRank)]
+    if len(factors) == len(deltas):
+        return torch.tensor([[a.inner(b) for b in factors] for a in factors], dtype=torch.float64)
+    rows = torch.stack([dense(delta).double().flatten() for delta in deltas])
+    return rows @ rows.T
+
+
 def cosine(a: Tensor | LowRank, b: Tensor | LowRank) -> float:
     """⟨a, b⟩ / (‖a‖ ‖b‖) of two deltas, by their factors where both have them; 0 where one of them is zero."""
     if isinstance(a, LowRank) and isinstance(b, LowRank):

@@ -13,17 +13,24 @@ from dcmerge.vectors.task_vectors import Delta
 
 @dataclass(frozen=True)
 class DirSim:
-    """Directional similarity of a merged task vector to each expert's, mean over the matrices (see ``alignment.dirsim``)."""
+    """Directional similarity of a merged task vector to each expert's, mean over the matrices (see ``alignment.dirsim``).
+
+    ``table``: a row a task, a value for each of ``layers``; empty where an earlier version measured.
+    """
 
     mean: float
     tasks: Mapping[str, float]
+    layers: tuple[str, ...] = ()
+    table: tuple[tuple[float, ...], ...] = ()
 
 
 def directional_similarity(bench: Bench, merged: Mapping[str, Delta], cancelled: Callable[[], bool] | None = None) -> DirSim:
     """DirSim with every expert of the bench; 0 where no matrix has room for all tasks."""
-    table = consistency(bench.vectors, merged, cancelled=cancelled).measures["DirSim"]
+    found = consistency(bench.vectors, merged, cancelled=cancelled)
+    table = found.measures["DirSim"]
     means = table.mean(dim=1).tolist() if table.shape[1] else [0.0] * len(bench.vectors.tasks)
-    return DirSim(sum(means) / len(means), dict(zip(bench.vectors.tasks, means, strict=True)))
+    by_task = dict(zip(bench.vectors.tasks, means, strict=True))
+    return DirSim(sum(means) / len(means), by_task, found.layers, tuple(map(tuple, table.tolist())))
 
 
 def diagnose(

@@ -10,7 +10,7 @@ from torch import Tensor
 from dcmerge.evaluation import Bench
 from dcmerge.evaluation.calibration import Calibration, LayerInputs, layer_inputs
 from dcmerge.methods.from_images import as_linear
-from dcmerge.vectors.layers import layer_of
+from dcmerge.spectral.alignment import gram
 from dcmerge.vectors.task_vectors import TaskVectors
 
 
@@ -18,8 +18,7 @@ def inner_products(vectors: TaskVectors) -> Tensor:
     """⟨τ_s, τ_t⟩ over all parameters that are merged, (T, T) float64; one parameter's deltas are in memory at a time."""
     found = torch.zeros(len(vectors.tasks), len(vectors.tasks), dtype=torch.float64)
     for name in vectors.parameters:
-        rows = layer_of(vectors, name).dense_deltas().flatten(1).double()
-        found += rows @ rows.T
+        found += gram(vectors.deltas(name))
     return found
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 
 from dcmerge import plots
+from dcmerge.plots.layers import layer_map
 from dcmerge.studies.glossary import explained, term
 from dcmerge.studies.inspection import MEASURES, Consistency, LayerAlignment, consistency, layer_alignment
 from dcmerge.ui.charts import show
@@ -128,6 +132,11 @@ def blocks_card(page: Page) -> None:
         )
 
 
+def consistency_of(page: Page, slug: str, parameters: Mapping[str, Any]) -> Consistency:
+    """A merge's directional consistency with every expert, from the cache where it was computed before."""
+    return _consistency(page.models.key, slug, tuple(parameters.items()), page)
+
+
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _consistency(name: str, slug: str, parameters: tuple, _page: Page) -> Consistency:
     merged = merged_once(_page.models, slug, dict(parameters))
@@ -165,8 +174,7 @@ def consistency_card(page: Page) -> None:
             results = {}
             for slug in chosen:
                 shared = page.smoothing if slug == "dc_merge" else {}
-                parameters = tuple(known[slug].check(shared).items())
-                results[known[slug].title] = _consistency(page.models.key, slug, parameters, page)
+                results[known[slug].title] = consistency_of(page, slug, known[slug].check(shared))
         show(
             plots.consistency_lines(results, measure),
             "the line is the mean over the experts; the band spans the least and the best preserved one. Higher means that the "
@@ -174,3 +182,29 @@ def consistency_card(page: Page) -> None:
             key="alignment.consistency",
             terms=(measure,),
         )
+        _task_map(page, results, measure)
+
+
+def _task_map(page: Page, results: Mapping[str, Consistency], measure: str) -> None:
+    """The band of one method, task by task."""
+    title = remembered(
+        st.selectbox,
+        "Task by task",
+        key="alignment.map.method",
+        default=next(iter(results)),
+        options=list(results),
+        help="The method whose tasks are shown one by one.",
+    )
+    found = results[title]
+    show(
+        layer_map(
+            found.measures[measure].tolist(),
+            [place_of(name).label for name in found.layers],
+            list(page.models.task_titles.values()),
+            measure,
+            f"{measure} of {title} and each expert, by task and matrix",
+        ),
+        "a dark row is an expert whose directions the merge does not keep; a dark column is a matrix in which it keeps nobody's.",
+        key="alignment.map",
+        terms=(measure,),
+    )

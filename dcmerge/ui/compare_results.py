@@ -8,7 +8,6 @@ from typing import Any
 
 import streamlit as st
 
-from dcmerge import plots
 from dcmerge.errors import WARNING
 from dcmerge.evaluation import ZERO_SHOT
 from dcmerge.methods import NEEDS, methods
@@ -17,14 +16,13 @@ from dcmerge.studies.comparison import Comparison
 from dcmerge.studies.glossary import explained, term
 from dcmerge.studies.measuring import Row
 from dcmerge.ui import comparing
-from dcmerge.ui.charts import show, splits_caption
+from dcmerge.ui.charts import splits_caption
+from dcmerge.ui.compare_figures import figures
 from dcmerge.ui.compare_setup import SHOWN
 from dcmerge.ui.notes import show_notes
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import percent, plain
 from dcmerge.ui.view import remembered
-
-_DRIFTS = {"in units of the base's drift": True, "mean squared difference": False}
 
 
 def results_cards(page: Page) -> None:
@@ -58,7 +56,7 @@ def results_cards(page: Page) -> None:
         show_notes(f"{note} ({row.title})" for row in found.rows for note in row.notes if note.startswith(WARNING))
         _table(page, found)
         _export(found)
-    _figures(page, found)
+    figures(page, found)
 
 
 def _state(shown: comparing.Shown) -> None:
@@ -245,64 +243,4 @@ def _export(found: Comparison) -> None:
             on_click="ignore",
             icon=":material/download:",
             help="A table to paste into a report.",
-        )
-
-
-def _figures(page: Page, found: Comparison) -> None:
-    with st.container(border=True):
-        show(
-            plots.normalised_map(found, page.models.task_titles),
-            "each cell is the accuracy of a method on a task, divided by that of the task's own expert. 100 keeps everything "
-            "that the expert knows. A dark row is a task that merging loses; a column with one dark cell pays for its mean "
-            "with that task.",
-            key="compare.map",
-            terms=("normalised accuracy",),
-        )
-    measured = [row for row in found.rows if row.evaluation and not row.is_reference]
-    if not measured:
-        return
-    with st.container(border=True):
-        show(
-            plots.accuracy_against_cost(found),
-            "up is better, left is faster. Two methods whose 95 % whiskers overlap widely may be equally good. The dotted "
-            "lines are the base and the experts, the floor and the ceiling of a merge. Methods share the singular vectors of "
-            "the experts, so only the first one that needs them pays for them.",
-            key="compare.cost",
-            terms=("accuracy", "interval"),
-        )
-    if any(row.curve for row in measured):
-        with st.container(border=True):
-            show(
-                plots.loss_lines(found),
-                "a flat line has learned what it can; one that still falls would gain from more steps. Each line starts at 1, "
-                "because the methods minimise different things. Their heights do not say which method is better.",
-                key="compare.loss",
-                terms=("loss", "entropy", "logit scale"),
-            )
-    if not any(row.drift for row in measured):
-        return
-    with st.container(border=True):
-        show(
-            plots.dirsim_bars(found),
-            "higher means that the merged weights still point where the experts pointed. The whiskers span the least and the "
-            "best preserved expert.",
-            key="compare.dirsim",
-            terms=("DirSim", "direction"),
-        )
-    with st.container(border=True):
-        unit = remembered(
-            st.segmented_control,
-            "Feature drift",
-            key="drift",
-            default=next(iter(_DRIFTS)),
-            options=list(_DRIFTS),
-            required=True,
-            help=f"{term('feature drift')} The drift of the base is how far its own features lie from those of the experts.",
-        )
-        show(
-            plots.drift_lines(found, relative=_DRIFTS[unit]),
-            "each line shows how far a merged model is from the experts after every block, and at the end in the final "
-            "features. 0 is the same as the expert; in units of the base, 1 is no better than the base.",
-            key="compare.drift",
-            terms=("feature drift",),
         )

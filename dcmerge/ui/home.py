@@ -24,7 +24,7 @@ _ABOUT = {
     "Merge": "merge live, choose α, see the accuracy on every task",
     "Compare": "many methods on the same images, by accuracy and cost, and why they differ",
     "Tune": "which smoothing, which ρ, which α? A curve with its intervals answers",
-    "Diagnose": "which matrices of a merge cost which task how much",
+    "Diagnose": "which experts go together, which images are lost, which matrices cost which task how much?",
     "Methods": "what each method does, needs and scores",
     "Runs": "everything that was measured, found again and compared",
 }

@@ -82,6 +82,8 @@ def test_every_command_has_help_and_json(run: Run) -> None:
         "compare",
         "sweep",
         "damage",
+        "lost",
+        "layers",
         "zoo",
         "runs",
         "jobs",

@@ -38,7 +38,9 @@ def comparison(*, diagnosed: bool = True) -> Comparison:
     average, ties = evaluation("average", 4, 6, split="test"), evaluation("ties", 6, 7, split="test")
     base = ((2.0, 4.0), (2.0, 1.0))
     drift = Drift(tuple(TITLES), ("block 1", "features"), ((1.0, 1.0), (0.5, 1.0)), base, 5)
-    why = {"dirsim": DirSim(0.3, {"birds": 0.2, "cars": 0.4}), "drift": drift} if diagnosed else {}
+    layers = ("visual.transformer.resblocks.0.mlp.c_fc.weight", "visual.proj")
+    similarity = DirSim(0.3, {"birds": 0.2, "cars": 0.4}, layers, ((0.1, 0.3), (0.2, 0.6)))
+    why = {"dirsim": similarity, "drift": drift} if diagnosed else {}
     rows = (
         Row("zero-shot", "Zero-shot (the base)", evaluation=evaluation("zero-shot", 2, 4, split="test")),
         Row("average", "Weight averaging", {}, Scale(1.0, "fixed"), average, Seconds(0.5, 0.0, 1.0), peak_bytes=3 << 20, **why),

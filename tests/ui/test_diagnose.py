@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dcmerge import jobs
 from dcmerge.evaluation import Scale
 from dcmerge.jobs.damaging import make_map
 from dcmerge.sets.model_sets import open_set_by_name, roots
-from tests.ui.conftest import opened, words_of
+from tests.ui.conftest import Open, opened, words_of
 
 DIAGNOSE = "pages/7_Diagnose.py"
 
@@ -31,3 +33,15 @@ def test_a_map_is_shown(queue: None) -> None:
     app = opened(DIAGNOSE).run()
     assert not app.exception and "Change of accuracy when one part is changed" in words_of(app)
     assert any(box.label == "Show each part" and list(box.options) == ["back to the base"] for box in app.selectbox)
+
+
+def test_a_set_without_images_is_asked_for_its_pairs(folder: Path, open_page: Open) -> None:
+    app = open_page(DIAGNOSE, set=f"folder:{folder.name}")
+    assert not app.exception and "3 experts make 3 pairs: 3 independent." in words_of(app).replace("\\", "")
+    pairs, parts = (table.value for table in app.dataframe)
+    assert len(pairs) == 3 and list(parts["part"]) == ["before the blocks", "block 0", "block 1", "after the blocks"]
+    app.selectbox(key="verdict.pair").set_value(("birds", "digits")).run()
+    assert set(app.dataframe[1].value["word"]) == {"independent"}
+    for shown in ("cosine", "overlap, times chance", "opposite signs, %", "norm ratio"):
+        next(group for group in app.get("button_group") if group.label == "Show").set_value(shown).run()
+        assert not app.exception and f"Every pair of experts: {shown.split('%')[0]}" in words_of(app).replace("\\", "")

@@ -87,13 +87,14 @@ class Pictures:
 
     def decoded(self, preprocess: Preprocess, store: Store | None = None, tell: Tell | None = None) -> Split:
         """As uint8 (N, 3, H, W), from the cache where it is there (mapped from the file, not held)."""
+        files = tuple(self.files[place] for place in self.places.tolist()) if self.one_each else ()
         if store is None:
-            return Split(self._pixels(preprocess, tell), self.labels)
+            return Split(self._pixels(preprocess, tell), self.labels, files)
         key, shape = self.key(preprocess), (len(self), 3, *preprocess.size)
         store.get(key, lambda: {"images": self._pixels(preprocess, tell)}, fits=lambda found: fits(found, shape))
         known = store.load(key)  # again: what was just decoded need not stay in memory either
         images = known["images"] if known and fits(known, shape) else self._pixels(preprocess, tell)
-        return Split(images, self.labels)
+        return Split(images, self.labels, files)
 
     def _pixels(self, preprocess: Preprocess, tell: Tell | None) -> Tensor:
         pixels = torch.empty((len(self), 3, *preprocess.size), dtype=torch.uint8)
