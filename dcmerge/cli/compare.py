@@ -32,7 +32,7 @@ from dcmerge.methods import fitting_methods, method, methods
 from dcmerge.runs import COMPARISON
 from dcmerge.studies.comparison import AVERAGE, Comparison, compare
 from dcmerge.studies.exports import as_csv, as_markdown
-from dcmerge.studies.measuring import PAPERS, TASK_ARITHMETIC, VARIANTS, Row, slug_of
+from dcmerge.studies.measuring import PAPERS, SETTING, TASK_ARITHMETIC, VARIANTS, Row, slug_of
 from dcmerge.studies.recording import keep_rows, new_group
 from dcmerge.vectors.mix import Mix
 from dcmerge.zoo import ZOOS, kept_edition
@@ -55,7 +55,7 @@ def add_to(commands: Commands, common: Parser) -> None:
         default=ALL,
         metavar="A,B,C",
         help="slugs, or all that can merge this set (default); averaging always runs. adamerging-test and adarank-test adapt to "
-        "the unlabeled test images, as in their papers",
+        "the unlabeled test images, as in their papers. ties#2 is a second row of TIES, with settings of its own",
     )
     parser.add_argument(
         "--set",
@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("expected --background with --zoo NAME, got files: a job opens its set by name")
     if args.quick:
         args.limit = QUICK_IMAGES if args.limit is None else args.limit
-        parameters = {slug: {**method(slug).quick, **parameters.get(slug, {})} for slug in (AVERAGE, *map(slug_of, slugs))}
+        rows = dict.fromkeys((AVERAGE, *map(slug_of, slugs), *(slug for slug in slugs if slug not in VARIANTS)))
+        parameters = {row: {**method(slug_of(row)).quick, **parameters.get(row, {})} for row in rows}
     with Progress() as progress:
         bench = opened_bench(args, progress)
         skipped = fitting_methods(bench.vectors, bench)[1] if args.methods == ALL else {}
@@ -152,10 +153,10 @@ def given_parameters(args: argparse.Namespace, slugs: list[str]) -> dict[str, di
     texts: dict[str, dict[str, str]] = {}
     for name, value in collected(args.set, "--set").items():
         slug, _, key = name.partition(".")
-        if slug not in (AVERAGE, *map(slug_of, slugs)):
+        if slug not in (AVERAGE, *slugs, *map(slug_of, slugs)) or slug in VARIANTS:
             raise InputError(f"--set: expected SLUG.KEY=VALUE of a method that is compared, got {name!r}")
         texts.setdefault(slug, {})[key] = value
-    return {slug: method(slug).parse(own) for slug, own in texts.items()}
+    return {slug: method(slug_of(slug)).parse(own) for slug, own in texts.items()}
 
 
 def check_exports(args: argparse.Namespace) -> None:
@@ -187,7 +188,8 @@ def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, di
         raise InputError("expected --background with --zoo alone, got --from")
     if args.qkv != STORED:
         raise InputError(f"expected --background without --qkv, got --qkv {args.qkv}: a job merges q, k and v as they are stored")
-    chosen = [{"slug": slug, "parameters": parameters.get(slug, {})} for slug in dict.fromkeys(slugs)]
+    given = {slug: parameters.get(slug, parameters.get(slug_of(slug), {})) for slug in slugs}
+    chosen = [{"slug": slug_of(slug), "parameters": own} for slug, own in given.items()]
     return submitted(
         args,
         {
@@ -209,7 +211,12 @@ def chosen_methods(text: str) -> list[str]:
     slugs = [part.strip() for part in text.split(",") if part.strip()]
     if not slugs:
         raise InputError(f"methods: expected slugs separated by commas, or all, got {text!r}")
-    return [slug if slug in VARIANTS else method(slug).slug for slug in slugs]
+    for slug in slugs:
+        method(slug_of(slug))
+        number = slug.partition(SETTING)[2]
+        if slug not in VARIANTS and SETTING in slug and not (number.isdecimal() and int(number) > 1):
+            raise InputError(f"methods: expected a further setting as in {slug_of(slug)}{SETTING}2, got {slug!r}")
+    return slugs
 
 
 def as_text(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:

@@ -24,6 +24,7 @@ from dcmerge.merging.recipe import GIVEN
 from dcmerge.methods import method
 from dcmerge.studies.comparison import row_names
 from dcmerge.studies.damage import Plan as DamagePlan
+from dcmerge.studies.measuring import setting_names
 from dcmerge.studies.sweep import Plan
 
 #: The steps of a sweep's look at test and of its outcome, and how many processes may share a sweep.
@@ -55,9 +56,8 @@ class Compare:
         if not isinstance(given, (list, tuple)) or not given:
             raise InputError(f"methods: expected a list of at least one method, got {given!r}")
         chosen = tuple(map(MethodChoice.of, given))
-        slugs = [choice.slug for choice in chosen]
-        if twice := sorted({slug for slug in slugs if slugs.count(slug) > 1}):
-            raise InputError(f"methods: expected every method once, got {', '.join(twice)} more than once")
+        if twice := sorted({choice.slug for choice in chosen if chosen.count(choice) > 1}):
+            raise InputError(f"methods: expected every setting of a method once, got one of {', '.join(twice)} more than once")
         limits = limit_of("limit", data), limit_of("val_limit", data)
         return cls(name, chosen, split_of(data), *limits, flag_of("diagnosed", data), mix_of(data))
 
@@ -70,7 +70,13 @@ class Compare:
     @property
     def steps(self) -> tuple[str, ...]:
         """The rows in order."""
-        return (ZERO_SHOT, *row_names([choice.slug for choice in self.methods]), EXPERTS)
+        return (ZERO_SHOT, *row_names(list(self.parameters)), EXPERTS)
+
+    @property
+    def parameters(self) -> dict[str, Mapping[str, Any]]:
+        """By the names of the rows."""
+        names = setting_names(choice.slug for choice in self.methods)
+        return {name: choice.parameters for name, choice in zip(names, self.methods, strict=True)}
 
 
 @dataclass(frozen=True)

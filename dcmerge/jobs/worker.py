@@ -122,11 +122,10 @@ def _compare(job: Job, spec: Compare, tell: Told) -> None:
             if row.name not in known:
                 known[row.name] = row
                 keep(row)
-    parameters = {choice.slug: choice.parameters for choice in spec.methods}
     compare(
         bench,
-        list(parameters),
-        parameters,
+        list(spec.parameters),
+        spec.parameters,
         **measured_on,
         val_limit=spec.val_limit,
         diagnosed=spec.diagnosed,

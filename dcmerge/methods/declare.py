@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,3 +135,8 @@ def value_text(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def values_text(values: Mapping[str, Any]) -> str:
+    """ "density=0.2, aggregate=mean", as the command line takes them."""
+    return ", ".join(f"{name}={value_text(value)}" for name, value in values.items())

@@ -77,12 +77,12 @@ def compare(
     """Every method on the same images, plain averaging first (always, as what the others are compared to), then Task
     Arithmetic, if it is among them, with a second row at the papers' α: adaptive methods report what they gain over it.
 
-    ``slugs`` may name rows of ``VARIANTS`` too.
-    ``parameters`` maps slugs to what differs from the defaults; ``on_row`` gets each row as it is ready. Rows of an earlier
-    run on the same images, ``known`` by name, are taken over and not computed again; ``on_row`` does not get those. A method
-    that fails keeps its row with the reason, the others go on. ``mix`` holds for every method. With an ``engine`` of other
-    machines, ``opener`` opens the models there. Raises InputError for an unknown slug or expert before anything is computed and
-    Cancelled when ``cancelled()`` turns true.
+    ``slugs`` may name rows of ``VARIANTS`` too, and further settings of a method ("ties#2"). ``parameters`` maps slugs, or such
+    names, to what differs from the defaults; ``on_row`` gets each row as it is ready. Rows of an earlier run on the same images,
+    ``known`` by name, are taken over and not computed again; ``on_row`` does not get those. A method that fails keeps its row
+    with the reason, the others go on. ``mix`` holds for every method. With an ``engine`` of other machines, ``opener`` opens the
+    models there. Raises InputError for an unknown slug or expert before anything is computed and Cancelled when ``cancelled()``
+    turns true.
     """
     names = row_names(slugs)
     for name in names:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from dcmerge.evaluation import ZERO_SHOT, Difference
 from dcmerge.methods import methods
-from dcmerge.methods.declare import value_text
+from dcmerge.methods.declare import values_text
 from dcmerge.runs.tables import as_csv as csv_text
 from dcmerge.studies.comparison import Comparison
 from dcmerge.studies.measuring import PAPERS, TASK_ARITHMETIC, Row
@@ -28,7 +28,7 @@ def _row(row: Row) -> dict[str, Any]:
     return {
         "method": row.title,
         "slug": row.name,
-        "parameters": "; ".join(filter(None, (parameters_text(row.parameters), row.mix.text))),
+        "parameters": "; ".join(filter(None, (values_text(row.parameters), row.mix.text))),
         "alpha": scale.value if scale else None,
         "alpha from": scale.origin if scale else None,
         "accuracy": _percent(measured and measured.mean),
@@ -80,11 +80,6 @@ def plugin_text(row: Row) -> str | None:
     """Name and hash of the plugin of a method that is not built in."""
     origin = methods()[row.slug].origin if row.slug in methods() else None
     return f"{origin.name} {origin.sha256}" if origin else None
-
-
-def parameters_text(values: Mapping[str, Any]) -> str:
-    """ "density=0.2, aggregate=mean", as ``--set`` takes them."""
-    return ", ".join(f"{name}={value_text(value)}" for name, value in values.items())
 
 
 def _percent(share: float | None) -> float | None:
@@ -171,7 +166,7 @@ def _seconds(row: Row) -> str | None:
 
 _MARKDOWN: tuple[tuple[str, Callable[[Row], str | None]], ...] = (
     ("method", lambda row: row.title),
-    ("parameters", lambda row: parameters_text(row.parameters)),
+    ("parameters", lambda row: values_text(row.parameters)),
     ("α", lambda row: row.scale and f"{row.scale.value:g}"),
     ("α from", lambda row: row.scale and row.scale.origin),
     ("absolute", _accuracy),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -42,9 +43,23 @@ VARIANTS = {
 }
 
 
+#: Between a method and which of its settings a row is: "ties#2" is another one than "ties".
+SETTING = "#"
+
+
 def slug_of(name: str) -> str:
     """The method of a row's name."""
-    return VARIANTS[name].slug if name in VARIANTS else name
+    return VARIANTS[name].slug if name in VARIANTS else name.partition(SETTING)[0]
+
+
+def setting_names(slugs: Iterable[str]) -> list[str]:
+    """Names of rows, one for each: a method that comes again is another setting of it."""
+    seen: Counter[str] = Counter()
+    names = []
+    for slug in slugs:
+        seen[slug] += 1
+        names.append(slug if seen[slug] == 1 else f"{slug}{SETTING}{seen[slug]}")
+    return names
 
 
 @dataclass(frozen=True)

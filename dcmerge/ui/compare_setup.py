@@ -12,13 +12,15 @@ from dcmerge.methods import Method, fitting_methods, method
 from dcmerge.studies.glossary import explained, term
 from dcmerge.ui import comparing
 from dcmerge.ui.controls import method_controls
+from dcmerge.ui.history import changed
 from dcmerge.ui.shell import Page, readable_errors
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import choose, remembered
 
 #: Key of the comparison that is shown below.
 SHOWN = "comparison"
-_REFUSED = "compare.refused"
+#: Further settings of methods, as (slug, parameters).
+_REFUSED, _FURTHER = "compare.refused", "compare.further"
 QUICK, ALL = 40, 0
 _LIMITS = {20: "20", QUICK: f"{QUICK} (quick)", 100: "100", 300: "300", ALL: "all"}
 _DEFAULT = ["task_arithmetic", "ties", "tsv_m", "iso_c", "dc_merge"]
@@ -47,25 +49,26 @@ def setup_card(page: Page) -> None:
         _why_not(others)
         limits = _limits()
         parameters = _parameters(page, [known[slug] for slug in chosen])
+        further = _further_rows(known)
         spec = {
             "kind": "compare",
             "set": page.models.name,
             "split": "test",
             **limits,
-            "methods": [{"slug": slug, "parameters": parameters[slug]} for slug in chosen],
+            "methods": [*({"slug": slug, "parameters": parameters[slug]} for slug in chosen), *further],
         }
         st.button(
             "Start comparison",
             type="primary",
             icon=":material/play_arrow:",
-            disabled=not chosen,
+            disabled=not (chosen or further),
             on_click=_start,
             args=(spec,),
             help="Runs in the background. You can close the page and come back.",
         )
         if refused := st.session_state.pop(_REFUSED, ""):
             st.error(plain(refused), icon=":material/error:")
-        if not chosen:
+        if not chosen and not further:
             st.info("Choose at least one method.", icon=":material/info:")
 
 
@@ -115,7 +118,37 @@ def _parameters(page: Page, chosen: list[Method]) -> dict[str, dict[str, Any]]:
             st.markdown(f"**{plain(one.label)}**" + ("" if one.parameters else ": no parameters"))
             with readable_errors():
                 found[one.slug] = method_controls(one, page.smoothing)
+                if one.parameters:
+                    st.button(
+                        "Keep as a row of its own",
+                        key=f"compare.keep.{one.slug}",
+                        icon=":material/playlist_add:",
+                        on_click=_keep,
+                        args=(one.slug, found[one.slug]),
+                        help="This setting then stays in the comparison when you change the controls.",
+                    )
     return found
+
+
+def _keep(slug: str, parameters: dict[str, Any]) -> None:
+    kept = st.session_state.setdefault(_FURTHER, [])
+    if (slug, parameters) not in kept:
+        kept.append((slug, parameters))
+
+
+def _further_rows(known: Mapping[str, Method]) -> list[dict[str, Any]]:
+    """Settings that were kept as rows of their own, each with a button that drops it."""
+    kept: list[tuple[str, dict[str, Any]]] = st.session_state.get(_FURTHER, [])
+    for place, (slug, parameters) in enumerate(kept):
+        if slug not in known:
+            continue
+        with st.container(horizontal=True, vertical_alignment="center"):
+            settings = changed(slug, parameters) or "defaults"
+            st.caption(plain(f"A row of its own: {known[slug].title} ({settings})."), width="stretch")
+            st.button(
+                "Drop", key=f"compare.drop.{place}", icon=":material/close:", on_click=kept.pop, args=(place,), width="content"
+            )
+    return [{"slug": slug, "parameters": parameters} for slug, parameters in kept if slug in known]
 
 
 def _start(spec: comparing.Spec) -> None:

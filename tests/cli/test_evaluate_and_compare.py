@@ -204,3 +204,12 @@ def test_compare_takes_parameters_of_each_method(run: Run) -> None:
 @pytest.mark.parametrize("setting", ["density=0.5", "tsv_m.rank=3", "ties.density=7", "ties.other=1", "ties.=1"])
 def test_bad_parameters_of_a_comparison(run: Run, setting: str) -> None:
     run("compare", "--zoo=demo", "--methods=ties", f"--set={setting}").assert_refused()
+
+
+def test_one_method_is_compared_in_two_settings(run: Run, tiny_zoo: Path) -> None:
+    options = ["--methods=ties,ties#2", "--set=ties.density=0.5", "--set=ties#2.density=0.1", "--limit=4"]
+    rows = {row["name"]: row for row in run("compare", "--zoo=demo", *options, "--json").json["rows"]}
+    assert (rows["ties"]["parameters"]["density"], rows["ties#2"]["parameters"]["density"]) == (0.5, 0.1)
+    run("compare", "--zoo=demo", "--methods=ties,ties#x").assert_refused("expected a further setting as in ties#2, got 'ties#x'")
+    run("compare", "--zoo=demo", "--methods=ties,nope#2").assert_refused("nope")
+    run("compare", "--zoo=demo", "--methods=ties", "--set=ties#2.density=0.1").assert_refused("of a method that is compared")

@@ -22,7 +22,7 @@ COMPARE = {"kind": "compare", "set": "demo", "methods": ["ties"]}
         ({"set": ["demo"]}, "set: expected one of demo"),
         ({"methods": []}, "at least one method"),
         ({"methods": ["tiez"]}, "got 'tiez'"),
-        ({"methods": ["ties", {"slug": "ties"}]}, "every method once"),
+        ({"methods": ["ties", {"slug": "ties"}]}, "every setting of a method once"),
         ({"methods": [{"slug": "ties", "parameters": {"density": 7}}]}, "density"),
         ({"methods": [{"slug": "ties", "parameters": {"rho": 7}}]}, "unknown parameter 'rho'"),
         ({"methods": [{"name": "ties"}]}, "unknown field 'name'"),
@@ -95,3 +95,10 @@ def test_a_remembered_set_with_images_can_be_compared(tmp_path: Path, monkeypatc
     assert jobs.specification({**COMPARE, "set": "saved:mine"}).set == "saved:mine"
     with pytest.raises(InputError, match=r"with tasks to evaluate on .*saved:mine"):
         jobs.specification({**COMPARE, "set": "saved:bare"})
+
+
+def test_a_comparison_holds_several_settings_of_one_method() -> None:
+    given = [{"slug": "ties", "parameters": {"density": value}} for value in (0.1, 0.5)]
+    spec = jobs.specification({"kind": "compare", "set": "demo", "methods": given})
+    assert isinstance(spec, jobs.Compare) and spec.steps == ("zero-shot", "average", "ties", "ties#2", "experts")
+    assert {name: own["density"] for name, own in spec.parameters.items()} == {"ties": 0.1, "ties#2": 0.5}

@@ -67,6 +67,15 @@ def test_parameters_reach_their_method(bench: Bench) -> None:
     assert found.row("ties").parameters == {"density": 0.5, "aggregate": "mean", "trim": "model"}
 
 
+def test_one_method_appears_with_several_settings(bench: Bench) -> None:
+    given = {"ties": {"density": 0.5}, "ties#2": {"density": 0.1}, "ties#3": {}}
+    rows = {row.name: row for row in compare(bench, list(given), given, limit=8).rows if row.slug == "ties"}
+    assert [row.parameters["density"] for row in rows.values()] == [0.5, 0.1, 0.2]
+    assert [row.title for row in rows.values()] == ["TIES-Merging", "TIES-Merging (density=0.1)", "TIES-Merging (defaults)"]
+    alone = compare(bench, ["ties"], {"ties": {"density": 0.1}}, limit=8).row("ties")
+    assert rows["ties#2"].measured.to_dict() == alone.measured.to_dict() and rows["ties#2"].scale == alone.scale
+
+
 def test_a_bad_parameter_is_that_methods_own_row(bench: Bench) -> None:
     found = compare(bench, ["ties", "iso_c"], {"ties": {"density": 7}}, limit=6, val_limit=6)
     row = found.row("ties")

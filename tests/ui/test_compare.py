@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from dcmerge.errors import InputError
 from dcmerge.studies.comparison import Comparison
 from dcmerge.ui import comparing
-from dcmerge.ui.compare_results import ranked
+from dcmerge.ui.compare_table import ranked
 from dcmerge.ui.comparing import Shown
 from tests.plots.builders import comparison
 from tests.ui.conftest import Open
@@ -77,7 +78,7 @@ def test_a_finished_comparison(open_page: Open, known: Callable[..., None]) -> N
     app = open_page(COMPARE)
     assert not app.exception and not app.error
     rows = table(app)
-    assert rows.loc["★ TIES-Merging", "accuracy"] == 65.0 and rows.loc["★ TIES-Merging", "minus averaging"] == 15.0
+    assert rows.loc["★ TIES-Merging", "accuracy"] == 65.0 and rows.loc["★ TIES-Merging", "difference"] == 15.0
     assert any("SLERP" in w.value and "merges 2 experts" in w.value for w in app.warning)
     assert [title.split(":")[0].split(" of ")[0] for title in titles(app)] == [
         "Normalised accuracy",
@@ -148,6 +149,30 @@ def test_what_cannot_be_started_says_why(open_page: Open, known: Callable[..., N
     app = open_page(COMPARE)
     next(button for button in app.button if button.label == "Start comparison").click().run()
     assert not app.exception and [box.value for box in app.error] == ["cannot write the job's folder /x"]
+
+
+def test_a_setting_is_kept_as_a_row_of_its_own_and_dropped(
+    open_page: Open, known: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[comparing.Spec] = []
+    monkeypatch.setattr(comparing, "submit", lambda spec: sent.append(spec) or "a")
+    app = open_page(COMPARE, compared="ties", **{"ties.density": "0.5"})
+    app.button(key="compare.keep.ties").click().run()
+    app.slider(key="ties.density").set_value(0.1).run()
+    assert any("A row of its own" in text and "density" in text for text in texts(app))
+    next(button for button in app.button if button.label == "Start comparison").click().run()
+    assert [(one["slug"], one["parameters"]["density"]) for one in sent[0]["methods"]] == [("ties", 0.1), ("ties", 0.5)]
+    app.button(key="compare.drop.0").click().run()
+    next(button for button in app.button if button.label == "Start comparison").click().run()
+    assert len(sent[1]["methods"]) == 1 and not app.exception
+
+
+def test_any_row_is_what_the_others_are_compared_with(open_page: Open, known: Callable[..., None]) -> None:
+    known(shown(found=comparison()))
+    app = open_page(COMPARE)
+    app.selectbox(key="compare.baseline").set_value("ties").run()
+    rows = table(app)
+    assert rows.loc["Weight averaging", "difference"] == -15.0 and pandas.isna(rows.loc["★ TIES-Merging", "difference"])
 
 
 def test_the_best_comes_first_and_weak_tasks_are_named() -> None:
