@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
 
+from dcmerge.errors import InputError
 from dcmerge.methods import Method
 from dcmerge.methods.declare import Choice, Declared, Flag, Number
 from dcmerge.studies.glossary import found_term
-from dcmerge.ui.view import remembered
+from dcmerge.ui.view import asked_for, remembered
 
+#: A range that is this wide gets a slider by ratios, with these steps in each decade.
+_DECADES, _DIGITS = 100, (1, 1.5, 2, 3, 5, 7)
 #: Numbers below this step are shown with enough decimals to see one step.
 _FORMATS = ((1e-3, "%.4f"), (0.1, "%.2f"), (1.0, "%.1f"))
 
@@ -34,6 +38,8 @@ def _help(constraint: Number | Choice | Flag) -> str:
 
 
 def _number(constraint: Number, common: dict[str, Any]) -> float | int | None:
+    if _spans_decades(constraint):
+        return _by_ratio(constraint, common)
     cast = int if constraint.integer else float
     high = constraint.high if constraint.soft_high is None else constraint.soft_high
     limits = {"min_value": cast(constraint.low), "max_value": cast(high), "step": cast(constraint.step)}
@@ -42,6 +48,35 @@ def _number(constraint: Number, common: dict[str, Any]) -> float | int | None:
         told: dict[str, Any] = {**common, "help": f"{_help(constraint)} Auto: {constraint.auto}."}
         return remembered(st.number_input, constraint.title, placeholder="auto", **limits, **told)
     return remembered(st.slider, constraint.title, format=number_format, **limits, **common)
+
+
+def _spans_decades(constraint: Number) -> bool:
+    low, high = constraint.usual_range
+    return constraint.log and low > 0 and high / low >= _DECADES
+
+
+def _by_ratio(constraint: Number, common: dict[str, Any]) -> float | None:
+    """A slider whose steps are ratios; "auto" stands before the numbers. A value that was asked for is among them."""
+    low, high = constraint.usual_range
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = {float(f"{digit}e{decade}") for decade in decades for digit in _DIGITS}
+    values = {value for value in (*steps, low, high) if low <= value <= high}
+    other = {value for value in (_asked(constraint, common["key"]), common["default"]) if value is not None}
+    return remembered(
+        st.select_slider,
+        constraint.title,
+        options=[*([None] if constraint.auto else []), *sorted(values | other)],
+        format_func=lambda value: "auto" if value is None else f"{value:g}",
+        **({**common, "help": f"{common['help']} Auto: {constraint.auto}."} if constraint.auto else common),
+    )
+
+
+def _asked(constraint: Number, key: str) -> float | None:
+    """The value that the address, or a point of a sweep, asks for; None where it is none of this parameter's."""
+    try:
+        return constraint.parse(key, asked_for(key) or "auto")
+    except InputError:
+        return None
 
 
 def method_controls(method: Method, shared: Mapping[str, Any], columns: int = 4) -> dict[str, Any]:

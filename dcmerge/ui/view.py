@@ -189,6 +189,11 @@ def _decoded(text: str | None, default: Any, options: Sequence[Any] | None, limi
     """The text of an address as the type of the default, which no text stands for; ValueError where it makes no sense."""
     if text is None:
         return default
+    if options is not None and not isinstance(default, list):
+        for option in options:
+            if option is not None and _encoded(option) == text:
+                return option
+        raise ValueError(f"expected one of the options, got {text!r}")
     if isinstance(default, bool):
         value: Any = text == "True"
         fits = text in ("True", "False")

@@ -166,7 +166,8 @@ def test_the_alignment_page_shows_another_task_side_and_method(folder: Path, ope
 def test_every_method_brings_its_own_controls(folder: Path, open_page: Open, slug: str) -> None:
     app = open_page(MERGE, set=f"folder:{folder.name}", method=slug)
     assert not app.exception and not app.error
-    drawn = {widget.key for kind in ("slider", "selectbox", "number_input", "toggle") for widget in getattr(app.main, kind)}
+    kinds = ("slider", "select_slider", "selectbox", "number_input", "toggle")
+    drawn = {widget.key for kind in kinds for widget in getattr(app.main, kind) if not widget.key.startswith("mix.")}
     own = {f"{slug}.{name}" for name in methods()[slug].parameters if name not in ("smoothing", "rho")}
     own |= {"smoothing"} if slug == "dc_merge" else set()
     assert drawn == {"method", f"{slug}.alpha", "save.dtype", "save.folder"} | own | (
@@ -175,6 +176,19 @@ def test_every_method_brings_its_own_controls(folder: Path, open_page: Open, slu
     assert any(methods()[slug].idea in text for text in texts(app))
     assert any(f"--method {slug}" in code.value for code in app.code)
     assert app.get("download_button")
+
+
+def test_a_share_over_decades_is_a_slider_by_ratios(folder: Path, open_page: Open) -> None:
+    keep = "dc_merge.keep"
+    app = open_page(MERGE, set=f"folder:{folder.name}", method="dc_merge")
+    slider = app.select_slider(key=keep)
+    assert slider.value is None and list(slider.options)[:4] == ["auto", "0.0001", "0.00015", "0.0002"]
+    slider.set_value(0.02).run()
+    assert any("--set keep=0.02" in code.value for code in app.code) and "".join(app.query_params[keep]) == "0.02"
+    app = open_page(MERGE, set=f"folder:{folder.name}", method="dc_merge", **{keep: "0.0123"})
+    assert app.select_slider(key=keep).value == 0.0123 and not app.warning, "what a sweep found lies between the steps"
+    app = open_page(MERGE, set=f"folder:{folder.name}", method="dc_merge", **{keep: "7"})
+    assert app.select_slider(key=keep).value is None and any("7 was asked for" in box.value for box in app.warning)
 
 
 def test_a_changed_parameter_is_in_the_command(folder: Path, open_page: Open) -> None:
