@@ -136,6 +136,10 @@ def _keep(slug: str, parameters: dict[str, Any]) -> None:
         kept.append((slug, parameters))
 
 
+def _drop(place: int) -> None:
+    del st.session_state[_FURTHER][place]
+
+
 def _further_rows(known: Mapping[str, Method]) -> list[dict[str, Any]]:
     """Settings that were kept as rows of their own, each with a button that drops it."""
     kept: list[tuple[str, dict[str, Any]]] = st.session_state.get(_FURTHER, [])
@@ -146,7 +150,7 @@ def _further_rows(known: Mapping[str, Method]) -> list[dict[str, Any]]:
             settings = changed(slug, parameters) or "defaults"
             st.caption(plain(f"A row of its own: {known[slug].title} ({settings})."), width="stretch")
             st.button(
-                "Drop", key=f"compare.drop.{place}", icon=":material/close:", on_click=kept.pop, args=(place,), width="content"
+                "Drop", key=f"compare.drop.{place}", icon=":material/close:", on_click=_drop, args=(place,), width="content"
             )
     return [{"slug": slug, "parameters": parameters} for slug, parameters in kept if slug in known]
 
