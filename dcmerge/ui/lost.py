@@ -88,10 +88,14 @@ def _look(page: Page, choice: Choice, limit: int | None, key: tuple) -> None:
     Whoever moves a widget meanwhile ends it, as the bar is drawn next.
     """
     bench, bar = page.models.images, st.progress(0.0, "Merging …")
+
+    def tell(share: float, text: str) -> None:
+        bar.progress(share, text)
+
     with readable_errors():
         merged = merged_once(page.models, choice.method.slug, dict(choice.parameters))
         model = merged.model(bench, choice.scale.value)
-        found = lost_images(bench, model, split=_SPLIT, limit=limit, progress=lambda share, text: bar.progress(share, text))
+        found = lost_images(bench, model, split=_SPLIT, limit=limit, progress=tell)
     bar.empty()
     st.session_state[_FOUND] = key, found
     del st.session_state[_ASKED]
