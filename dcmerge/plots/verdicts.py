@@ -27,6 +27,8 @@ _COLOURS = {
     INDEPENDENT: "#a9b1bc",
 }
 _ROW, _LARGEST, _FEW = 44, 34, 12
+#: From this share of the range on, a square is so light that its text is dark.
+_LIGHT = 0.6
 
 
 def pair_matrix(found: Verdict, titles: Mapping[str, str], shown: str = WORD, chosen: tuple[str, str] | None = None) -> go.Figure:
@@ -53,7 +55,7 @@ def pair_matrix(found: Verdict, titles: Mapping[str, str], shown: str = WORD, ch
                 "line": {"width": [3 if chosen == (one.first, one.second) else 0 for one in pairs], "color": PINNED},
                 **({"color": _COLOURS[word]} if shown == WORD else _scale(values, shown)),
             },
-            textfont={"color": "#ffffff", "size": 11},
+            textfont={"color": _ink(values), "size": 11},
             hovertemplate="%{x} and %{y}: %{customdata[2]}<br>%{customdata[3]}<extra></extra>",
         )
     names = [titles[task] for task in found.tasks]
@@ -71,6 +73,13 @@ def _scale(values: list[float | None], shown: str) -> dict[str, object]:
         "colorscale": SCALE,
         "colorbar": {"title": {"text": shown}, "thickness": 12},
     }
+
+
+def _ink(values: list[float | None]) -> list[str]:
+    """Dark letters on the light end of the scale."""
+    known = [value for value in values if value is not None]
+    light = min(known, default=0.0) + _LIGHT * (max(known, default=0.0) - min(known, default=0.0))
+    return ["#000000" if value is not None and value > light else "#ffffff" for value in values]
 
 
 def _written(value: float | None, form: str) -> str:

@@ -89,13 +89,13 @@ def _look(page: Page, choice: Choice, limit: int | None, key: tuple) -> None:
     """
     bench, bar = page.models.images, st.progress(0.0, "Merging …")
 
-    def told(share: float, text: str) -> None:
+    def tell(share: float, text: str) -> None:
         bar.progress(share, text)
 
     with readable_errors():
         merged = merged_once(page.models, choice.method.slug, dict(choice.parameters))
         model = merged.model(bench, choice.scale.value)
-        found = lost_images(bench, model, split=_SPLIT, limit=limit, progress=told)
+        found = lost_images(bench, model, split=_SPLIT, limit=limit, progress=tell)
     bar.empty()
     st.session_state[_FOUND] = key, found
     del st.session_state[_ASKED]

@@ -9,6 +9,7 @@ import pytest
 
 from dcmerge.runs import RunStore
 from tests.cli.conftest import Run
+from tests.own_models import own_models
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +48,21 @@ def test_two_runs_are_compared_image_by_image(run: Run, folder: Path) -> None:
     a, b = (RunStore().get(id) for id in ids)
     assert plain["difference"]["value"] == pytest.approx(b.evaluation.mean - a.evaluation.mean)
     assert "only first right" in run("lost", "--runs", *ids).out
+
+
+def test_images_of_own_sets_are_named_by_their_files(run: Run, tmp_path: Path) -> None:
+    options = own_models(tmp_path)
+    files = [f"--csv={tmp_path / name}.csv" for name in ("merge", "runs")]
+    found = run("lost", *options, "--method=average", "--scale=1", "--split=test", files[0], "--json").json
+    assert sum(row["lost"] for row in found["tasks"]) > 0
+    with open(tmp_path / "merge.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            assert Path(row["file"]).is_file() and Path(row["file"]).parent.name == row["true"]
+    for scale in ("0.2", "1"):
+        assert run("evaluate", *options, "--method=average", f"--scale={scale}").code == 0
+    ids = [run.id for run in RunStore().find(method="average")]
+    apart = run("lost", "--runs", *ids, *options, files[1], "--json").json
+    assert apart["images"] and all(Path(row["file"]).parent.name == row["true"] for row in apart["images"])
 
 
 @pytest.mark.parametrize(

@@ -32,4 +32,6 @@ def test_a_square_a_pair_by_number(found: Verdict, shown: str) -> None:
     records = drawn(pair_matrix(found, TITLES, shown))
     number, form = NUMBERS[shown]
     assert [record[shown] for record in records] == [number(one.whole) for one in found.pairs]
+    values, inks = [number(one.whole) for one in found.pairs], pair_matrix(found, TITLES, shown).data[0].textfont.color
+    assert len(set(values)) == 1 or inks[values.index(max(values))] == "#000000"
     assert list(pair_matrix(found, TITLES, shown).data[0].text) == [format(number(one.whole), form) for one in found.pairs]
