@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from dcmerge.merging.recipe import (
     recipe_of,
 )
 from dcmerge.methods import deltas_of, method, planned
+from dcmerge.methods.loop import finished
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
 
@@ -229,7 +230,8 @@ def follow(
     check_depth(slug, plan.assembly(), scale)
     own = own_delta(slug, plan.modules(), recipe.task)
     stream = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress, cancelled=cancelled))
-    return write_merged(vectors, stream, target, scale, lambda dtype: _as_followed(recipe, vectors, dtype), plan.notes())
+    parts = partial(finished, plan, progress=progress, cancelled=cancelled) if plan.all_in_parts and recipe.task is None else None
+    return write_merged(vectors, stream, target, scale, lambda dtype: _as_followed(recipe, vectors, dtype), plan.notes(), parts)
 
 
 def _as_followed(recipe: Recipe, vectors: TaskVectors, dtype: str) -> Recipe:
