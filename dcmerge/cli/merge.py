@@ -65,7 +65,6 @@ def add_to(commands: Commands, common: Parser) -> None:
         commands,
         common,
         "merge",
-        "merge experts into one model and save it with its recipe",
         run,
         example="--zoo demo --method dc_merge --set rho=5 --scale 0.8 --out merged.safetensors",
     )
