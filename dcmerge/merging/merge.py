@@ -28,6 +28,7 @@ from dcmerge.merging.recipe import (
 )
 from dcmerge.methods import deltas_of, method, planned
 from dcmerge.methods.loop import finished
+from dcmerge.vectors.cache import MEMO_BYTES
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
 
@@ -222,6 +223,19 @@ def follow(
     The names of the inputs are the recipe's where it has them, so that the file does not depend on where its inputs lie; hashes,
     dtypes and versions are those of this merge. Raises InputError and Cancelled as ``merge_to`` does.
     """
+    with (vectors.plain or vectors).memo.within(MEMO_BYTES):  # every factor is needed once
+        return _followed(recipe, vectors, target, bench=bench, progress=progress, cancelled=cancelled)
+
+
+def _followed(
+    recipe: Recipe,
+    vectors: TaskVectors,
+    target: Target,
+    *,
+    bench: Bench | None,
+    progress: Callable[[float, str], None] | None,
+    cancelled: Callable[[], bool] | None,
+) -> Written:
     check_target(vectors, target)
     slug, scale = recipe.method, check_scale(recipe.scale)
     plan = planned(

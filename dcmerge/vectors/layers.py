@@ -147,8 +147,29 @@ class Layer:
             (self.name, "factors", self.dtype),
             lambda: self._factors(rank),
             fits=lambda known: known[0].rank >= rank,
+            worth=0,  # once there is a basis, only pictures need them
         )
         return tuple(svd.truncate(rank) for svd in stored)
+
+    def kept_values(self, rank: int) -> tuple[Tensor, ...]:
+        """The leading ``rank`` singular values of every delta, (rank,): all that smoothing needs beside the cover basis."""
+        if known := self._plain():
+            plain, weights = known
+            return tuple(s * abs(weight) for s, weight in zip(plain.kept_values(rank), weights, strict=True))
+        stored = self.vectors.memo.get(
+            (self.name, "kept values", self.dtype),
+            lambda: self._kept_values(rank),
+            fits=lambda known: known[0].numel() >= rank,
+        )
+        return tuple(s[:rank] for s in stored)
+
+    def _kept_values(self, rank: int) -> tuple[Tensor, ...]:
+        found = self._stored(
+            "kept values",
+            lambda: _numbered([svd.s for svd in self.factors(rank)]),
+            fits=lambda known: known["0"].numel() >= rank,
+        )
+        return tuple(found[str(t)] for t in range(len(self.tasks)))
 
     def _plain(self) -> tuple[Layer, list[float]] | None:
         """The same parameter without a mix, whose singular vectors are these, and the coefficients; None without a mix."""
