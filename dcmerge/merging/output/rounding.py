@@ -35,11 +35,13 @@ class Rounding:
         if stored.dtype in _EXACT:
             return
         self.dtypes.add(str(stored.dtype).removeprefix("torch."))
-        has_delta = step != 0
-        self.entries += int(torch.count_nonzero(has_delta))
-        self.unchanged += int(torch.count_nonzero(has_delta.logical_and_(stored == base.to(stored.dtype))))
-        self.error_square += square_of(stored.float() - moved)
+        with_delta, wide = int(torch.count_nonzero(step)), stored.float()
+        self.entries += with_delta
+        self.error_square += square_of(wide - moved)
         self.delta_square += square_of(step)
+        # Entries without a delta keep the base's weight, and are no loss: all that changed had one.
+        changed = int(torch.count_nonzero(wide.sub_(base.to(stored.dtype).float())))
+        self.unchanged += with_delta - changed
 
     def include(self, other: Rounding) -> None:
         """What was counted apart."""
