@@ -26,6 +26,7 @@ from dcmerge.merging.recipe import (
     qkv_of,
     recipe_of,
 )
+from dcmerge.merging.workers import check_workers, in_processes
 from dcmerge.methods import deltas_of, method, planned
 from dcmerge.methods.loop import finished
 from dcmerge.vectors.cache import MEMO_BYTES
@@ -196,17 +197,19 @@ def merge_to(
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     dtype: torch.dtype = torch.float32,
+    workers: int = 1,
     **parameters: Any,
 ) -> Written:
     """``merge(...).save(...)`` or ``.save_adapter(...)`` one parameter at a time: each is written as it is merged, and not held.
 
-    Only a method that surveys the whole model first may hold more. The file is the same, byte for byte. Raises as both do;
-    whatever goes wrong, nothing is left behind.
+    Only a method that surveys the whole model first may hold more. The file is the same, byte for byte. ``workers`` processes
+    share the parameters of whole models; each has its part of torch's threads. Raises as both do; whatever goes wrong, nothing
+    is left behind.
     """
     values = method(slug).check(parameters)
     further = _further(target.content, target.rank, task, dtype)
     recipe = Recipe({}, slug, values, check_scale(scale), scale_origin, plugin=plugin_of(slug), **further)
-    return follow(recipe, vectors, target, bench=bench, progress=progress, cancelled=cancelled)
+    return follow(recipe, vectors, target, bench=bench, progress=progress, cancelled=cancelled, workers=workers)
 
 
 def follow(
@@ -217,6 +220,7 @@ def follow(
     bench: Bench | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    workers: int = 1,
 ) -> Written:
     """Merge these models as a recipe says, by ``merge_to``'s way; what is written holds that recipe.
 
@@ -224,13 +228,14 @@ def follow(
     dtypes and versions are those of this merge. Raises InputError and Cancelled as ``merge_to`` does.
     """
     with (vectors.plain or vectors).memo.within(MEMO_BYTES):  # every factor is needed once
-        return _followed(recipe, vectors, target, bench=bench, progress=progress, cancelled=cancelled)
+        return _followed(recipe, vectors, target, workers, bench=bench, progress=progress, cancelled=cancelled)
 
 
 def _followed(
     recipe: Recipe,
     vectors: TaskVectors,
     target: Target,
+    workers: int,
     *,
     bench: Bench | None,
     progress: Callable[[float, str], None] | None,
@@ -245,6 +250,9 @@ def _followed(
     own = own_delta(slug, plan.modules(), recipe.task)
     stream = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress, cancelled=cancelled))
     parts = partial(finished, plan, progress=progress, cancelled=cancelled) if plan.all_in_parts and recipe.task is None else None
+    if workers > 1:
+        check_workers(plan, vectors, target.content)
+        parts = in_processes(plan, workers, progress=progress, cancelled=cancelled)
     return write_merged(vectors, stream, target, scale, lambda dtype: _as_followed(recipe, vectors, dtype), plan.notes(), parts)
 
 

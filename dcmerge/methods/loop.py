@@ -55,6 +55,11 @@ class Plan:
         """Whether a parameter may be merged some rows at a time."""
         return layer.vectors.in_rows and (self.method.by_rows or not (self.method.everywhere or layer.is_matrix))
 
+    def parts(self, layers: Sequence[Layer] | None = None) -> list[Layer]:
+        """What is merged at a time, of all parameters or of some: parts where that is allowed, else whole ones."""
+        wanted = self.layers if layers is None else layers
+        return [part for layer in wanted for part in (layer.parts() if self.in_parts(layer) else (layer,))]
+
     @property
     def all_in_parts(self) -> bool:
         """Whether every parameter may, and the result is one model."""
@@ -165,7 +170,7 @@ def finished(
     """
     progress = _part(progress, _PREPARING if "images" in plan.method.needs else 0.0, 1.0)
     layers = plan.layers if layers is None else layers
-    parts = [part for layer in layers for part in (layer.parts() if plan.in_parts(layer) else (layer,))]
+    parts = plan.parts(layers)
 
     def work(part: Layer) -> Finished:
         return finish(part, plan.delta(part))

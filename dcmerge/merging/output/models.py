@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,10 +20,10 @@ from dcmerge.merging.recipe import MODEL, Recipe
 from dcmerge.spectral.linalg import square_of
 from dcmerge.vectors.compatibility import PART_ENTRIES
 from dcmerge.vectors.layers import Layer
-from dcmerge.vectors.task_vectors import Delta, TaskVectors
+from dcmerge.vectors.task_vectors import Delta, Rows, TaskVectors
 
 #: Merges in parts: asked with what is to be done with each part and its delta, it gives the results, in order.
-Parts = Callable[[Callable[[Layer, Delta], Any]], Iterator[Any]]
+Parts = Callable[["Finish"], Iterator["Ready"]]
 
 
 def infos_of(vectors: TaskVectors, content: str, dtype: torch.dtype | None = None) -> dict[str, TensorInfo]:
@@ -106,18 +106,43 @@ def parts_of(
     """
     base = _base(vectors)
     untouched = dict(base.infos)
-
-    def finish(part: Layer, delta: Delta) -> tuple[Layer, Tensor, Rounding, float]:
-        own = vectors.base_tensor(part.name, part.rows).float()
-        value, lost = _stored(part.name, own, delta, scale, _written(base.infos[part.name], dtype))
-        return part, value, lost, square_of(dense(delta))
-
-    for part, value, lost, square in parts(finish):
-        rounding.include(lost)
-        length.add(square)
-        untouched.pop(part.name, None)
-        yield base.source_names[part.name], value, part.rows and part.rows[0]
+    for ready in parts(Finish(vectors, scale, dtype)):
+        rounding.include(ready.lost)
+        length.add(ready.square)
+        untouched.pop(ready.name, None)
+        yield base.source_names[ready.name], ready.value, ready.rows and ready.rows[0]
     yield from _rest(base, untouched, dtype)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A part of a parameter as it is written, what its dtype loses, and the square of its delta's norm."""
+
+    name: str
+    rows: Rows | None
+    value: Tensor
+    lost: Rounding
+    square: float
+
+
+@dataclass(frozen=True, eq=False)
+class Finish:
+    """Makes merged parts ready for the file: base + scale · delta, in the base's own dtypes or another."""
+
+    vectors: TaskVectors
+    scale: float
+    dtype: torch.dtype | None
+
+    def written(self, name: str) -> TensorInfo:
+        """Shape and dtype of a parameter in the file."""
+        info = _base(self.vectors).infos[name]
+        return TensorInfo(info.shape, _written(info, self.dtype))
+
+    def __call__(self, part: Layer, delta: Delta) -> Ready:
+        own = self.vectors.base_tensor(part.name, part.rows).float()
+        value, lost = _stored(part.name, own, delta, self.scale, self.written(part.name).dtype)
+        square = delta.square() if isinstance(delta, LowRank) else square_of(delta)
+        return Ready(part.name, part.rows, value.reshape(own.shape), lost, square)
 
 
 def _stored(name: str, own: Tensor, delta: Delta, scale: float, dtype: torch.dtype) -> tuple[Tensor, Rounding]:
