@@ -3,6 +3,7 @@
 # make lint   check format, style (ruff) and types (basedpyright); make format mends what can be mended without a person
 # make wheel  build the package, dist/*.whl, and its source, dist/*.tar.gz
 # make bench  measure against a plain implementation (see benchmarks/RESULTS.md); ARGS="layer lora --runs 5"
+# make mergekit  install mergekit into an environment of its own, for the benchmark beside it: make bench ARGS=mergekit
 # make fuzz   mutate valid files by the thousands, and kill merges at 50 moments a kind; EXAMPLES=20000 KILLS=500 for more
 # make audit  compare the installed packages with the known holes (asks the internet; installs pip-audit)
 # make clean  remove the environment and everything generated
@@ -25,7 +26,7 @@ PY := $(VENV)/bin/python
 APP_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: app test fuzz audit lint format wheel bench screenshots browser install install-dev clean
+.PHONY: app test fuzz audit lint format wheel bench mergekit screenshots browser install install-dev clean
 .DEFAULT_GOAL := app
 
 app: $(APP_STAMP)
@@ -58,6 +59,11 @@ wheel: $(DEV_STAMP)
 
 bench: $(DEV_STAMP) browser
 	$(PY) -m benchmarks $(ARGS)
+
+# Of an environment of its own: it asks for other versions than we do.
+mergekit:
+	$(PYTHON) -m venv .venv-mergekit
+	.venv-mergekit/bin/python -m pip install $(PIP_ARGS) mergekit==0.1.5
 
 screenshots: $(DEV_STAMP) browser
 	$(PY) -m tools.screenshots $(or $(OUT),screenshots) $(ARGS)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.beside_mergekit import beside_mergekit
 from benchmarks.bounds import bounds
 from benchmarks.browser import browser
 from benchmarks.cases import CASES
@@ -58,7 +59,7 @@ def replace_section(text: str, name: str, body: str) -> str:
 
 def main() -> None:
     """Run the chosen cases and write their sections."""
-    cases = {**CASES, "bounds": bounds, "stopping": stopping, "browser": browser}
+    cases = {**CASES, "mergekit": beside_mergekit, "bounds": bounds, "stopping": stopping, "browser": browser}
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure against a plain implementation.")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(cases)} (default: all)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each candidate, in turn (default 3)")
@@ -66,6 +67,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20, help="experts of the memory case (default 20)")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
     parser.add_argument("--folder", type=Path, default=Path("bench-models"), help="where the synthetic experts are kept")
+    parser.add_argument(
+        "--mergekit", type=Path, default=Path(".venv-mergekit/bin/mergekit-yaml"), help="mergekit's command (make mergekit)"
+    )
     options = parser.parse_args()
     unknown = set(options.cases) - set(cases)
     if unknown:
@@ -73,6 +77,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     for name in options.cases or cases:
         given: dict[str, Any] = {"folder": options.folder, "runs": options.runs, "count": options.count}
+        given["mergekit"] = options.mergekit
         given["blocks"] = options.blocks or (12 if name == "full" else None)
         wanted = inspect.signature(cases[name]).parameters
         rows = []

@@ -171,7 +171,7 @@ def adapters(folder: Path, runs: int) -> Iterator[Row]:
             ("inspect", ["inspect", threads, *experts], "< 5 s"),
             ("merge by DC-Merge to an adapter", merging, "< 60 s, < 4 GiB"),
         ):
-            seconds, peaks = zip(*(command(*words) for _ in range(runs)), strict=True)
+            seconds, peaks, _ = zip(*(command(*words) for _ in range(runs)), strict=True)
             all_runs = ", ".join(f"{s:.1f}" for s in seconds)
             remark = f"best of {all_runs} s; peak {max(peaks) / 2**30:.2f} GiB resident"
             yield Row("h", f"{said}: {what}", None, min(seconds), None, target, runs, remark)

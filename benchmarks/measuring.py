@@ -9,9 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -57,27 +59,49 @@ class Timer:
 
 def peak_resident_bytes() -> int:
     """Largest resident memory of this process so far (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("no VmHWM in /proc/self/status")
+    return _peak_of("self")
 
 
-def command(*words: object) -> tuple[float, int]:
-    """Wall seconds and largest resident bytes of ``python -m dcmerge WORDS``, imports included, its cache empty (Linux)."""
+def _peak_of(process: int | str) -> int:
+    """Largest resident memory of a process so far, in bytes; 0 where it has ended."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+class Ran(NamedTuple):
+    """Of a command with its imports: wall seconds, largest resident bytes, seconds of processor time."""
+
+    seconds: float
+    peak: int
+    processor: float
+
+
+def command(*words: object) -> Ran:
+    """What ``python -m dcmerge WORDS`` takes, its cache empty (Linux)."""
     with tempfile.TemporaryDirectory() as cache:
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dcmerge", *map(str, words)],
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "DCMERGE_CACHE": cache},
-        )
-        _, status, usage = os.wait4(process.pid, 0)
+        return ran([sys.executable, "-m", "dcmerge", *map(str, words)], cache)
+
+
+def ran(command: Sequence[str], cache: str | None = None) -> Ran:
+    """What a command takes, with our cache in that folder, or "off" (Linux)."""
+    variables = {**os.environ, **({"DCMERGE_CACHE": cache} if cache else {})}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody's modules are to be compiled anew each time
+    with tempfile.TemporaryFile() as told:
+        began, peak, ended = time.perf_counter(), 0, 0
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told, env=variables)
+        while not ended:
+            peak = max(peak, _peak_of(process.pid))  # not rusage's, which begins with what this process held when it started it
+            time.sleep(0.01)
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"dcmerge {words[0]} ended with code {process.returncode}")
-    return seconds, usage.ru_maxrss * 1024
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            told.seek(0)
+            raise RuntimeError(f"{' '.join(command)} ended with code {process.returncode}: {told.read()[-2000:].decode()}")
+    return Ran(seconds, peak, usage.ru_utime + usage.ru_stime)
 
 
 def machine() -> str:

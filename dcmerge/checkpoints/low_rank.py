@@ -115,7 +115,11 @@ def total(deltas: Sequence[Tensor | LowRank]) -> Tensor | LowRank:
     factors = [delta for delta in deltas if isinstance(delta, LowRank)]
     if len(factors) == len(deltas):
         return LowRank(torch.cat([d.left for d in factors], dim=1), torch.cat([d.right for d in factors], dim=0))
-    return torch.stack([dense(delta) for delta in deltas]).sum(dim=0)
+    # One after another, so that a part of the matrix has the same sum, to the last bit, as it has in the whole.
+    found = dense(deltas[0]).clone()
+    for delta in deltas[1:]:
+        found += dense(delta)
+    return found
 
 
 def scaled_sum(base: Tensor, delta: Tensor | LowRank, scale: float) -> Tensor:

@@ -28,12 +28,14 @@ from dcmerge.errors import InputError
 
 # The safetensors library refuses to open a file with a longer header.
 HEADER_LIMIT = 100_000_000
+#: A tensor under its name, or some rows of it with the place of the first.
+Piece = tuple[str, Tensor] | tuple[str, Tensor, int | None]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_safetensors(
     path: str | os.PathLike[str],
-    tensors: Iterable[tuple[str, Tensor]],
+    tensors: Iterable[Piece],
     infos: Mapping[str, TensorInfo],
     metadata: Mapping[str, str] | None = None,
     *,
@@ -48,7 +50,8 @@ def write_safetensors(
 
     Args:
         path: the target; its folder must exist.
-        tensors: (name, tensor) pairs, exactly those of ``infos``. On any device, of any memory layout.
+        tensors: (name, tensor) pairs, exactly those of ``infos``. On any device, of any memory layout. A third part is the first
+            row, where a tensor comes some rows at a time.
         infos: name -> shape and dtype, which is all the header needs.
         metadata: free text; ``format: pt``, which other libraries ask for, is added.
         durable: flush to the disk, so that the file outlives a loss of power. A kill it outlives in any case.
@@ -58,9 +61,9 @@ def write_safetensors(
         ValueError: a tensor is missing, extra, doubled, or differs from its info. This is a bug, not bad input.
     """
     with SafetensorsWriter(path, infos, metadata, durable=durable) as file:
-        for name, tensor in tensors:
-            file.put(name, tensor)
-            del tensor  # before the next one is made: together they would be the peak of the memory
+        for piece in tensors:
+            file.put(*piece)
+            del piece  # before the next one is made: together they would be the peak of the memory
 
 
 class SafetensorsWriter:
@@ -81,6 +84,8 @@ class SafetensorsWriter:
         self._metadata = {"format": "pt", **(metadata or {})}
         self._header, self._starts = _layout(infos, self._metadata)
         self._infos, self._missing = infos, dict(infos)
+        #: How many rows of a tensor have come that comes in parts.
+        self._rows: dict[str, int] = {}
         _check_target(self._target, len(self._header) + sum(info.nbytes for info in infos.values()))
         self._temporary = self._target.with_name(part_name(self._target.name))
 
@@ -93,15 +98,25 @@ class SafetensorsWriter:
             raise
         return self
 
-    def put(self, name: str, tensor: Tensor) -> None:
-        """One of ``infos``, once. Raises ValueError otherwise, and InputError where the disk does not take it."""
+    def put(self, name: str, tensor: Tensor, row: int | None = None) -> None:
+        """One of ``infos``, once; with ``row`` its rows from there on, from the top to the bottom.
+
+        Raises ValueError otherwise, and InputError where the disk does not take it.
+        """
         if name not in self._missing:
             raise ValueError(f"the tensor {name} came {'twice' if name in self._infos else 'but is not in infos'}")
-        info = self._missing.pop(name)
-        if tuple(tensor.shape) != info.shape or tensor.dtype != info.dtype:
+        info, first = self._missing[name], row or 0
+        expected = info.shape if row is None else (tensor.shape[0], *info.shape[1:])
+        if tuple(tensor.shape) != expected or tensor.dtype != info.dtype:
             got = f"{tuple(tensor.shape)} {tensor.dtype}"
             raise ValueError(f"the tensor {name} was announced as {info.shape} {info.dtype} and came as {got}")
-        _put(self._file, self._target, self._starts[name], _bytes(tensor))
+        if self._rows.get(name, 0) != first or (row is not None and first + tensor.shape[0] > info.shape[0]):
+            raise ValueError(f"the tensor {name} was to go on at row {self._rows.get(name, 0)}, and row {first} came")
+        place = self._starts[name] + (first * info.nbytes // info.shape[0] if first else 0)
+        _put(self._file, self._target, place, _bytes(tensor))
+        self._rows[name] = first + tensor.shape[0] if row is not None else 0
+        if row is None or self._rows[name] == info.shape[0]:
+            del self._missing[name]
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:

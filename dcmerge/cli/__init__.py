@@ -13,58 +13,11 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-
-import torch
+from importlib import import_module
 
 from dcmerge import __version__
-from dcmerge.cli import (
-    app,
-    cache,
-    compare,
-    convert,
-    damage,
-    evaluate,
-    inspect,
-    jobs,
-    layers,
-    lost,
-    merge,
-    methods,
-    recipe,
-    run,
-    runs,
-    spectra,
-    sweep,
-    verify,
-    zoo,
-)
-from dcmerge.cli.options import ALL, Parser, add_threads, common_options
-from dcmerge.cli.output import printable
-from dcmerge.cli.unforeseen import foreseen, report
+from dcmerge.cli.parser import ALL, COMMANDS, Parser, add_threads, common_options, printable
 from dcmerge.errors import IncompatibleSet, InputError, shortened
-from dcmerge.methods import load_plugin
-
-COMMANDS = (
-    methods,
-    inspect,
-    spectra,
-    convert,
-    merge,
-    run,
-    recipe,
-    evaluate,
-    compare,
-    sweep,
-    damage,
-    lost,
-    layers,
-    zoo,
-    runs,
-    jobs,
-    cache,
-    verify,
-    app,
-)
 
 EXAMPLES = (
     "dcmerge app                               # the dashboard, in your browser",
@@ -74,8 +27,11 @@ EXAMPLES = (
 FAULT, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 
-def build_parser() -> Parser:
-    """The parser of every command; each command's module adds its own with ``add_to(commands, common)``."""
+def build_parser(only: str | None = None) -> Parser:
+    """The parser of every command; each command's module adds its own with ``add_to(commands, common)``.
+
+    ``only`` imports the module of that one command, or of none where it is no command: the others have a name and a line of help.
+    """
     about = "See why a model merge keeps or loses knowledge, and tune it."
     parser = Parser(prog="dcmerge", description=about, examples=EXAMPLES)
     parser.add_argument("--version", action="version", version=f"dcmerge {__version__}")
@@ -83,8 +39,11 @@ def build_parser() -> Parser:
     parser.set_defaults(json=False, threads=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
     common = common_options()
-    for command in COMMANDS:
-        command.add_to(commands, common)
+    for name, about in COMMANDS.items():
+        if only in (None, name):
+            import_module(f"dcmerge.cli.{name}").add_to(commands, common)
+        else:
+            commands.add_parser(name, help=about)
     return parser
 
 
@@ -109,15 +68,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:  # the outermost rule: a sentence, and never a bare traceback
+        from dcmerge.cli.unforeseen import foreseen, report
+
         known = foreseen(error)
         return _told([printable(f"error: {known or report(error)}")], BAD_INPUT if known else FAULT)
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = build_parser(next((word for word in words if word in COMMANDS), "")).parse_args(words)
     if args.threads is not None:
+        import torch  # which takes a second or two to be read
+
         torch.set_num_threads(args.threads)
     for path in getattr(args, "plugin", ()):
+        from dcmerge.methods import load_plugin  # so does this
+
         load_plugin(path)
     code = args.run(args)
     sys.stdout.flush()

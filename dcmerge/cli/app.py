@@ -34,7 +34,7 @@ EVERYWHERE = ("0.0.0.0", "::")
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    parser = add_command(commands, common, "app", "start the dashboard", run, example="--root checkpoints --port 8600")
+    parser = add_command(commands, common, "app", run, example="--root checkpoints --port 8600")
     parser.add_argument("--port", type=whole_number(1, 65535), default=8501, metavar="N", help="default 8501")
     parser.add_argument("--host", default=LOOPBACK[0], metavar="H", help="address to listen on (default 127.0.0.1)")
     parser.add_argument(

@@ -14,7 +14,7 @@ from dcmerge.vectors.cache.disk import FOLDER_VARIABLE
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    parser = add_command(commands, common, "cache", "show or clear the cache of factors on disk", run, example="clear")
+    parser = add_command(commands, common, "cache", run, example="clear")
     parser.add_argument("action", nargs="?", choices=("show", "clear"), default="show", help="default: show")
 
 

@@ -44,8 +44,7 @@ STDOUT = "-"
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "compare methods on a set: α on validation, accuracies on test, seconds"
-    parser = add_command(commands, common, "compare", about, run, example="--zoo demo --methods ties,tsv_m --quick")
+    parser = add_command(commands, common, "compare", run, example="--zoo demo --methods ties,tsv_m --quick")
     add_evaluated(parser)
     add_depth(parser)
     add_engine(parser)

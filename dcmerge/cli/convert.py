@@ -14,8 +14,7 @@ from dcmerge.cli.targets import checked_target
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "read the tensors of a pickled module or an old file, without running it, into a safetensors file"
-    parser = add_command(commands, common, "convert", about, run, example="old.pt new.safetensors")
+    parser = add_command(commands, common, "convert", run, example="old.pt new.safetensors")
     parser.add_argument("old", metavar="OLD", help="a .pt, .pth, .bin or .pkl file, or any checkpoint with --to")
     parser.add_argument("new", metavar="NEW.safetensors", help="the file to write")
     parser.add_argument("--to", choices=SCHEMES, help="rename a CLIP model's weights to this scheme, q, k and v as it has them")

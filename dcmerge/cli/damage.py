@@ -36,8 +36,7 @@ from dcmerge.studies.damage.tables import as_csv, label_of, to_data
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "show which matrices of a merge cost or give each task how much, by putting them back one at a time"
-    parser = add_command(commands, common, "damage", about, run, example="--zoo demo --method dc_merge --scale 2 --limit 25")
+    parser = add_command(commands, common, "damage", run, example="--zoo demo --method dc_merge --scale 2 --limit 25")
     add_model_set(parser)
     add_bench(parser)
     what = parser.add_argument_group("what is looked at")

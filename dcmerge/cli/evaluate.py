@@ -48,8 +48,7 @@ JOINT = "Joint: the answer is one of all tasks' classes, equal names being one; 
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "measure one merge, or a saved model, on every task of a set"
-    parser = add_command(commands, common, "evaluate", about, run, example="--zoo demo --method tsv_m")
+    parser = add_command(commands, common, "evaluate", run, example="--zoo demo --method tsv_m")
     add_evaluated(parser)
     what = parser.add_argument_group("what is evaluated: a method or a checkpoint")
     add_method(what)

@@ -68,8 +68,7 @@ class Inspected:
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "say what lies in a folder, and whether a base and its experts fit together"
-    parser = add_command(commands, common, "inspect", about, run, example="checkpoints/animals")
+    parser = add_command(commands, common, "inspect", run, example="checkpoints/animals")
     parser.add_argument(
         "place", nargs="?", metavar="FOLDER", help="where the models lie, in any layout, or hub:owner/name; as --from"
     )

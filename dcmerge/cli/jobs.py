@@ -21,8 +21,7 @@ _CANCEL_SECONDS, _LOOK_EVERY = 2.5, 0.1
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "list, show, cancel or resume background jobs (compare --background starts one)"
-    parser = add_command(commands, common, "jobs", about, run, example="show 20260131")
+    parser = add_command(commands, common, "jobs", run, example="show 20260131")
     parser.add_argument("action", nargs="?", choices=ACTIONS, default="list", help="default: list")
     parser.add_argument("id", nargs="?", metavar="ID", help="a job's id, or the beginning of only one")
 

@@ -40,8 +40,7 @@ _DECIMALS = {"norm": 3, "effective rank": 1, "top share": 1, "overlap, times cha
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "show all matrices in one table: norm, effective rank, top share, overlap; of a merge DirSim, drift and damage"
-    parser = add_command(commands, common, "layers", about, run, example="--zoo demo --method dc_merge --minus average")
+    parser = add_command(commands, common, "layers", run, example="--zoo demo --method dc_merge --minus average")
     add_model_set(parser)
     add_bench(parser)
     what = parser.add_argument_group("which merge (default: none, only the experts)")

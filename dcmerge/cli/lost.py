@@ -39,8 +39,7 @@ _LISTED = 3
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "tell which images an expert gets right and its merge wrong, and the reverse, or on which images two runs differ"
-    parser = add_command(commands, common, "lost", about, run, example="--zoo demo --method average --scale 1 --limit 25")
+    parser = add_command(commands, common, "lost", run, example="--zoo demo --method average --scale 1 --limit 25")
     add_model_set(parser)
     add_bench(parser)
     what = parser.add_argument_group("what is looked at: a method, a checkpoint, or two runs")

@@ -65,7 +65,6 @@ def add_to(commands: Commands, common: Parser) -> None:
         commands,
         common,
         "merge",
-        "merge experts into one model and save it with its recipe",
         run,
         example="--zoo demo --method dc_merge --set rho=5 --scale 0.8 --out merged.safetensors",
     )
@@ -115,6 +114,13 @@ def add_to(commands: Commands, common: Parser) -> None:
         action="store_true",
         help="merge as a job that outlives this terminal, and verify it; prints its id (see the command jobs)",
     )
+    group.add_argument(
+        "--workers",
+        type=whole_number(1, 64),
+        default=1,
+        metavar="N",
+        help="processes that share the weights of whole models (default 1); each takes its part of the threads",
+    )
     group.add_argument("--force", action="store_true", help="replace an existing file, or a folder that a merge wrote")
 
 
@@ -128,6 +134,8 @@ def run(args: argparse.Namespace) -> int:
     target = checked_output(args)
     if args.recipe is not None:
         check_recipe_target(args.recipe, force=args.force)
+    if args.workers > 1 and (args.background or args.measure):
+        raise InputError("workers: expected it without --background and --measure, got one of them with it")
     if args.background:
         return _submit(args, target, mix, parameters, scale, origin)
     with Progress() as progress:
@@ -142,6 +150,7 @@ def run(args: argparse.Namespace) -> int:
         if args.measure:
             written, measured = measured_and_written(args, vectors, bench, target, chosen, parameters, progress)
         else:
+            chosen["workers"] = args.workers
             written = merge_to(vectors, args.method, target, bench=bench, progress=progress, **chosen, **parameters)
     recipe = recipe_of(
         vectors,

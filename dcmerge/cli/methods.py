@@ -18,8 +18,7 @@ VIOLATION = 1
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "list the merging methods with their parameters and sources"
-    parser = add_command(commands, common, "methods", about, run, example="--json")
+    parser = add_command(commands, common, "methods", run, example="--json")
     parser.add_argument(
         "--check",
         metavar="SLUG",

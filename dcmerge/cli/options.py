@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import math
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from dcmerge.checkpoints.regrouped import QKV, STORED
 from dcmerge.cli.fitting import add_fit, fit_of
 from dcmerge.cli.folders import on_disk, set_in
+from dcmerge.cli.parser import ALL as ALL
+from dcmerge.cli.parser import Commands as Commands
+from dcmerge.cli.parser import Parser as Parser
+from dcmerge.cli.parser import add_command as add_command
+from dcmerge.cli.parser import add_threads as add_threads
+from dcmerge.cli.parser import number as number
+from dcmerge.cli.parser import pair as pair
+from dcmerge.cli.parser import whole_number as whole_number
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.evaluation.datasets import SPLIT_RULES
@@ -22,97 +28,6 @@ from dcmerge.vectors.task_vectors import TaskVectors
 from dcmerge.zoo import Zoo, open_zoo
 
 Progress = Callable[[float, str], None]
-Commands = Any  # argparse's sub-parsers have no public type
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are bad input like any other: one line, exit code 2. Its help ends with ``examples``."""
-
-    def __init__(self, examples: Sequence[str] = (), **settings: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, **settings})
-        self.examples = tuple(examples)
-
-    def format_help(self) -> str:
-        """argparse would fill the lines of an epilog like those of a paragraph; a command to copy stands on one."""
-        heading = "example" if len(self.examples) == 1 else "examples"
-        lines = [f"\n{heading}:\n", *(f"  {example}\n" for example in self.examples)] if self.examples else []
-        return super().format_help() + "".join(lines)
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see {self.prog} --help)")
-
-
-#: Tells all of a long error.
-ALL = "--all"
-#: More threads than this only wait for each other, and of many thousands the system has none left.
-_MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
-
-
-def common_options() -> Parser:
-    """What every command has; absent options leave alone what stood before the command's name."""
-    parser = Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    group = parser.add_argument_group("output and speed")
-    group.add_argument("--json", action="store_true", help="print one JSON document instead of text")
-    group.add_argument(ALL, dest="show_all", action="store_true", help="tell every name of a long error message")
-    add_threads(group)
-    return parser
-
-
-def add_threads(parser: argparse._ActionsContainer) -> None:
-    """``--threads``, before or after the command's name."""
-    parser.add_argument(
-        "--threads", type=whole_number(1, _MOST_THREADS), metavar="N", help="torch threads (default: torch's own)"
-    )
-
-
-def add_command(commands: Commands, common: Parser, name: str, about: str, run: Callable[..., int], *, example: str) -> Parser:
-    """One command with the common options; ``about`` is its line in the list of commands and heads its help.
-
-    example: what follows the command's name in the example at the end of its help.
-    """
-    parser = commands.add_parser(name, parents=[common], help=about, description=f"{about[0].upper()}{about[1:]}.")
-    parser.examples = (f"{parser.prog} {example}",)
-    parser.set_defaults(run=run)
-    return parser
-
-
-def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """An integer of at least ``low`` (and at most ``high``), for ``type=``."""
-    expected = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
-        return value
-
-    return parse
-
-
-def number(text: str) -> float:
-    """A finite number, for ``type=``."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}")
-    return value
-
-
-def pair(form: str) -> Callable[[str], tuple[str, str]]:
-    """Two texts around the first ``=``, none of them empty, for ``type=``; ``form`` is what an error shows."""
-
-    def parse(text: str) -> tuple[str, str]:
-        left, equals, right = text.partition("=")
-        if not (equals and left.strip() and right.strip()):
-            raise argparse.ArgumentTypeError(f"expected {form}, got {text!r}")
-        return left.strip(), right
-
-    return parse
 
 
 def collected(pairs: Iterable[tuple[str, str]], option: str) -> dict[str, str]:

@@ -13,17 +13,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from dcmerge.checkpoints.schemes import qkv_text
+from dcmerge.cli.parser import printable as printable
 
 #: No line is longer: it fits a terminal and a mail.
 WIDTH = 120
 _NARROWEST = 6
 _GAP = "  "
 _SECONDS_BETWEEN_UPDATES = 0.1
-
-
-def printable(text: object) -> str:
-    """The text with everything escaped that does not print: names come from files and could move the cursor."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
 def elided(text: str, width: int) -> str:

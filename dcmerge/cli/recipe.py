@@ -14,8 +14,7 @@ from dcmerge.merging.running import Source, read_source
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "print the recipe in a merged file, or in a recipe's own file"
-    parser = add_command(commands, common, "recipe", about, run, example="merged.safetensors")
+    parser = add_command(commands, common, "recipe", run, example="merged.safetensors")
     parser.add_argument("recipe", metavar="FILE", help="a merged .safetensors file; a recipe; a mergekit configuration")
     add_plugins(parser)
     parser.add_argument("--mergekit", action="store_true", help="as a mergekit configuration, where mergekit has the method")

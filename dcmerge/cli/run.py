@@ -19,8 +19,7 @@ from dcmerge.merging.running import prepare, read_source
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "make a merged file from its recipe, or from a mergekit configuration"
-    parser = add_command(commands, common, "run", about, run, example="recipe.yaml --out merged.safetensors")
+    parser = add_command(commands, common, "run", run, example="recipe.yaml --out merged.safetensors")
     parser.add_argument("recipe", metavar="RECIPE", help="YAML or JSON; a merged .safetensors file, whose recipe it repeats")
     parser.add_argument(
         "--out", metavar="PATH", help=f"the file to write, *{SUFFIX}, or a folder (default: beside RECIPE, with its name)"

@@ -21,8 +21,7 @@ _SHOWN = 50
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "list, show, compare, name, note, star, pin, export, import, publish or delete what was measured"
-    parser = add_command(commands, common, "runs", about, run, example="compare 20260131-101500-3fa9c1 20260131-102000-77b0de")
+    parser = add_command(commands, common, "runs", run, example="compare 20260131-101500-3fa9c1 20260131-102000-77b0de")
     parser.add_argument("action", nargs="?", choices=tuple(ACTIONS), default="list", help="default: list")
     parser.add_argument(
         "words",

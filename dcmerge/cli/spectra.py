@@ -47,7 +47,6 @@ def add_to(commands: Commands, common: Parser) -> None:
         commands,
         common,
         "spectra",
-        "show the singular values of the deltas, raw and smoothed",
         run,
         example="--zoo demo --layer '*attn*' --smoothing linear --rho 5",
     )

@@ -49,9 +49,8 @@ FOLDER = "sweeps"
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "vary a method's parameters and α, find the best on validation images, look at it once on test"
     example = "--zoo demo --method dc_merge --set smoothing=linear --over rho=1:20 --trials 8 --limit 50"
-    parser = add_command(commands, common, "sweep", about, run, example=example)
+    parser = add_command(commands, common, "sweep", run, example=example)
     add_evaluated(parser)
     add_plugins(parser)
     _add_search(parser.add_argument_group("what is varied, and how"))

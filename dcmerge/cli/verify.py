@@ -16,8 +16,7 @@ _MARKS = {True: "ok", False: "OFF", None: "note"}
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "read a merged file again: is it what its recipe says, and does it load? Exit code 3 where something is off"
-    parser = add_command(commands, common, "verify", about, run, example="merged.safetensors --search checkpoints")
+    parser = add_command(commands, common, "verify", run, example="merged.safetensors --search checkpoints")
     parser.add_argument("merged", metavar="MERGED", help="a .safetensors file or a folder that dcmerge wrote")
     add_inputs(parser)
     add_plugins(parser)

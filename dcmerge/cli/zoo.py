@@ -12,8 +12,7 @@ from dcmerge.studies.facts import Facts, facts_of
 
 
 def add_to(commands: Commands, common: Parser) -> None:
-    about = "the facts of a set with images, which decide what merging methods can do on it"
-    parser = add_command(commands, common, "zoo", about, run, example="--zoo demo")
+    parser = add_command(commands, common, "zoo", run, example="--zoo demo")
     add_model_set(parser)
     add_bench(parser)
     parser.add_argument(

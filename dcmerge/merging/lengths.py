@@ -24,8 +24,12 @@ class Length:
     def counted(self, deltas: Iterable[tuple[str, Delta]]) -> Iterator[tuple[str, Delta]]:
         """The same deltas, one at a time."""
         for name, delta in deltas:
-            self._square += frobenius_norm(delta) ** 2
+            self.add(frobenius_norm(delta) ** 2)
             yield name, delta
+
+    def add(self, square: float) -> None:
+        """The square of the norm of one more delta, or of a part of one."""
+        self._square += square
 
     @property
     def norm(self) -> float:

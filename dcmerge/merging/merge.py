@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ from dcmerge.merging.recipe import (
     qkv_of,
     recipe_of,
 )
+from dcmerge.merging.workers import check_workers, in_processes
 from dcmerge.methods import deltas_of, method, planned
+from dcmerge.methods.loop import finished
+from dcmerge.vectors.cache import MEMO_BYTES
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
 
@@ -194,17 +197,19 @@ def merge_to(
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     dtype: torch.dtype = torch.float32,
+    workers: int = 1,
     **parameters: Any,
 ) -> Written:
     """``merge(...).save(...)`` or ``.save_adapter(...)`` one parameter at a time: each is written as it is merged, and not held.
 
-    Only a method that surveys the whole model first may hold more. The file is the same, byte for byte. Raises as both do;
-    whatever goes wrong, nothing is left behind.
+    Only a method that surveys the whole model first may hold more. The file is the same, byte for byte. ``workers`` processes
+    share the parameters of whole models; each has its part of torch's threads. Raises as both do; whatever goes wrong, nothing
+    is left behind.
     """
     values = method(slug).check(parameters)
     further = _further(target.content, target.rank, task, dtype)
     recipe = Recipe({}, slug, values, check_scale(scale), scale_origin, plugin=plugin_of(slug), **further)
-    return follow(recipe, vectors, target, bench=bench, progress=progress, cancelled=cancelled)
+    return follow(recipe, vectors, target, bench=bench, progress=progress, cancelled=cancelled, workers=workers)
 
 
 def follow(
@@ -215,12 +220,27 @@ def follow(
     bench: Bench | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    workers: int = 1,
 ) -> Written:
     """Merge these models as a recipe says, by ``merge_to``'s way; what is written holds that recipe.
 
     The names of the inputs are the recipe's where it has them, so that the file does not depend on where its inputs lie; hashes,
     dtypes and versions are those of this merge. Raises InputError and Cancelled as ``merge_to`` does.
     """
+    with (vectors.plain or vectors).memo.within(MEMO_BYTES):  # every factor is needed once
+        return _followed(recipe, vectors, target, workers, bench=bench, progress=progress, cancelled=cancelled)
+
+
+def _followed(
+    recipe: Recipe,
+    vectors: TaskVectors,
+    target: Target,
+    workers: int,
+    *,
+    bench: Bench | None,
+    progress: Callable[[float, str], None] | None,
+    cancelled: Callable[[], bool] | None,
+) -> Written:
     check_target(vectors, target)
     slug, scale = recipe.method, check_scale(recipe.scale)
     plan = planned(
@@ -229,7 +249,11 @@ def follow(
     check_depth(slug, plan.assembly(), scale)
     own = own_delta(slug, plan.modules(), recipe.task)
     stream = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress, cancelled=cancelled))
-    return write_merged(vectors, stream, target, scale, lambda dtype: _as_followed(recipe, vectors, dtype), plan.notes())
+    parts = partial(finished, plan, progress=progress, cancelled=cancelled) if plan.all_in_parts and recipe.task is None else None
+    if workers > 1:
+        check_workers(plan, vectors, target.content)
+        parts = in_processes(plan, workers, progress=progress, cancelled=cancelled)
+    return write_merged(vectors, stream, target, scale, lambda dtype: _as_followed(recipe, vectors, dtype), plan.notes(), parts)
 
 
 def _as_followed(recipe: Recipe, vectors: TaskVectors, dtype: str) -> Recipe:

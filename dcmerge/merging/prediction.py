@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
-from dcmerge.checkpoints import Checkpoint, LoraCheckpoint
+from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, StoredCheckpoint, total
 from dcmerge.runtime.threads import compute_device, on_all_threads
+from dcmerge.spectral.linalg import square_of
 from dcmerge.vectors.cache import MEMO_BYTES
-from dcmerge.vectors.compatibility import Kind, Parameter
+from dcmerge.vectors.compatibility import PART_ENTRIES, Kind, Parameter
 from dcmerge.vectors.memory_needed import predicted_peak_bytes
 
 #: Bytes a second that a disk takes, flushed: a slow solid-state disk's.
@@ -81,7 +81,8 @@ def predicted_costs(
         moving += sum(sum(ranks[p.name]) * p.numel * rates.product32 for p in parameters)
         average, merge = (_peak_of_adapters(parameters, ranks, with_basis=basis) for basis in (False, True))
     else:
-        average, merge = _peak_of_average(parameters, tasks), predicted_peak_bytes(parameters, tasks)
+        in_rows = all(isinstance(one, StoredCheckpoint) for one in (*([base] if base else []), *experts.values()))
+        average, merge = _peak_of_average(parameters, tasks, in_rows=in_rows), predicted_peak_bytes(parameters, tasks)
     singular = sum(_seconds(p, tasks, ranks.get(p.name, []), rates) for p in parameters if p.kind is Kind.MATRIX)
     mapped = sum(
         file.stat().st_size
@@ -129,9 +130,11 @@ def _polar_seconds(m: int, k: int, rates: Rates) -> float:
     return eigen * k**3 + (3 * k**3 + 2 * m * k * k) * product
 
 
-def _peak_of_average(parameters: Iterable[Parameter], tasks: int) -> int:
-    """The deltas of the largest parameter, once by themselves and once stacked, with the base's and the result."""
-    return _PROCESS_BYTES + max(4 * (2 * tasks + 3) * p.numel for p in parameters)
+def _peak_of_average(parameters: Iterable[Parameter], tasks: int, *, in_rows: bool) -> int:
+    """The deltas of the largest parameter with the base's and the result; ``in_rows`` of as many parts as are in work at once."""
+    largest = max(p.numel for p in parameters)
+    at_once = min(largest, (torch.get_num_threads() + 2) * PART_ENTRIES) if in_rows else largest
+    return _PROCESS_BYTES + 4 * (2 * tasks + 3) * at_once
 
 
 def _peak_of_adapters(
@@ -177,13 +180,12 @@ def measured_rates() -> Rates:
 
 
 def _pass_over(Y: torch.Tensor) -> None:
-    """What happens to every value of an expert: copied, examined, hashed, subtracted, summed."""
-    delta = Y.clone() - Y
-    zlib.crc32(Y.numpy().data)
-    torch.isfinite(Y).all()
-    delta.double().square().sum()
+    """What happens to every value of an expert: hashed, and a part at a time copied, examined, subtracted, summed."""
     hashlib.sha256(Y.numpy().data).digest()
-    torch.stack([delta, Y.clone()]).sum(dim=0)
+    for part in Y.split(PART_ENTRIES):
+        delta = part.clone() - part
+        square_of(delta)
+        total([delta, part.clone()])
 
 
 def _timed(work: Callable[[], object]) -> float:

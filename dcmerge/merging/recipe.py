@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -243,7 +245,11 @@ def inputs_of(vectors: TaskVectors, *, hashed: bool = True) -> dict[str, dict[st
         raise InputError(f"task: expected another name than {BASE!r}, which is the base model's")
     sources = {**({BASE: vectors.base} if vectors.base else {}), **vectors.experts}
     files = {name: one.path.name if vectors.zoo else name_in_cache(one.path) or str(one.path) for name, one in sources.items()}
-    return {name: {"file": files[name]} | ({"sha256": one.fingerprint} if hashed else {}) for name, one in sources.items()}
+    if not hashed:
+        return {name: {"file": files[name]} for name in sources}
+    with ThreadPoolExecutor(min(len(sources), os.cpu_count() or 1)) as pool:  # hashing leaves Python's lock to others
+        hashes = list(pool.map(lambda one: one.fingerprint, sources.values()))
+    return {name: {"file": files[name], "sha256": found} for name, found in zip(sources, hashes, strict=True)}
 
 
 def check_scale(scale: Any) -> float:

@@ -16,6 +16,7 @@ from dcmerge.vectors.task_vectors import Delta
     everywhere=True,
     fixed_scale="averaging is α = 1",
     keeps_factors=True,
+    by_rows=True,
     separable=True,
 )
 def average(layer: Layer) -> Delta:

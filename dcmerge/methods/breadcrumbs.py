@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from dcmerge.checkpoints import dense, total
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.usual_scales import growing_for_few
-from dcmerge.spectral.alignment import kept_by_rank
 from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.selection import Cut, cuts
 
 #: What is kept by default in either form.
 DENSITY = {"published": 0.14, "mergekit": 0.9}
+
+
+def _survey(layers: Sequence[Layer], *, form: str, density: float | None, gamma: float) -> dict[str, list[list[Cut]]]:
+    """Where mergekit's form cuts each parameter: below its outliers, and below what is kept. Nothing for the published one."""
+    if form == "published":
+        return {}
+    share = DENSITY[form] if density is None else density
+    # Both counts rounded down, as mergekit does.
+    return cuts(layers, lambda count: [int(gamma * count), int(gamma * count) + int(share * count)])
 
 
 @merging_method(
@@ -24,6 +35,8 @@ DENSITY = {"published": 0.14, "mergekit": 0.9}
     formula=r"\tau=\sum_t m_t\circ\tau_t,\quad m_t=1[\,\eta_t<|\tau_t|\le\beta_t\,]\ \text{per parameter}",
     source="Davari and Belilovsky 2023, arXiv 2312.06795",
     everywhere=True,
+    by_rows=True,
+    prepare=_survey,
     usual_scale=0.3,
     usual_scale_of=growing_for_few(0.3),
     separable=True,
@@ -31,6 +44,7 @@ DENSITY = {"published": 0.14, "mergekit": 0.9}
 def breadcrumbs(
     layer: Layer,
     *,
+    prepared: Mapping[str, Sequence[Sequence[Cut]]],
     form: Annotated[
         str,
         Choice(
@@ -58,14 +72,17 @@ def breadcrumbs(
     Ranked are the d entries of a parameter, or with the published form those of each row. The paper leaves out the largest 1 %
     and the smallest 85 % of every row (of a vector, of all its entries).
     """
-    share = DENSITY[form] if density is None else density
-    middle = _middle if form == "mergekit" else _middle_of_rows
-    return torch.stack([middle(delta, share, gamma) for delta in layer.dense_deltas()]).sum(dim=0)
+    deltas = layer.dense_deltas()
+    if form == "published":
+        share = DENSITY[form] if density is None else density
+        return dense(total([_middle_of_rows(delta, share, gamma) for delta in deltas]))
+    kept = [_middle(layer.first, delta, *own) for delta, own in zip(deltas, prepared[layer.name], strict=True)]
+    return dense(total(kept))
 
 
-def _middle(delta: Tensor, density: float, gamma: float) -> Tensor:
-    # Both counts rounded down, as mergekit does.
-    return kept_by_rank(delta, int(gamma * delta.numel()), int(density * delta.numel()))
+def _middle(first: int, delta: Tensor, outliers: Cut, kept: Cut) -> Tensor:
+    """The entries of (a part of) a delta that lie between two ranks; the part begins at the place ``first``."""
+    return delta * (kept.kept(delta, first) & ~outliers.kept(delta, first))
 
 
 def _middle_of_rows(delta: Tensor, density: float, gamma: float) -> Tensor:

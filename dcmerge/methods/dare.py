@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import zlib
+from functools import reduce
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from dcmerge.checkpoints import dense
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
 from dcmerge.methods.usual_scales import growing_for_few
+from dcmerge.runtime.threads import on_all_threads
 from dcmerge.spectral.alignment import elected
+from dcmerge.vectors.compatibility import PART_ENTRIES
 from dcmerge.vectors.layers import Layer
 
 SEED = Number("Seed", "Which random draw: the same seed gives the same merge.", 0, 2**31 - 1, 1, integer=True, soft_high=10)
@@ -62,20 +66,29 @@ def dare(
     """Σ_t m_t ∘ D_t / d, every entry of m_t being 1 with probability d. Each task and parameter draws for itself."""
     D = kept_at_random(layer, density, seed, rescale)
     if combine == "sum":
-        return sum(D, torch.zeros(()))
+        return reduce(Tensor.add_, D)
     return elected(torch.stack(D), undecided=1.0, aggregate=combine.removeprefix("elected_"), weights=layer.weights)
 
 
 def kept_at_random(layer: Layer, density: float, seed: int, rescale: str = "density") -> list[Tensor]:
     """m_t ∘ D_t / d of every task; ``rescale`` as in ``dare``."""
     draws = [f"{seed} {layer.name} {task}" for task in layer.tasks]
-    return [_kept(delta, density, draw, rescale) for delta, draw in zip(layer.dense_deltas(), draws, strict=True)]
+    deltas = [dense(delta).contiguous() for delta in layer.deltas()]  # our own, so they are changed in place
+    kept = on_all_threads(lambda one: _kept(*one, density, rescale), list(zip(deltas, draws, strict=True)), _worth(layer))
+    return list(kept)
 
 
-def _kept(delta: Tensor, density: float, name: str, rescale: str) -> Tensor:
+def _worth(layer: Layer) -> bool:
+    return layer.parameter.numel > PART_ENTRIES
+
+
+def _kept(delta: Tensor, name: str, density: float, rescale: str) -> Tensor:
     draw = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    kept = delta * (torch.rand(delta.shape, generator=draw) < density)
+    before = after = 0.0
+    for part in delta.view(-1).split(PART_ENTRIES):
+        before += part.abs().sum().item()
+        part *= torch.rand(part.shape, generator=draw) < density
+        after += part.abs().sum().item()
     if rescale == "density":
-        return kept / density
-    before, after = delta.abs().sum(), kept.abs().sum()
-    return kept * (before / after) if rescale == "l1" and min(before, after) >= _SMALL else kept
+        return delta.div_(density)
+    return delta.mul_(before / after) if rescale == "l1" and min(before, after) >= _SMALL else delta

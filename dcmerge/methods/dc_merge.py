@@ -39,7 +39,7 @@ PUBLISHED_KEEP = 1e-3
 class Trace:
     """Every stage of DC-Merge on one matrix, k = T·r. Plots and tests read it; nothing is computed twice to be drawn."""
 
-    truncated: tuple[SVD, ...]
+    layer: Layer
     smoothing: str
     smoothed: Tensor  # (T, r)
     basis: CoverBasis
@@ -48,6 +48,11 @@ class Trace:
     elect: bool
     block_mask: bool
     weights: Tensor | None = None  # (T,): by which the deltas were multiplied
+
+    @property
+    def truncated(self) -> tuple[SVD, ...]:
+        """Each task's singular vectors and values, of which the merge itself needs the values alone, once there is a basis."""
+        return self.layer.factors(self.basis.block)
 
     @cached_property
     def kept(self) -> Tensor:
@@ -160,12 +165,12 @@ def trace(
     r = layer.rank(rank)
     if r == 0:
         return None
-    factors, basis = layer.factors(r), layer.cover_basis(r)
+    values, basis = layer.kept_values(r), layer.cover_basis(r)
     strategy = smoothing_in_use(smoothing, layer.vectors.kind)
-    smoothed = torch.stack([_smoothed(svd.s, own, strategy, rho) for svd, own in zip(factors, layer.own_ranks(r), strict=True)])
+    smoothed = torch.stack([_smoothed(s, own, strategy, rho) for s, own in zip(values, layer.own_ranks(r), strict=True)])
     M = aligned_deltas(basis, smoothed)
     thresholds = keep_thresholds(M, entries_kept(layer, r, keep))
-    return Trace(factors, strategy, smoothed, basis, M, thresholds, elect, block_mask, layer.weights)
+    return Trace(layer, strategy, smoothed, basis, M, thresholds, elect, block_mask, layer.weights)
 
 
 @merging_method(

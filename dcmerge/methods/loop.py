@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import Assembly, Bench
@@ -20,6 +21,7 @@ from dcmerge.vectors.layers import Layer
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
 Progress = Callable[[float, str], None]
+Finished = TypeVar("Finished")
 #: Share of the progress that preparing takes where it looks at images.
 _PREPARING = 0.9
 
@@ -48,6 +50,20 @@ class Plan:
         known = {"prepared": self.prepared} if self.method.prepare else {}
         with guarded(self.method, layer.name):
             return checked_shape(self.method, layer, self.method.function(layer, **self.values, **known))
+
+    def in_parts(self, layer: Layer) -> bool:
+        """Whether a parameter may be merged some rows at a time."""
+        return layer.vectors.in_rows and (self.method.by_rows or not (self.method.everywhere or layer.is_matrix))
+
+    def parts(self, layers: Sequence[Layer] | None = None) -> list[Layer]:
+        """What is merged at a time, of all parameters or of some: parts where that is allowed, else whole ones."""
+        wanted = self.layers if layers is None else layers
+        return [part for layer in wanted for part in (layer.parts() if self.in_parts(layer) else (layer,))]
+
+    @property
+    def all_in_parts(self) -> bool:
+        """Whether every parameter may, and the result is one model."""
+        return not self.method.modules and all(map(self.in_parts, self.layers))
 
     def modules(self) -> Modules:
         """What each task adds at inference; empty where the result is one model."""
@@ -125,18 +141,49 @@ def deltas_of(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[str, Delta]]:
-    """The only loop over parameters. Raises Cancelled between two of them."""
-    progress = _part(progress, _PREPARING if "images" in plan.method.needs else 0.0, 1.0)
+    """The merged delta of each parameter, whole. Raises Cancelled on the way."""
     wanted = [layer for layer in plan.layers if names is None or layer.name in names]
-    # Factors are small: several weights at once scale, threads within one do not.
-    ahead = bool(wanted) and plan.method.keeps_factors and wanted[0].vectors.kind == "lora"
-    with closing(ahead_on_all_threads(plan.delta, wanted) if ahead else (plan.delta(layer) for layer in wanted)) as deltas:
-        for done, layer in enumerate(wanted):
+    parts: list[Tensor] = []
+    for part, delta in finished(plan, lambda part, delta: (part, delta), wanted, progress=progress, cancelled=cancelled):
+        if part.rows is None:
+            yield part.name, delta
+            continue
+        assert isinstance(delta, Tensor)  # adapters are not merged in parts
+        parts.append(delta)
+        if part.rows[1] == part.parameter.shape[0]:
+            whole, parts = torch.cat(parts), []
+            yield part.name, whole
+
+
+def finished(
+    plan: Plan,
+    finish: Callable[[Layer, Delta], Finished],
+    layers: Sequence[Layer] | None = None,
+    *,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Iterator[Finished]:
+    """``finish`` of each part of each parameter and its merged delta, in order: the only loop over parameters.
+
+    Parts, and adapters' factors, are small: several at once scale, threads within one do not. They are computed ahead, ``finish``
+    with them, while the last one is used. Raises Cancelled between two of them.
+    """
+    progress = _part(progress, _PREPARING if "images" in plan.method.needs else 0.0, 1.0)
+    layers = plan.layers if layers is None else layers
+    parts = plan.parts(layers)
+
+    def work(part: Layer) -> Finished:
+        return finish(part, plan.delta(part))
+
+    factors = bool(parts) and plan.method.keeps_factors and parts[0].vectors.kind == "lora"
+    ahead = factors or (bool(parts) and all(map(plan.in_parts, layers)))
+    with closing(ahead_on_all_threads(work, parts) if ahead else (work(part) for part in parts)) as results:
+        for done, part in enumerate(parts):
             if cancelled and cancelled():
                 raise Cancelled
             if progress:
-                progress(done / len(wanted), layer.name)
-            yield layer.name, next(deltas)
+                progress(done / len(parts), part.name)
+            yield next(results)
 
 
 def _part(progress: Progress | None, start: float, end: float) -> Progress | None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from dcmerge.checkpoints import total
+from torch import Tensor
+
 from dcmerge.methods.declare import Flag
 from dcmerge.methods.registry import merging_method
-from dcmerge.spectral.alignment import cosine
+from dcmerge.methods.weights_of_experts import cosine_of, gram_of_deltas
 from dcmerge.vectors.layers import Layer
 from dcmerge.vectors.task_vectors import Delta
 
 #: So close to its pole t has no meaning.
 _POLE = 1e-6
+
+
+def _survey(layers: Sequence[Layer], *, limit: bool) -> dict[str, Tensor]:
+    return gram_of_deltas(layers)
 
 
 @merging_method(
@@ -24,10 +30,13 @@ _POLE = 1e-6
     source="Jang et al. 2024, arXiv 2403.19522",
     everywhere=True,
     keeps_factors=True,
+    by_rows=True,
+    prepare=_survey,
 )
 def model_stock(
     layer: Layer,
     *,
+    prepared: Mapping[str, Tensor],
     limit: Annotated[
         bool, Flag("Not past the base", "Off: where the deltas oppose each other, t may be negative, as in mergekit.")
     ] = True,
@@ -37,10 +46,9 @@ def model_stock(
     Without the limit t is 0 at its pole, (K−1) cos θ = −1. Of adapters the cosines come from the factors, and the mean stays
     factors.
     """
-    D = layer.deltas()
-    K = len(D)
-    pairs = [cosine(D[i], D[j]) for i in range(K) for j in range(i)]
+    K, G = len(layer.tasks), prepared[layer.name]
+    pairs = [cosine_of(G, i, j) for i in range(K) for j in range(i)]
     c = sum(pairs) / len(pairs) if pairs else 1.0
     c = max(0.0, c) if limit else c
     pole = abs((K - 1) * c + 1) < _POLE
-    return (total(D) * (1 / K)) * (0.0 if pole else K * c / ((K - 1) * c + 1))
+    return (layer.sum() * (1 / K)) * (0.0 if pole else K * c / ((K - 1) * c + 1))

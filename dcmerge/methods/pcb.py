@@ -12,7 +12,8 @@ from torch import Tensor
 from dcmerge.methods.declare import Number
 from dcmerge.methods.registry import merging_method
 from dcmerge.spectral.alignment import per_task
-from dcmerge.vectors.layers import Layer, magnitudes
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.selection import magnitudes
 
 #: Share of the entries at either end whose magnitude is clamped, as in the authors' script for vision models.
 _EXTREMES = 0.01

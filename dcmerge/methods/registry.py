@@ -49,8 +49,9 @@ class Method:
     where that is the result. ``everywhere`` methods treat every kind of parameter; the others only matrices, and every other
     parameter becomes the mean of the deltas. ``fixed_scale`` says why α is not searched; ``quick`` holds the parameters of a
     first look; ``extra`` names the optional extra of the package that it needs (see EXTRAS). ``keeps_factors``: of
-    LoRA adapters it never forms a dense product, and its result is factors too. ``origin``: the plugin that brought it, None of
-    what is built in.
+    LoRA adapters it never forms a dense product, and its result is factors too. ``by_rows``: some rows of the merge need those
+    rows of the deltas alone, beside what it prepared, so large weights are merged in parts, several at once. ``origin``: the
+    plugin that brought it, None of what is built in.
 
     What a method does not promise it declares, and the check of its invariants takes that into account: ``order_matters`` (it
     draws at random for one task after another, or takes them in turn), not ``homogeneous`` (twice the deltas are not twice the
@@ -89,6 +90,7 @@ class Method:
     homogeneous: bool = True
     may_enlarge: bool = False
     sees_factors: bool = False
+    by_rows: bool = False
     separable: bool = False
     origin: Origin | None = None
     notes: Callable[..., tuple[str, ...]] | None = None

@@ -18,6 +18,7 @@ from dcmerge.vectors.task_vectors import Delta
     usual_scale=0.3,
     usual_scale_of=growing_for_few(0.3),
     keeps_factors=True,
+    by_rows=True,
     separable=True,
 )
 def task_arithmetic(layer: Layer) -> Delta:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from dcmerge.checkpoints import dense, total
 from dcmerge.methods.declare import Choice, Number
 from dcmerge.methods.registry import merging_method
-from dcmerge.spectral.alignment import elected, kept_by_rank, kept_entries
-from dcmerge.vectors.layers import Layer, magnitude_at
+from dcmerge.spectral.alignment import elected, kept_entries
+from dcmerge.vectors.layers import Layer, over_parts
+from dcmerge.vectors.selection import Cut, cuts, magnitudes_at
 
 
 @dataclass(frozen=True)
@@ -28,23 +30,23 @@ def trimmed(deltas: Tensor, thresholds: Tensor) -> Tensor:
     return deltas * kept_entries(deltas, thresholds)
 
 
-def _survey(layers: Sequence[Layer], *, density: float, aggregate: str, trim: str) -> WholeModel | None:
-    """Passes over the model, one parameter in memory at a time: thresholds, then the majority of signs.
+#: name -> the cut of every task, where each parameter is trimmed by itself.
+Cuts = Mapping[str, Sequence[Sequence[Cut]]]
 
-    None where each parameter is trimmed by itself, which needs no look at the others.
-    """
+
+def _survey(layers: Sequence[Layer], *, density: float, aggregate: str, trim: str) -> WholeModel | Cuts:
+    """Passes over the model, one part of a parameter in memory at a time: thresholds, then the majority of signs."""
     if trim == "parameter":
-        return None
+        return cuts(layers, lambda count: [_kept_of(count, density)])
     thresholds = trim_thresholds(layers, density)
-    signs = (trimmed(layer.dense_deltas(), thresholds).sum(dim=0).sign().sum() for layer in layers)
-    return WholeModel(thresholds, torch.sign(sum(signs, torch.zeros(()))))
+    found = over_parts(layers, lambda part: dense(total(trimmed(part.dense_deltas(), thresholds).unbind())).sign().sum())
+    return WholeModel(thresholds, torch.sign(sum((signs for _, parts in found for signs in parts), torch.zeros(()))))
 
 
 def trim_thresholds(layers: Sequence[Layer], density: float) -> Tensor:
     """Each task's threshold over all these parameters together, (T,); one parameter is in memory at a time."""
     dropped = dropped_by(sum(layer.parameter.numel for layer in layers), density)
-    none = torch.zeros((), dtype=layers[0].dtype)
-    return torch.stack([magnitude_at(layers, task, dropped) if dropped else none for task in layers[0].tasks])
+    return magnitudes_at(layers, dropped) if dropped else torch.zeros(len(layers[0].tasks), dtype=layers[0].dtype)
 
 
 def dropped_by(count: int, density: float) -> int:
@@ -65,13 +67,14 @@ def kept_threshold(magnitudes: Tensor, density: float) -> Tensor:
     formula=r"\tau = \mathrm{mean}_{t:\,\mathrm{sign}(\hat\tau_t)=\gamma}\,\hat\tau_t,\quad \gamma=\mathrm{sign}\sum_t\hat\tau_t",
     source="Yadav et al. 2023, arXiv 2306.01708",
     everywhere=True,
+    by_rows=True,
     prepare=_survey,
     separable=True,
 )
 def ties(
     layer: Layer,
     *,
-    prepared: WholeModel | None,
+    prepared: WholeModel | Cuts,
     density: Annotated[float, Number("Density", "Share of each task vector's entries that survives the trim.", 0, 1, 0.01)] = 0.2,
     aggregate: Annotated[
         str,
@@ -90,13 +93,13 @@ def ties(
     ] = "model",
 ) -> Tensor:
     """Disjoint mean or sum of the trimmed deltas that agree with the elected sign; zeros never count."""
-    if prepared is None:
-        D = torch.stack([_largest(delta, density) for delta in layer.dense_deltas()])
-        return elected(D, 1.0, aggregate, layer.weights)
-    D = trimmed(layer.dense_deltas(), prepared.thresholds)
-    return elected(D, prepared.majority_sign, aggregate, layer.weights)
+    D = layer.dense_deltas()
+    if isinstance(prepared, WholeModel):
+        return elected(trimmed(D, prepared.thresholds), prepared.majority_sign, aggregate, layer.weights)
+    kept = [own[0].kept(delta, layer.first) for delta, own in zip(D, prepared[layer.name], strict=True)]
+    return elected(D.mul_(torch.stack(kept)), 1.0, aggregate, layer.weights)
 
 
-def _largest(delta: Tensor, density: float) -> Tensor:
-    """The share ``density`` of one delta's entries, at least one of them where the share is not 0, as in mergekit."""
-    return kept_by_rank(delta, 0, max(int(density > 0), int(density * delta.numel())))
+def _kept_of(count: int, density: float) -> int:
+    """The share ``density`` of so many entries, at least one of them where the share is not 0, as in mergekit."""
+    return max(int(density > 0), int(density * count))

@@ -45,4 +45,4 @@ def tsv_m(layer: Layer, *, rank: Annotated[int | None, RANK] = None) -> Delta:
     if r == 0:
         return layer.mean()
     basis = layer.cover_basis(r)
-    return layer.in_kind(LowRank(basis.U * torch.cat([svd.s for svd in layer.factors(r)]), basis.V.T))
+    return layer.in_kind(LowRank(basis.U * torch.cat(layer.kept_values(r)), basis.V.T))

@@ -30,6 +30,18 @@ _DASHES = ("solid", "dash", "dot", "dashdot")
 SCALE = "Viridis"
 
 
+#: The theme's categorical colours and its text on white, for pictures outside of the app (.streamlit/config.toml has them too).
+LIGHT = ("#2574b0", "#c68206", "#7c140a", "#4e9f9c", "#052daa", "#956045", "#b96ffa", "#5c2d60")
+_TEXT_ON_WHITE = "#262730"
+
+
+def on_white(text: str) -> str:
+    """A figure's JSON with the light theme's colours in place of the app's places."""
+    for place, colour in zip((*PALETTE, TEXT), (*LIGHT, _TEXT_ON_WHITE), strict=True):
+        text = text.replace(place, colour)
+    return text
+
+
 def titled(figure: go.Figure, title: str, x: str, y: str, height: int = 380) -> go.Figure:
     """A title that says what is shown, and axes with names and units."""
     figure.update_layout(

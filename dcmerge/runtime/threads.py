@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -44,11 +45,22 @@ def on_all_threads(function: Callable[[Item], Result], items: Sequence[Item], wo
         torch.set_num_threads(threads)
 
 
+@cache
+def _keep_freed_memory() -> None:
+    """Have the C library keep a few MB of freed memory for the next block, instead of asking the system for it each time.
+
+    glibc takes the largest block freed so far, up to 32 MiB, for what is usual and keeps twice as much; page by page the system
+    would clear it again, which takes longer than the arithmetic. Elsewhere this does nothing.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
+
+
 def ahead_on_all_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result, None, None]:
     """``function`` of every item in order, as ``on_all_threads``, but as they are asked for: only a few are computed ahead.
 
     While one result is used the next ones are in work. Close the iterator where not all are taken.
     """
+    _keep_freed_memory()
     threads = torch.get_num_threads() if compute_device().type == "cpu" else 1
     if threads == 1 or len(items) < 2:
         yield from map(function, items)

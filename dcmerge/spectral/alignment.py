@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dcmerge.checkpoints import LowRank, dense
+from dcmerge.checkpoints import LowRank, dense, total
 from dcmerge.runtime.threads import on_all_threads
 from dcmerge.spectral.linalg import NULL_TOLERANCE, SVD, polar_decomposition
 
@@ -96,14 +96,6 @@ def kept_entries(D: Tensor, thresholds: Tensor) -> Tensor:
     return D.abs() >= per_task(thresholds, D)
 
 
-def kept_by_rank(delta: Tensor, first: int, count: int) -> Tensor:
-    """The ``count`` entries after the ``first`` largest ones by magnitude, the others zero."""
-    kept = torch.zeros(delta.numel(), dtype=torch.bool)
-    # Stable: of equal magnitudes the first ones count as larger, so the number kept is exact.
-    kept[delta.abs().flatten().argsort(descending=True, stable=True)[first : first + count]] = True
-    return delta * kept.reshape(delta.shape)
-
-
 def keep_thresholds(M: Tensor, count: int) -> Tensor:
     """The magnitude of each task's ``count``-th largest entry, (T,); infinite where none is kept.
 
@@ -131,16 +123,16 @@ def elected(D: Tensor, undecided: Tensor | float = 0.0, aggregate: str = "mean",
     Where the sum is 0, ``undecided`` is the sign; 0 elects nobody, and the result is 0 there. ``weights`` (T,), by which D was
     multiplied, make the mean a weighted one: it divides by the sum of their sizes instead of the number of tasks.
     """
-    sign = D.sum(dim=0).sign()
+    sign = dense(total(D.unbind())).sign_()
     sign = torch.where(sign == 0, undecided, sign)
     agrees = D * sign > 0
-    total = (D * agrees).sum(dim=0)
+    found = dense(total((D * agrees).unbind()))
     if aggregate == "sum":
-        return total
+        return found
     if weights is None:
-        return total / agrees.sum(dim=0).clamp_min(1)
-    divisor = (per_task(weights.abs(), D) * agrees).sum(dim=0)
-    return total / divisor.where(divisor > 0, 1)
+        return found / agrees.sum(dim=0).clamp_min(1)
+    divisor = dense(total((per_task(weights.abs(), D) * agrees).unbind()))
+    return found / divisor.where(divisor > 0, 1)
 
 
 def diagonal_blocks(tasks: int, block: int) -> Tensor:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import LowRank, dense, total
-from dcmerge.runtime.threads import on_all_threads
+from dcmerge.runtime.threads import ahead_on_all_threads, on_all_threads
 from dcmerge.spectral.alignment import CoverBasis, cover_basis
 from dcmerge.spectral.linalg import NUMERICS, SVD, singular_values, truncated_svds
 from dcmerge.vectors.cache import content_key
-from dcmerge.vectors.compatibility import Kind, Parameter
+from dcmerge.vectors.compatibility import Kind, Parameter, row_spans
 from dcmerge.vectors.naming import Depth
-from dcmerge.vectors.task_vectors import Delta, TaskVectors
+from dcmerge.vectors.task_vectors import Delta, Rows, TaskVectors
 
+Found = TypeVar("Found")
 #: Matrices with fewer entries than this are computed as fast as a file is read.
 _WORTH_A_FILE = 1 << 16
 
@@ -29,6 +33,8 @@ class Layer:
     vectors: TaskVectors
     parameter: Parameter
     dtype: torch.dtype = torch.float32
+    #: Of a part of the parameter: its first row and the one after its last; None of the whole.
+    rows: Rows | None = None
 
     @property
     def name(self) -> str:
@@ -36,7 +42,23 @@ class Layer:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.parameter.shape
+        if self.rows is None:
+            return self.parameter.shape
+        return (self.rows[1] - self.rows[0], *self.parameter.shape[1:])
+
+    @property
+    def first(self) -> int:
+        """Where this part begins among the entries of the parameter, row by row."""
+        return 0 if self.rows is None else self.rows[0] * math.prod(self.parameter.shape[1:])
+
+    def parts(self) -> tuple[Layer, ...]:
+        """The parameter as parts of some rows each, from the top, so small that a processor's cache holds what is made of one.
+
+        The layer alone where it is small, is a part itself, or the files cannot be read by rows.
+        """
+        if self.rows is not None or not self.vectors.in_rows:
+            return (self,)
+        return tuple(replace(self, rows=rows) for rows in row_spans(self.shape))
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -63,7 +85,7 @@ class Layer:
 
     def deltas(self) -> list[Delta]:
         """One delta a task: dense, or LowRank from an adapter."""
-        return [delta.to(self.dtype) for delta in self.vectors.deltas(self.name)]
+        return [delta.to(self.dtype) for delta in self.vectors.deltas(self.name, rows=self.rows)]
 
     def factored_deltas(self) -> list[LowRank]:
         """``deltas`` of adapters, for methods that work on the factors; one a task."""
@@ -74,6 +96,10 @@ class Layer:
     def dense_deltas(self) -> Tensor:
         """All deltas as one stack, (T, *shape)."""
         return torch.stack([dense(delta) for delta in self.deltas()])
+
+    def base(self) -> Tensor:
+        """θ0 here in the layer's dtype, (*shape)."""
+        return self.vectors.base_tensor(self.name, self.rows).to(self.dtype)
 
     def sum(self) -> Delta:
         """Σ D_t; of adapters as factors."""
@@ -121,8 +147,29 @@ class Layer:
             (self.name, "factors", self.dtype),
             lambda: self._factors(rank),
             fits=lambda known: known[0].rank >= rank,
+            worth=0,  # once there is a basis, only pictures need them
         )
         return tuple(svd.truncate(rank) for svd in stored)
+
+    def kept_values(self, rank: int) -> tuple[Tensor, ...]:
+        """The leading ``rank`` singular values of every delta, (rank,): all that smoothing needs beside the cover basis."""
+        if known := self._plain():
+            plain, weights = known
+            return tuple(s * abs(weight) for s, weight in zip(plain.kept_values(rank), weights, strict=True))
+        stored = self.vectors.memo.get(
+            (self.name, "kept values", self.dtype),
+            lambda: self._kept_values(rank),
+            fits=lambda known: known[0].numel() >= rank,
+        )
+        return tuple(s[:rank] for s in stored)
+
+    def _kept_values(self, rank: int) -> tuple[Tensor, ...]:
+        found = self._stored(
+            "kept values",
+            lambda: _numbered([svd.s for svd in self.factors(rank)]),
+            fits=lambda known: known["0"].numel() >= rank,
+        )
+        return tuple(found[str(t)] for t in range(len(self.tasks)))
 
     def _plain(self) -> tuple[Layer, list[float]] | None:
         """The same parameter without a mix, whose singular vectors are these, and the coefficients; None without a mix."""
@@ -199,41 +246,17 @@ def _padded(svd: SVD, rank: int) -> SVD:
     return SVD(pad(svd.U, (0, lacking)), pad(svd.s, (0, lacking)), pad(svd.V, (0, lacking)), svd.spectrum)
 
 
-def magnitudes(layers: Sequence[Layer], task: str) -> Tensor:
-    """|D_t| of several parameters in one vector, (d,)."""
-    return torch.cat([layer.dense_delta(task).abs().flatten() for layer in layers])
+def over_parts(layers: Sequence[Layer], look: Callable[[Layer], Found]) -> Iterator[tuple[Layer, Iterator[Found]]]:
+    """Every layer with what ``look`` finds in each of its parts, in order; found ahead on all threads where files give rows.
 
-
-#: A float32 magnitude is 31 bits that sort as it does: the upper ones choose a bin, the lower ones the place in it.
-_LOWER_BITS = 16
-
-
-def magnitude_at(layers: Sequence[Layer], task: str, place: int) -> Tensor:
-    """The ``place``-th smallest (from 1) of |D_t| of several parameters, (), exactly: one of them is in memory at a time.
-
-    Two passes that count, first by the upper half of the bits, then within one bin by the lower half.
+    Take all of one layer's before the next.
     """
-    if layers[0].dtype != torch.float32:
-        return magnitudes(layers, task).kthvalue(place).values
-    upper = _counts((bits >> _LOWER_BITS for bits in _magnitude_bits(layers, task)), 1 << 15)
-    inside = int((upper.cumsum(0) < place).sum())
-    place -= int(upper[:inside].sum())
-    mask = (1 << _LOWER_BITS) - 1
-    lower = _counts((bits[bits >> _LOWER_BITS == inside] & mask for bits in _magnitude_bits(layers, task)), mask + 1)
-    found = int((lower.cumsum(0) < place).sum())
-    return torch.tensor((inside << _LOWER_BITS) + found, dtype=torch.int32).view(torch.float32)
-
-
-def _counts(values: Iterable[Tensor], bins: int) -> Tensor:
-    """How often each whole number below ``bins`` occurs in all of them together, (bins,)."""
-    found = torch.zeros(bins, dtype=torch.int64)
-    for each in values:
-        found += torch.bincount(each, minlength=bins)
-    return found
-
-
-def _magnitude_bits(layers: Sequence[Layer], task: str) -> Iterator[Tensor]:
-    return (layer.dense_delta(task).abs().flatten().view(torch.int32) for layer in layers)
+    parts = [layer.parts() for layer in layers]
+    every = [part for own in parts for part in own]
+    in_rows = bool(layers) and layers[0].vectors.in_rows  # otherwise a part may be large: one at a time
+    with closing(ahead_on_all_threads(look, every) if in_rows else (look(part) for part in every)) as found:
+        for layer, own in zip(layers, parts, strict=True):
+            yield layer, islice(found, len(own))
 
 
 def layer_of(vectors: TaskVectors, name: str, dtype: torch.dtype = torch.float32) -> Layer:

@@ -12,7 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo, aligned, common_prefix, open_checkpoint
+from dcmerge.checkpoints import (
+    Checkpoint,
+    LoraCheckpoint,
+    LowRank,
+    StoredCheckpoint,
+    TensorInfo,
+    aligned,
+    common_prefix,
+    open_checkpoint,
+)
 from dcmerge.checkpoints.dialects import KOHYA
 from dcmerge.checkpoints.names import flat_names
 from dcmerge.checkpoints.regrouped import QKV, STORED, in_stored_scheme, qkv_of, regrouped, stored_names
@@ -31,6 +40,7 @@ from dcmerge.vectors.vocabulary import with_one_vocabulary
 
 Delta = Tensor | LowRank
 Source = str | Path | Checkpoint
+Rows = tuple[int, int]
 
 
 @dataclass
@@ -176,6 +186,11 @@ class TaskVectors:
         parts += [f"mix={self.mix.to_data()}"] if self.mix else []
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    @property
+    def in_rows(self) -> bool:
+        """Whether some rows of a parameter can be read alone from every file: whole models, as they are stored."""
+        return all(isinstance(one, StoredCheckpoint) for one in self._checkpoints)
+
     def delta(self, name: str, task: str) -> Delta:
         """Delta of one parameter of one expert in float32, times its coefficient; LowRank or dense for an adapter."""
         if name not in self.experts[task].infos:
@@ -184,25 +199,30 @@ class TaskVectors:
         value = self.experts[task].read(name)
         if isinstance(value, LowRank):
             return self._weighed(LowRank(value.left.float(), value.right.float()), name, task)
-        return self._weighed(value.float() - self.base_tensor(name).float(), name, task)
+        return self._weighed(value.float().sub_(self.base_tensor(name).float()), name, task)
 
-    def deltas(self, name: str, tasks: Sequence[str] | None = None) -> list[Delta]:
-        """Deltas of one parameter of every expert, in task order; the base's tensor is read once."""
+    def deltas(self, name: str, tasks: Sequence[str] | None = None, rows: Rows | None = None) -> list[Delta]:
+        """Deltas of one parameter of every expert, in task order; the base's tensor is read once.
+
+        ``rows`` are the first and the one after the last, where some rows alone are wanted of a set that is ``in_rows``.
+        """
         tasks = self.tasks if tasks is None else tasks
         if self.kind == "lora":
             return [self.delta(name, task) for task in tasks]
-        base = self.base_tensor(name).float()
-        return [self._weighed(self.experts[task].tensor(name).float() - base, name, task) for task in tasks]
+        base = self.base_tensor(name, rows).float()
+        # What is read is this call's own, so it may be changed in place.
+        moved = (_tensor(self.experts[task], name, rows).float().sub_(base) for task in tasks)
+        return [self._weighed(delta, name, task) for delta, task in zip(moved, tasks, strict=True)]
 
     def _weighed(self, delta: Delta, name: str, task: str) -> Delta:
         coefficient = self.coefficient(name, task)
         return delta if coefficient == 1 else delta * coefficient
 
-    def base_tensor(self, name: str) -> Tensor:
-        """The base's own tensor in the file's dtype; raises InputError where the set has no base."""
+    def base_tensor(self, name: str, rows: Rows | None = None) -> Tensor:
+        """The base's own tensor, or some of its rows, in the file's dtype; raises InputError where the set has no base."""
         if self.base is None:
             raise InputError("expected a base model for this, got adapters alone")
-        return self.base.tensor(self.home(name))
+        return _tensor(self.base, self.home(name), rows)
 
     def home(self, name: str) -> str:
         """The base's tensor that a parameter changes: the original, where it is a copy."""
@@ -217,6 +237,15 @@ class TaskVectors:
             return self.plain.select(tasks).mixed(self.mix.of_tasks(tasks))
         experts = {task: self.experts[task] for task in tasks}
         return replace(self, experts=experts, memo=Memo())
+
+
+def _tensor(checkpoint: Checkpoint, name: str, rows: Rows | None) -> Tensor:
+    """Whole weights, or some rows of them, fresh."""
+    if rows is None:
+        return checkpoint.tensor(name)
+    value = checkpoint.read_rows(name, *rows)
+    assert isinstance(value, Tensor)  # who asks for rows has made sure that the set is in_rows
+    return value
 
 
 def open_set(

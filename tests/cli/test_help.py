@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -12,7 +14,7 @@ from dcmerge.cli import COMMANDS, build_parser
 from dcmerge.cli.options import method_parameters
 from tests.cli.conftest import Run
 
-NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+NAMES = list(COMMANDS)
 
 
 def examples_in(help_text: str) -> list[str]:
@@ -47,3 +49,18 @@ def test_the_help_ends_with_three_examples(run: Run) -> None:
 def test_the_version_is_told(run: Run) -> None:
     done = run("--version")
     assert (done.code, done.out, done.err) == (0, f"dcmerge {dcmerge.__version__}\n", "")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"]])
+def test_what_needs_no_numbers_reads_none_of_the_large_libraries(words: list[str]) -> None:
+    told = f"import sys; from dcmerge.cli import main\ntry: main({words!r})\nexcept SystemExit: pass\nprint(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True).stdout
+    loaded = set(found.splitlines()[-1].split())
+    assert "dcmerge.cli.parser" in loaded
+    assert not loaded & {"torch", "numpy", "streamlit", "optuna", "safetensors", "yaml", "plotly"}
+
+
+def test_the_front_door_gives_methods_although_a_package_has_that_name() -> None:
+    told = "import dcmerge.methods.loop, dcmerge; print(len(dcmerge.methods()), dcmerge.merge.__module__, len(dir(dcmerge)) > 20)"
+    found = subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True).stdout.split()
+    assert int(found[0]) > 30 and found[1:] == ["dcmerge.merging.merge", "True"]

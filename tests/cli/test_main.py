@@ -17,7 +17,7 @@ from dcmerge.cli.output import Progress, elided, paragraph, percent_with_interva
 from dcmerge.methods import methods
 from tests.cli.conftest import Result, Run
 
-NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+NAMES = list(COMMANDS)
 
 
 def process(*arguments: object, cwd: Path | None = None) -> Result:

@@ -109,7 +109,7 @@ def test_float16_keeps_more_than_bfloat16(tmp_path: Path) -> None:
 
 def test_nothing_is_lost_of_no_delta() -> None:
     found = Rounding()
-    found.add(torch.ones(3), torch.zeros(3), 1.0, torch.ones(3), torch.ones(3).bfloat16())
+    found.add(torch.ones(3), torch.zeros(3), torch.ones(3), torch.ones(3).bfloat16())
     assert (found.lost_share, found.unchanged_share, found.text, found.is_large) == (0.0, 0.0, "", False)
 
 

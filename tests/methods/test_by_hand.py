@@ -13,7 +13,8 @@ from dcmerge import TaskVectors
 from dcmerge.methods import method
 from dcmerge.methods.dc_merge import Trace, smoothing_in_use, trace, usual_scale_of
 from dcmerge.methods.ties import kept_threshold, trim_thresholds
-from dcmerge.vectors.layers import layer_of, magnitudes
+from dcmerge.vectors.layers import layer_of
+from dcmerge.vectors.selection import magnitudes
 from tests.builders import (
     full_set,
     layer_set,

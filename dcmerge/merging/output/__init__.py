@@ -12,7 +12,7 @@ from dcmerge.merging.lengths import Length
 from dcmerge.merging.output.adapters import Shrunk, in_one_file, places, write_factors, write_lora_file
 from dcmerge.merging.output.cards import card
 from dcmerge.merging.output.folders import copy_companions, write_shards
-from dcmerge.merging.output.models import asked_dtype, infos_of, tensors_of, written_dtypes
+from dcmerge.merging.output.models import Parts, asked_dtype, infos_of, parts_of, tensors_of, written_dtypes
 from dcmerge.merging.output.rounding import Rounding
 from dcmerge.merging.output.targets import CARD, DTYPES, Target, Written, ours
 from dcmerge.merging.output.vocabularies import widen_vocabulary
@@ -42,10 +42,12 @@ def write_merged(
     scale: float,
     recipe: Callable[[str], Recipe],
     told: tuple[str, ...] = (),
+    parts: Parts | None = None,
 ) -> Written:
     """Write a merge where and how the target says; ``recipe`` is asked with the dtypes that are written.
 
-    ``told``: what the method says of its parameters on this set; it comes first among the notes.
+    ``told``: what the method says of its parameters on this set; it comes first among the notes. ``parts`` are the same deltas
+    where they can be merged some rows at a time, which is quicker and takes less memory.
 
     Raises InputError for a target that cannot be written, a model without a base, an adapter of full fine-tuning, and values
     that leave the range of the dtype; whatever goes wrong, nothing is left behind. Parts that killed merges left in the target's
@@ -54,7 +56,7 @@ def write_merged(
     check_target(vectors, target)
     folder = target.path.absolute().parent
     left = remove_leftovers(folder).note(shown(folder))
-    written = _write(vectors, deltas, target, scale, recipe, told)
+    written = _write(vectors, deltas, target, scale, recipe, told, parts)
     return replace(written, notes=(*written.notes, left)) if left else written
 
 
@@ -65,6 +67,7 @@ def _write(
     scale: float,
     recipe: Callable[[str], Recipe],
     told: tuple[str, ...],
+    parts: Parts | None,
 ) -> Written:
     # From here on everything has the names and the grouping of the files.
     length, experts = Length(), vectors
@@ -75,7 +78,10 @@ def _write(
     infos = infos_of(vectors, target.content, target.torch_dtype)
     metadata = {METADATA_KEY: made.to_json(), "content": target.content}
     rounding = Rounding()
-    tensors = tensors_of(vectors, deltas, target.content, scale, target.torch_dtype, rounding)
+    if parts and target.content == "model" and vectors is experts and not vectors.report.copies:
+        tensors = parts_of(vectors, parts, scale, target.torch_dtype, rounding, length)
+    else:
+        tensors = tensors_of(vectors, deltas, target.content, scale, target.torch_dtype, rounding)
     notes = told + (_notes(vectors) if target.content == "model" else ())
     if not target.is_folder:
         write_safetensors(target.path, tensors, infos, metadata)

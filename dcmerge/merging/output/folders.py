@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from torch import Tensor
-
 from dcmerge.checkpoints import (
     INDEX_SUFFIX,
     SAFETENSORS_SUFFIX,
@@ -22,6 +20,7 @@ from dcmerge.checkpoints import (
     shown,
     write_text,
 )
+from dcmerge.checkpoints.writing import Piece
 from dcmerge.errors import InputError
 from dcmerge.merging.output.targets import COMPANIONS
 
@@ -57,7 +56,7 @@ def _source_folder(base: Checkpoint) -> Path | None:
 
 def write_shards(
     base: StoredCheckpoint,
-    tensors: Iterable[tuple[str, Tensor]],
+    tensors: Iterable[Piece],
     infos: Mapping[str, TensorInfo],
     folder: Path,
     metadata: Mapping[str, str],
@@ -72,9 +71,9 @@ def write_shards(
             )
             for file in dict.fromkeys(homes.values())
         }
-        for name, tensor in tensors:
-            shards[homes[name]].put(name, tensor)
-            del tensor  # before the next one is made
+        for piece in tensors:
+            shards[homes[piece[0]]].put(*piece)
+            del piece  # before the next one is made
     if len(shards) > 1:
         index = {
             "metadata": {"total_size": sum(info.nbytes for info in infos.values())},

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dcmerge.checkpoints import Checkpoint, TensorInfo, dense, scaled_sum, total
+from dcmerge.checkpoints import Checkpoint, LowRank, TensorInfo, dense, scaled_sum, total
+from dcmerge.checkpoints.writing import Piece
 from dcmerge.errors import InputError
+from dcmerge.merging.lengths import Length
 from dcmerge.merging.output.rounding import Rounding
 from dcmerge.merging.output.targets import DTYPES
 from dcmerge.merging.recipe import MODEL, Recipe
-from dcmerge.vectors.task_vectors import Delta, TaskVectors
+from dcmerge.spectral.linalg import square_of
+from dcmerge.vectors.compatibility import PART_ENTRIES
+from dcmerge.vectors.layers import Layer
+from dcmerge.vectors.task_vectors import Delta, Rows, TaskVectors
+
+#: Merges in parts: asked with what is to be done with each part and its delta, it gives the results, in order.
+Parts = Callable[["Finish"], Iterator["Ready"]]
 
 
 def infos_of(vectors: TaskVectors, content: str, dtype: torch.dtype | None = None) -> dict[str, TensorInfo]:
@@ -78,16 +88,91 @@ def _model(
     untouched = dict(base.infos)
     for name, delta in _by_home(vectors, deltas):
         wanted, own = _written(untouched[name], dtype), base.tensor(name).float()
-        # A convolution's delta may come as a matrix.
-        shape, own = own.shape, own.reshape(delta.shape)
-        moved = scaled_sum(own, delta, scale)
-        value = moved.to(wanted)
-        if not torch.isfinite(value).all():
-            raise InputError(f"{name} leaves the range of {wanted} at scale {scale:g}: expected a smaller scale")
-        rounding.add(own, delta, scale, moved, value)
+        value, lost = _stored(name, own, delta, scale, wanted)
+        rounding.include(lost)
+        shape = own.shape
         for one in (name, *(copy for copy, original in vectors.report.copies.items() if original == name)):
             if (info := untouched.pop(one, None)) is not None:
                 yield base.source_names[one], value.to(_written(info, dtype)).reshape(shape)
+    yield from _rest(base, untouched, dtype)
+
+
+def parts_of(
+    vectors: TaskVectors, parts: Parts, scale: float, dtype: torch.dtype | None, rounding: Rounding, length: Length
+) -> Iterator[Piece]:
+    """``tensors_of`` of a model whose parts are merged several at once: each is made ready for the file where it is merged.
+
+    For sets whose files hold the parameters as they are merged, without copies. ``length`` hears of the deltas.
+    """
+    base = _base(vectors)
+    untouched = dict(base.infos)
+    for ready in parts(Finish(vectors, scale, dtype)):
+        rounding.include(ready.lost)
+        length.add(ready.square)
+        untouched.pop(ready.name, None)
+        yield base.source_names[ready.name], ready.value, ready.rows and ready.rows[0]
+    yield from _rest(base, untouched, dtype)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A part of a parameter as it is written, what its dtype loses, and the square of its delta's norm."""
+
+    name: str
+    rows: Rows | None
+    value: Tensor
+    lost: Rounding
+    square: float
+
+
+@dataclass(frozen=True, eq=False)
+class Finish:
+    """Makes merged parts ready for the file: base + scale · delta, in the base's own dtypes or another."""
+
+    vectors: TaskVectors
+    scale: float
+    dtype: torch.dtype | None
+
+    def written(self, name: str) -> TensorInfo:
+        """Shape and dtype of a parameter in the file."""
+        info = _base(self.vectors).infos[name]
+        return TensorInfo(info.shape, _written(info, self.dtype))
+
+    def __call__(self, part: Layer, delta: Delta) -> Ready:
+        own = self.vectors.base_tensor(part.name, part.rows).float()
+        value, lost = _stored(part.name, own, delta, self.scale, self.written(part.name).dtype)
+        square = delta.square() if isinstance(delta, LowRank) else square_of(delta)
+        return Ready(part.name, part.rows, value.reshape(own.shape), lost, square)
+
+
+def _stored(name: str, own: Tensor, delta: Delta, scale: float, dtype: torch.dtype) -> tuple[Tensor, Rounding]:
+    """own + scale · delta as it is stored, and what that loses; own in float32 is (*shape), the delta may be a matrix of it."""
+    value, lost = torch.empty(own.shape, dtype=dtype), Rounding()
+    if isinstance(delta, LowRank):
+        moved = scaled_sum(own.reshape(delta.shape), delta, scale)
+        steps, moved_to = (scale * delta.dense()).view(-1), moved.view(-1)
+    else:
+        steps, moved_to = delta.reshape(-1), None
+    # Small blocks stay in the processor's cache while everything is made of them.
+    for start in range(0, own.numel(), PART_ENTRIES):
+        block = slice(start, start + PART_ENTRIES)
+        before, stored = own.view(-1)[block], value.view(-1)[block]
+        step = steps[block] if moved_to is not None else scale * steps[block]
+        moved = before + step if moved_to is None else moved_to[block]
+        stored.copy_(moved)
+        if not _finite(stored):
+            raise InputError(f"{name} leaves the range of {dtype} at scale {scale:g}: expected a smaller scale")
+        lost.add(before, step.float(), moved, stored)
+    return value, lost
+
+
+def _finite(value: Tensor) -> bool:
+    """Whether all are numbers: a sum that is one says so, and quickly; another one may also have left the range itself."""
+    return math.isfinite(value.sum().item()) or bool(torch.isfinite(value).all())
+
+
+def _rest(base: Checkpoint, untouched: Mapping[str, TensorInfo], dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
+    """What is not merged, as the base has it."""
     for name, info in untouched.items():
         value = base.tensor(name)
         stored = value.to(_written(info, dtype))

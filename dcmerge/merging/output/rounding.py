@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dcmerge.checkpoints import dense
-from dcmerge.vectors.task_vectors import Delta
+from dcmerge.spectral.linalg import square_of
 
 #: Shares from which a loss is a warning.
 LARGE = 0.1
@@ -31,17 +30,26 @@ class Rounding:
     error_square: float = 0.0
     delta_square: float = 0.0
 
-    def add(self, base: Tensor, delta: Delta, scale: float, moved: Tensor, stored: Tensor) -> None:
-        """One parameter: base and moved = base + scale · delta in float32, and the latter as it is stored; all (*shape)."""
+    def add(self, base: Tensor, step: Tensor, moved: Tensor, stored: Tensor) -> None:
+        """Entries: base, step = α · delta, moved = base + step in float32, and moved as it is stored; all of one shape."""
         if stored.dtype in _EXACT:
             return
         self.dtypes.add(str(stored.dtype).removeprefix("torch."))
-        step = scale * dense(delta).float()
-        has_delta = step != 0
-        self.entries += int(has_delta.sum())
-        self.unchanged += int((has_delta & (stored == base.to(stored.dtype))).sum())
-        self.error_square += _square(stored.float() - moved)
-        self.delta_square += _square(step)
+        with_delta, wide = int(torch.count_nonzero(step)), stored.float()
+        self.entries += with_delta
+        self.error_square += square_of(wide - moved)
+        self.delta_square += square_of(step)
+        # Entries without a delta keep the base's weight, and are no loss: all that changed had one.
+        changed = int(torch.count_nonzero(wide.sub_(base.to(stored.dtype).float())))
+        self.unchanged += with_delta - changed
+
+    def include(self, other: Rounding) -> None:
+        """What was counted apart."""
+        self.dtypes |= other.dtypes
+        self.entries += other.entries
+        self.unchanged += other.unchanged
+        self.error_square += other.error_square
+        self.delta_square += other.delta_square
 
     @property
     def lost_share(self) -> float:
@@ -69,7 +77,3 @@ class Rounding:
         )
         warning = f"; above {100 * LARGE:g} % much of the merge is lost, and float32 keeps it"
         return f"warning: {told}{warning}" if self.is_large else told
-
-
-def _square(value: Tensor) -> float:
-    return value.double().square().sum().item()

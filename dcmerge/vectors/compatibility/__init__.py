@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint
 from dcmerge.vectors.compatibility.headers import compared
-from dcmerge.vectors.compatibility.report import Finding, Kind, Parameter, Report, classify
+from dcmerge.vectors.compatibility.report import PART_ENTRIES, Finding, Kind, Parameter, Report, classify, row_spans
 from dcmerge.vectors.compatibility.values import read_values
 from dcmerge.vectors.fit import Fit
 
-__all__ = ["Finding", "Kind", "Parameter", "Report", "classify", "examine"]
+__all__ = ["PART_ENTRIES", "Finding", "Kind", "Parameter", "Report", "classify", "examine", "row_spans"]
 
 
 def examine(

@@ -26,6 +26,19 @@ IN_FULL = "trained in full beside the factors, averaged"
 LEFT_OUT = ("left out", "extra", "vocabulary", "tied", "tower")
 
 
+#: Entries of a part: so many of each expert, with what is made of them, fit into the cache of a core.
+PART_ENTRIES = 1 << 18
+
+
+def row_spans(shape: tuple[int, ...]) -> tuple[tuple[int, int] | None, ...]:
+    """The rows of each part of a tensor that is worked on in parts, from the top; (None,) for one that is small, or a vector."""
+    entries = math.prod(shape)
+    if len(shape) < 2 or entries <= PART_ENTRIES:
+        return (None,)
+    step = max(1, PART_ENTRIES * shape[0] // entries)
+    return tuple((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
+
+
 class Kind(StrEnum):
     """What a parameter is to a merging method."""
 

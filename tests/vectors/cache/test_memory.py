@@ -97,3 +97,47 @@ def test_threads_share_one_memory() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def walk(memo: Memo, keys: str, worth: int = 1) -> str:
+    """Which keys had to be computed."""
+    missed: list[str] = []
+    for key in keys:
+        memo.get(key, lambda key=key: missed.append(key) or kilobytes(1), worth=worth)
+    return "".join(missed)
+
+
+def test_walking_a_set_that_does_not_fit_in_order_keeps_most_of_it() -> None:
+    memo = Memo(max_bytes=8 * 1024)
+    assert walk(memo, "abcdefghij") == "abcdefghij"
+    walk(memo, "abcdefghij")
+    assert max(len(walk(memo, "abcdefghij")) for _ in range(10)) <= 3
+
+
+def test_another_set_takes_the_place_of_one_that_nobody_asks_for() -> None:
+    memo = Memo(max_bytes=4 * 1024)
+    for _ in range(3):
+        walk(memo, "abcde")
+    for _ in range(20):
+        walk(memo, "vwxyz")
+    assert len(walk(memo, "vwxyz")) <= 2
+
+
+def test_what_is_worth_less_leaves_first() -> None:
+    memo = Memo(max_bytes=4 * 1024)
+    walk(memo, "ab")
+    walk(memo, "xy", worth=0)
+    assert walk(memo, "cd") == "cd" and walk(memo, "abcd") == ""
+
+
+def test_without_a_bound_half_of_the_free_memory_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = 2 << 30
+    memo = Memo()
+    monkeypatch.setattr("dcmerge.vectors.cache.memory.free_memory", lambda: free - memo.held)
+    quarter = torch.empty(1, dtype=torch.uint8).expand(free // 4)  # nothing as large is allocated
+    for key in "abc":
+        memo.get(key, lambda: quarter)
+    assert memo.held == free // 2
+    with memo.within(free // 4):
+        memo.get("d", lambda: quarter)
+        assert memo.held == free // 4

@@ -1,0 +1,46 @@
+"""From an id to its report: a run, or the job of a comparison, a sweep or a damage map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dcmerge import jobs
+from dcmerge.errors import InputError
+from dcmerge.jobs.damaging import map_so_far
+from dcmerge.reports.model import Report
+from dcmerge.reports.of_comparison import report_of_comparison
+from dcmerge.reports.of_damage import report_of_damage
+from dcmerge.reports.of_runs import report_of_runs
+from dcmerge.reports.of_sweep import report_of_sweep
+from dcmerge.runs import RunStore
+
+
+def report_of(ids: Sequence[str], titles: Mapping[str, str] | None = None) -> Report:
+    """Of one job, or of runs; beginnings of ids are enough. Raises InputError where there is none, or nothing to tell yet."""
+    if len(ids) == 1:
+        try:
+            found = jobs.job(ids[0])
+        except InputError:
+            found = None
+        if found is not None:
+            return report_of_job(found, titles)
+    store = RunStore()
+    return report_of_runs([store.get(id) for id in ids], titles)
+
+
+def report_of_job(job: jobs.Job, titles: Mapping[str, str] | None = None) -> Report:
+    """Of a comparison, a sweep, a damage map, or the runs that an evaluation kept, as far as it is."""
+    spec, command = job.specification, f"python -m dcmerge jobs show {job.id}"
+    if (comparison := job.comparison()) is not None:
+        return report_of_comparison(comparison, job.label, command, titles)
+    if isinstance(spec, jobs.Sweep):
+        from dcmerge.studies.sweep.running import read_found  # Optuna, which the others do without
+
+        found = read_found(job.study, spec.plan)
+        if found is not None and found.points:
+            return report_of_sweep(found, job.label, command)
+    if isinstance(spec, jobs.Damage) and (damage := map_so_far(job)) is not None and damage.units:
+        return report_of_damage(damage, job.label, command, titles)
+    if runs := RunStore().find(group=job.id):
+        return report_of_runs(sorted(runs, key=lambda run: run.recipe is None), titles)
+    raise InputError(f"report: expected a job that has measured something, got {job.id}, which is {job.state}")
