@@ -19,7 +19,7 @@ FAILED = 3
 
 def add_to(commands: Commands, common: Parser) -> None:
     parser = add_command(commands, common, "report", run, example='--zoo demo --out demo.html --require "conflict<1"')
-    parser.add_argument("ids", nargs="*", metavar="ID", help="a job, or runs of which the first is what the others are compared to")
+    parser.add_argument("ids", nargs="*", metavar="ID", help="a job, or runs, the first of which the others are compared to")
     add_model_set(parser)
     add_bench(parser)
     parser.add_argument("--out", metavar="FILE.html", help="where to write it; it opens without a server or the net")

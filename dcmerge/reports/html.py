@@ -16,6 +16,8 @@ from dcmerge.reports.model import Figure, Report, Section
 
 #: Whatever a name in it pretends to be, this page fetches nothing. Plotly makes functions for some of its charts.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:"
+#: Longer texts are folded.
+_SHORT = 300
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #0e1620; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.7rem; margin-bottom: .3rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
@@ -66,7 +68,7 @@ def _figure(one: Figure, id: str) -> str:
     layout: Any = one.figure.layout  # plotly makes its attributes at run time
     title = str(layout.title.text or "")
     drawn = readable(one.figure).update_layout(title=None, paper_bgcolor="white", plot_bgcolor="white", template="plotly_white")
-    data = on_white(plotly.io.to_json(drawn)).replace("</", "<\\/")
+    data = on_white(str(plotly.io.to_json(drawn))).replace("</", "<\\/")
     config = json.dumps({"displaylogo": False, "responsive": True})
     label = escape(f"{title}. {summary(one.figure)}".strip(), quote=True)
     return (
@@ -92,6 +94,7 @@ def _cell(value: Any) -> str:
 def _repeat(report: Report) -> Iterator[str]:
     yield "<h2>How to repeat it</h2>"
     for title, text in report.repeat.items():
-        yield f"<h3>{escape(title)}</h3><pre>{escape(text)}</pre>"
+        state = " open" if len(text) < _SHORT else ""
+        yield f"<details{state}><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
     yield "<h3>Where it was made</h3>"
     yield _definitions(report.environment)

@@ -32,7 +32,11 @@ def report_of_runs(runs: Sequence[Run], titles: Mapping[str, str] | None = None)
     values = accuracy_values(first.evaluation)
     for run in runs[1:]:
         values |= accuracy_values(run.evaluation, f"{run.id}.")
-    recipes = {f"recipe of {name}": text for name, run in zip(labels, runs, strict=True) if (text := _recipe(run))}
+    recipes = {
+        f"recipe of {name}, with which `python -m dcmerge run recipe.yaml` makes the model": text
+        for name, run in zip(labels, runs, strict=True)
+        if (text := _recipe(run))
+    }
     return Report(f"{', '.join(labels)}", about, sections, values, recipes, {"runs": [to_data(run) for run in runs]})
 
 

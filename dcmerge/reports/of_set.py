@@ -9,7 +9,7 @@ from dcmerge.plots.verdicts import pair_matrix
 from dcmerge.reports.model import Figure, Report, Section
 from dcmerge.sets.model_sets import ModelSet
 from dcmerge.studies.inspection import concentration
-from dcmerge.studies.verdict import verdict
+from dcmerge.studies.verdict import WORDS, verdict
 from dcmerge.studies.verdict.tables import rows, to_data
 
 
@@ -26,7 +26,7 @@ def report_of_set(models: ModelSet, command: str, progress: Callable[[float, str
         reading = "each square is a pair of experts, its colour the word that fits them."
         figure = Figure(pair_matrix(found, titles), reading)
         sections.insert(0, Section("Will it merge?", found.text, [figure], rows(found)))
-        counts = {word: float(number) for word, number in found.words().items()}
+        counts = {word: float(found.words().get(word, 0)) for word in WORDS}
         values |= {"cosine": found.facts.cosine, "mean_share": found.facts.mean_share, **counts}
         data = {"verdict": to_data(found)}
     about = {"experts": ", ".join(titles.values()), "kind": vectors.kind, "matrices": str(len(energy.layers))}

@@ -8,6 +8,7 @@ import streamlit as st
 
 from dcmerge.errors import WARNING
 from dcmerge.methods import NEEDS, methods
+from dcmerge.reports import report_of
 from dcmerge.studies import exports
 from dcmerge.studies.comparison import Comparison
 from dcmerge.studies.glossary import explained
@@ -16,6 +17,7 @@ from dcmerge.ui.compare_figures import figures
 from dcmerge.ui.compare_setup import SHOWN
 from dcmerge.ui.compare_table import table
 from dcmerge.ui.notes import show_notes
+from dcmerge.ui.reporting import report_button
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import remembered
@@ -51,7 +53,7 @@ def results_cards(page: Page) -> None:
         show_notes(found.notes)
         show_notes(f"{note} ({row.title})" for row in found.rows for note in row.notes if note.startswith(WARNING))
         table(page, found)
-        _export(found)
+        _export(page, found, shown.id)
     figures(page, found)
 
 
@@ -111,7 +113,7 @@ def _filtered(found: Comparison | None) -> Comparison | None:
     return replace(found, rows=tuple(rows))
 
 
-def _export(found: Comparison) -> None:
+def _export(page: Page, found: Comparison, id: str) -> None:
     with st.container(horizontal=True):
         st.download_button(
             "CSV",
@@ -131,3 +133,4 @@ def _export(found: Comparison) -> None:
             icon=":material/download:",
             help="A table to paste into a report.",
         )
+        report_button(lambda: report_of([id], page.models.task_titles), f"comparison-{id}", "compare.report")

@@ -6,6 +6,7 @@ import streamlit as st
 
 from dcmerge import jobs
 from dcmerge.plots import damages
+from dcmerge.reports import report_of_job
 from dcmerge.studies.damage import CHANGES, EXPERT, DamageMap
 from dcmerge.studies.damage.tables import as_csv, label_of
 from dcmerge.studies.glossary import explained
@@ -13,6 +14,7 @@ from dcmerge.ui import damaging
 from dcmerge.ui.charts import show
 from dcmerge.ui.damage_setup import CHANGE_TITLES
 from dcmerge.ui.job_buttons import Followed
+from dcmerge.ui.reporting import report_button
 from dcmerge.ui.shell import LAYER, Page
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import choose_for_next_page, remembered
@@ -66,7 +68,10 @@ def _cards(page: Page, job: jobs.Job) -> None:
                 "merged model. The parts are chosen on the first half of the images and measured on the second.",
                 key="damage.repair",
             )
-    st.download_button("Cells as CSV", as_csv(found, images), f"damage-{job.id}.csv", "text/csv", icon=":material/download:")
+    with st.container(horizontal=True):
+        name = f"damage-{job.id}"
+        st.download_button("Cells as CSV", as_csv(found, images), f"{name}.csv", "text/csv", icon=":material/download:")
+        report_button(lambda: report_of_job(job, page.models.task_titles), name, "damage.report")
 
 
 def _controls(found: DamageMap) -> tuple[str, int]:

@@ -10,12 +10,16 @@ from typing import Any
 import streamlit as st
 
 from dcmerge.errors import InputError
+from dcmerge.reports import report_of_runs
 from dcmerge.runs import Run, RunStore
 from dcmerge.runs.sharing import RUNS, files_of, import_runs, parsed_runs
 from dcmerge.runs.tables import as_csv, as_parquet, table
+from dcmerge.ui.reporting import report_button
 from dcmerge.ui.text import plain
 
 _FOLDER = "dcmerge-runs"
+#: More runs make no picture that anybody reads.
+_REPORTED = 12
 
 
 def sharing_card(runs: Sequence[Run]) -> None:
@@ -28,6 +32,8 @@ def sharing_card(runs: Sequence[Run]) -> None:
                 _download("CSV", "runs.csv", "text/csv", lambda: as_csv(table(runs)))
                 _download("Parquet", "runs.parquet", "application/vnd.apache.parquet", lambda: as_parquet(table(runs)))
                 _download("Folder for another person (zip)", f"{_FOLDER}.zip", "application/zip", lambda: _zipped(runs))
+                if len(runs) <= _REPORTED:
+                    report_button(lambda: report_of_runs(runs), "runs", "runs.report")
         st.caption(
             "`python -m dcmerge runs` reads and writes the same runs in a terminal, and sends them to MLflow or Trackio. "
             "A folder for another person holds no paths of this machine."

@@ -9,11 +9,13 @@ import streamlit as st
 
 from dcmerge import jobs
 from dcmerge.evaluation.objectives import ACCURACIES
+from dcmerge.reports import report_of_job
 from dcmerge.studies.glossary import explained, term
 from dcmerge.studies.sweep import Found, Point, described
 from dcmerge.studies.sweep.tables import as_csv, rows
 from dcmerge.ui import tuning
 from dcmerge.ui.job_buttons import Followed
+from dcmerge.ui.reporting import report_button
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import percent, plain
 from dcmerge.ui.tune_charts import all_card, curve_card, map_card, numeric_axes
@@ -68,7 +70,7 @@ def _cards(page: Page, job: jobs.Job) -> None:
         curve_card(page, found, point, axes)
     map_card(page, found, axes)
     all_card(page, found, point)
-    _table_card(found)
+    _table_card(found, job)
 
 
 def _selected(found: Found) -> tuple[Point, float]:
@@ -146,7 +148,7 @@ def _tests(found: Found) -> str:
     return percent(from_plain(Row, found.tests[-1]["row"]).measured.mean_normalised) if found.tests else ""
 
 
-def _table_card(found: Found) -> None:
+def _table_card(found: Found, job: jobs.Job) -> None:
     with st.container(border=True):
         st.markdown(f"**All points ({len(found.points)}), the best first**")
         st.dataframe(
@@ -160,12 +162,15 @@ def _table_card(found: Found) -> None:
             "**How to read:** accuracies are normalised, in percent. A point that stopped early saw fewer images. The worst task "
             "is the one whose share of its expert's accuracy is the smallest."
         )
-        st.download_button(
-            "CSV",
-            data=as_csv(found),
-            file_name="sweep.csv",
-            mime="text/csv",
-            on_click="ignore",
-            icon=":material/download:",
-            help="All points and columns.",
-        )
+        with st.container(horizontal=True):
+            st.download_button(
+                "CSV",
+                data=as_csv(found),
+                file_name="sweep.csv",
+                mime="text/csv",
+                on_click="ignore",
+                icon=":material/download:",
+                width="content",
+                help="All points and columns.",
+            )
+            report_button(lambda: report_of_job(job), f"sweep-{job.id}", "tune.report")
