@@ -22,10 +22,11 @@ from typing import Self
 
 from torch import Tensor
 
-from dcmerge.checkpoints.adapted import Adapted, at_least_float32
+from dcmerge.checkpoints.adapted import Adapted, OfExpert, at_least_float32
 from dcmerge.checkpoints.adapter_settings import AdapterSettings
 from dcmerge.checkpoints.base import Checkpoint, TensorFile, TensorInfo
 from dcmerge.checkpoints.dialects import adapted_in, product, products_of
+from dcmerge.checkpoints.experts import Pair, Seen, experts_of, named, seen_in
 from dcmerge.checkpoints.low_rank import LowRank
 from dcmerge.checkpoints.names import canonical_names
 from dcmerge.checkpoints.paths import checked_file, shown
@@ -120,11 +121,24 @@ class LoraCheckpoint(Checkpoint):
             if (path / name).exists():
                 reader = SafetensorsFile if name.endswith(".safetensors") else StateDictFile
                 file = reader(checked_file(path / name))
-                found = cls(path, file, [file.seen, config], _adapted(file, settings), _whole_in(file), settings)
-                _check_magnitudes(path, settings, found)
-                found.notes += tuple(_notes(path, file, settings, found))
-                return found
+                return cls._of_peft(path, file, [file.seen, config], settings)
         raise InputError(f"Expected {' or '.join(ADAPTER_WEIGHTS)} in {shown(path)}, found neither.")
+
+    @classmethod
+    def _of_peft(
+        cls, path: Path, file: TensorFile, seen: Sequence[SeenFile], settings: AdapterSettings, experts: Seen | None = None
+    ) -> LoraCheckpoint:
+        found = cls(path, file, seen, _adapted(file, settings, experts), _whole_in(file), settings)
+        _check_magnitudes(path, settings, found)
+        found.notes += tuple(_notes(path, file, settings, found))
+        return found
+
+    def on_experts_of(self, infos: Mapping[str, TensorInfo]) -> LoraCheckpoint:
+        """The same adapter, its packed experts as the base has them; ``infos`` are the base's. Itself where it adapts none."""
+        experts = seen_in(infos) if self.settings and self.settings.parameters else None
+        if experts is None or self.settings is None:
+            return self
+        return self._of_peft(self.path, self._file, self.seen, self.settings, experts)
 
     @classmethod
     def of_file(cls, file: SafetensorsFile, dialect: str) -> LoraCheckpoint:
@@ -154,6 +168,12 @@ class LoraCheckpoint(Checkpoint):
     def weight_shape(self, name: str) -> tuple[int, ...]:
         """The shape of the weight itself, which differs from that in ``infos`` for a convolution."""
         return self.kernels.get(name, self.infos[name].shape)
+
+    def expert_shape(self, name: str) -> tuple[int, int]:
+        """(m, n) of one expert's matrix in the packed parameter that a weight belongs to."""
+        one = self.adapted[name]
+        assert isinstance(one, OfExpert)  # who asks has looked
+        return one.expert_shape(self._file.infos)
 
     def rank_of(self, name: str) -> int:
         """r of one weight, without reading it; 0 where the adapter has none for it."""
@@ -210,8 +230,8 @@ def _whole_in(file: TensorFile) -> dict[str, str]:
     return {weight: key for weight, key in found.items() if file.infos[key].dtype.is_floating_point}
 
 
-def _adapted(file: TensorFile, settings: AdapterSettings) -> list[Adapted]:
-    """Pair the factors of a file and check each pair."""
+def _adapted(file: TensorFile, settings: AdapterSettings, experts: Seen | None = None) -> list[Adapted]:
+    """Pair the factors of a file and check each pair; ``experts`` is what the base tells of packed ones."""
     pairs: dict[str, dict[str, str]] = {}
     for key in factor_keys(file):
         match = FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key)
@@ -230,7 +250,21 @@ def _adapted(file: TensorFile, settings: AdapterSettings) -> list[Adapted]:
     if not pairs:
         raise InputError(f"Expected LoRA factors in {shown(file.path)}, found none.")
     magnitudes = {match["module"]: key for key in file.infos if (match := MAGNITUDE.fullmatch(key))}
-    return [_one_adapted(file, settings, module, pairs, magnitudes.get(module, "")) for module in pairs]
+    packed = _packed(settings, pairs)
+    apart = list(experts_of(file, settings, list(packed.values()), experts)) if packed else []
+    own = [_one_adapted(file, settings, module, pairs, magnitudes.get(module, "")) for module in pairs if module not in packed]
+    return [*own, *apart]
+
+
+def _packed(settings: AdapterSettings, pairs: dict[str, dict[str, str]]) -> dict[str, Pair]:
+    """The pairs of factors that belong to a bare parameter, by their module."""
+    modules = [module.removeprefix(PEFT_PREFIX) for module in pairs] if settings.parameters else []
+    found: dict[str, Pair] = {}
+    for module, keys in pairs.items() if settings.parameters else ():
+        known = named(module.removeprefix(PEFT_PREFIX), settings, modules)
+        if known and len(keys) == 2:
+            found[module] = Pair(*known, keys["A"], keys["B"], (_saved_key(keys["A"]), _saved_key(keys["B"])))
+    return found
 
 
 def _products(file: TensorFile, settings: AdapterSettings) -> list[Adapted]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint, LowRank, TensorInfo, aligned, common_prefix, open_checkpoint
 from dcmerge.checkpoints.dialects import KOHYA
 from dcmerge.checkpoints.names import flat_names
+from dcmerge.checkpoints.packed import unpacked_infos
 from dcmerge.checkpoints.regrouped import QKV, STORED, in_stored_scheme, qkv_of, regrouped, stored_names
 from dcmerge.checkpoints.schemes import NONE, stored_qkv
 from dcmerge.checkpoints.state_dicts import EMA
@@ -112,21 +113,24 @@ class TaskVectors:
     def _checkpoints(self) -> tuple[Checkpoint, ...]:
         return (*([self.base] if self.base else []), *self.experts.values())
 
-    def as_stored(self, deltas: Iterable[tuple[str, Delta]]) -> tuple[TaskVectors, Iterable[tuple[str, Delta]]]:
+    def as_stored(
+        self, deltas: Iterable[tuple[str, Delta]], *, by_adapters: bool = False
+    ) -> tuple[TaskVectors, Iterable[tuple[str, Delta]]]:
         """This set as its files have it, and deltas by this set's names under the names in the files, as they come.
 
-        Both unchanged where q, k and v are merged as they are stored.
+        Both unchanged where everything is merged as it is stored. ``by_adapters``: as the adapters have it, whatever the base.
         """
-        if all(one.stored is one for one in self._checkpoints):
+        views = tuple(self.experts.values()) if by_adapters else self._checkpoints
+        if all(one.stored is one for one in views):
             return self, deltas
         parameters: dict[str, Parameter] = {}
         for name in self.parameters:
-            holder = next(one for one in self._checkpoints if name in one.infos)
+            holder = next(one for one in views if name in one.infos)
             for stored in stored_names([holder], name):
                 parameters[stored] = classify(stored, holder.stored.infos[stored])
         base, experts = self.base and self.base.stored, {task: expert.stored for task, expert in self.experts.items()}
         twin = replace(self, base=base, experts=experts, parameters=parameters, memo=Memo(), plain=None)
-        return twin, in_stored_scheme(self._checkpoints, deltas)
+        return twin, in_stored_scheme(views, deltas)
 
     def mixed(
         self, mix: Mix | None = None, *, weights: Mapping[str, Any] | None = None, depths: Any = None, depth: Any = CONSTANT
@@ -254,7 +258,14 @@ def _open_as_stored(
         check_bases(opened, fit)
     if opened_base is None:
         return None, _under_common_names(factors_alone(opened))
-    return opened_base, {task: _under_names_of(opened_base.infos, expert) for task, expert in opened.items()}
+    return opened_base, {task: _on(opened_base, expert) for task, expert in opened.items()}
+
+
+def _on(base: Checkpoint, expert: Checkpoint) -> Checkpoint:
+    """An expert under its base's names; an adapter adapts packed experts one by one."""
+    if isinstance(expert, LoraCheckpoint):
+        return _under_names_of(unpacked_infos(base.infos), expert.on_experts_of(base.infos))
+    return _under_names_of(base.infos, expert)
 
 
 def _under_common_names(adapters: dict[str, Checkpoint]) -> dict[str, Checkpoint]:

@@ -68,7 +68,7 @@ def _write(
 ) -> Written:
     # From here on everything has the names and the grouping of the files.
     length, experts = Length(), vectors
-    vectors, deltas = vectors.as_stored(length.counted(deltas))
+    vectors, deltas = vectors.as_stored(length.counted(deltas), by_adapters=target.content == "adapter")
     made = recipe(written_dtypes(vectors, target.content, target.torch_dtype)).embedded()
     if target.content == "adapter":
         return _adapter(vectors, deltas, target, scale, made, lambda: told + length.notes(experts, scale, made.scale_origin))
@@ -113,7 +113,7 @@ def rounding_of(vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], scale
 def check_target(vectors: TaskVectors, target: Target) -> None:
     """Raises InputError, before any work, for what could not be written after it."""
     target.check()
-    stored, _ = vectors.as_stored(())
+    stored, _ = vectors.as_stored((), by_adapters=target.content == "adapter")
     if target.content == "adapter":
         places(stored)
         _check_adapter_target(stored, target)
