@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint
+from dcmerge.vectors.compatibility.groups import Group, groups_of
 from dcmerge.vectors.compatibility.headers import compared
 from dcmerge.vectors.compatibility.report import Finding, Kind, Parameter, Report, classify
 from dcmerge.vectors.compatibility.values import read_values
 from dcmerge.vectors.fit import Fit
 
-__all__ = ["Finding", "Kind", "Parameter", "Report", "classify", "examine"]
+__all__ = ["Finding", "Group", "Kind", "Parameter", "Report", "classify", "examine", "groups_of"]
 
 
 def examine(
