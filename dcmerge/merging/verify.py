@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import SAFETENSORS_SUFFIX, Checkpoint, LoraCheckpoint, dense, open_checkpoint, read_json
+from dcmerge.checkpoints.modules import module_folders
 from dcmerge.checkpoints.paths import shown
 from dcmerge.checkpoints.tokenizers import tokens_beside
 from dcmerge.errors import InputError, listed
@@ -97,7 +98,8 @@ def with_recipe(path: Path) -> Path:
     """The file whose metadata hold the recipe: the first shard of a folder."""
     if not path.is_dir():
         return path
-    files = sorted(file for file in path.iterdir() if file.suffix == SAFETENSORS_SUFFIX)
+    inside = [path, *module_folders(path)]
+    files = [file for folder in inside for file in sorted(folder.iterdir()) if file.suffix == SAFETENSORS_SUFFIX]
     if not files:
         raise InputError(f"Expected a folder that dcmerge wrote, got {shown(path)}, which holds no {SAFETENSORS_SUFFIX} file.")
     return files[0]

@@ -185,9 +185,10 @@ def _percent(share: float) -> str:
 
 def _written(target: Target, tensors: int, notes: tuple[str, ...], rounding: Rounding | None = None) -> Written:
     if target.is_folder:
-        files = sorted(entry for entry in target.path.iterdir())
+        files = sorted(entry for entry in target.path.rglob("*") if entry.is_file())
     else:
         files = [target.path, *([target.path.with_suffix(".md")] if target.card else [])]
     size = sum(file.stat().st_size for file in files)
     lost = rounding if rounding and rounding.dtypes else None
-    return Written(target.path, target.content, tuple(file.name for file in files), tensors, size, notes, rounding=lost)
+    names = tuple(file.relative_to(target.path).as_posix() if target.is_folder else file.name for file in files)
+    return Written(target.path, target.content, names, tensors, size, notes, rounding=lost)
