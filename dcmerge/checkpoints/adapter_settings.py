@@ -66,6 +66,9 @@ class AdapterSettings:
     peft_version: str = ""
     #: The modules' names where they are a plain list, of all layers; else None.
     targets: tuple[str, ...] | None = None
+    #: Names of modules that were trained in full beside the factors, and which biases were: "none", "all" or "lora_only".
+    saved: tuple[str, ...] = ()
+    bias: str = "none"
     #: Parameters that are adapted without being the weight of a layer: the packed experts of mixtures.
     parameters: tuple[str, ...] = ()
     #: The base that it was trained on, as its settings name it, and the class of the model.
@@ -99,6 +102,8 @@ class AdapterSettings:
                 alpha_pattern={_pattern(key): _number(value) for key, value in _table(config.get("alpha_pattern"))},
                 peft_version=str(config.get("peft_version") or ""),
                 targets=_targets(config),
+                saved=_saved(config.get("modules_to_save")),
+                bias=_text(config.get("bias")) or "none",
                 parameters=_parameters(config.get("target_parameters")),
                 base_name=_text(config.get("base_model_name_or_path")),
                 trained_class=_text(_mapping(config.get("auto_mapping")).get("base_model_class")),
@@ -188,6 +193,10 @@ def _targets(config: Mapping[str, object]) -> tuple[str, ...] | None:
     if not isinstance(targets, list) or not targets or any(config.get(key) for key in LIMITS):
         return None
     return tuple(targets) if all(isinstance(name, str) for name in targets) else None
+
+
+def _saved(value: object) -> tuple[str, ...]:
+    return tuple(name for name in value if isinstance(name, str)) if isinstance(value, list) else ()
 
 
 def _parameters(value: object) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -128,8 +128,10 @@ class LoraCheckpoint(Checkpoint):
     def _of_peft(
         cls, path: Path, file: TensorFile, seen: Sequence[SeenFile], settings: AdapterSettings, experts: Seen | None = None
     ) -> LoraCheckpoint:
-        found = cls(path, file, seen, _adapted(file, settings, experts), _whole_in(file), settings)
+        whole = _whole_in(file)
+        found = cls(path, file, seen, _adapted(file, settings, experts), whole, settings)
         _check_magnitudes(path, settings, found)
+        _check_whole(path, settings, whole, {one.weight for one in found.adapted.values()})
         found.notes += tuple(_notes(path, file, settings, found))
         return found
 
@@ -197,6 +199,28 @@ def _check_magnitudes(path: Path, settings: AdapterSettings, found: LoraCheckpoi
             f"The adapter {shown(path)} uses DoRA: expected lora_magnitude_vector of {len(found.adapted)} weights, got none of "
             f"{len(lacking)} ({shown(lacking[0])}, …)."
         )
+
+
+def _check_whole(path: Path, settings: AdapterSettings, whole: Iterable[str], adapted: set[str]) -> None:
+    """What the settings say of tensors that were trained in full must be what the file holds."""
+    names = list(whole)
+    parts = {part for name in names for part in _parts_of(name)}
+    # PEFT names both usual heads of a classifier, of which a model has one.
+    if settings.saved and not parts & {*settings.saved}:
+        told = f"the settings name {shown(', '.join(settings.saved))} as trained in full (modules_to_save)"
+        raise InputError(f"The adapter {shown(path)} is incomplete: {told}, and the file holds none of them.")
+    for name in names if settings.bias == "none" else ():
+        module, _, last = name.rpartition(".")
+        if last == "bias" and f"{module}.weight" in adapted and not {*_parts_of(name)} & {*settings.saved}:
+            told = "whose settings say that no bias was trained (bias: none)"
+            raise InputError(f"The adapter {shown(path)} holds {shown(name)}, {told}.")
+
+
+def _parts_of(name: str) -> Iterator[str]:
+    """A module's name and every end of it, whole parts: "a.b", "b"; those of the modules around it, too."""
+    parts = name.split(".")[:-1]
+    for stop in range(len(parts), 0, -1):
+        yield from (".".join(parts[start:stop]) for start in range(stop))
 
 
 def _notes(path: Path, file: TensorFile, settings: AdapterSettings, found: LoraCheckpoint) -> Iterator[str]:

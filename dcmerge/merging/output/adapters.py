@@ -238,7 +238,7 @@ def settings(vectors: TaskVectors, at: Mapping[str, Adapted], ranks: Mapping[str
         "r": default,
         "lora_alpha": default,
         "lora_dropout": 0.0,
-        "bias": "none",
+        "bias": _biases(vectors, at),
         "target_modules": targets,
         "fan_in_fan_out": any(one.fan_in_fan_out for one in known),
         "init_lora_weights": True,
@@ -248,13 +248,21 @@ def settings(vectors: TaskVectors, at: Mapping[str, Adapted], ranks: Mapping[str
         written |= {"rank_pattern": pattern, "alpha_pattern": pattern}
     # Which PEFT wrote the experts decides how often it adds an attention's output: the new adapter counts as one of them.
     version = known[0].peft_version
-    saved = {str(name) for config in configs for name in _names_in(config.get("modules_to_save"))}
+    # A name without its tensors, which were left out, would make the adapter incomplete.
+    kept = {part for name in vectors.parameters if in_full(vectors, name) for part in _whole_key(vectors, name).split(".")}
+    saved = {name for one in known for name in one.saved if name.rpartition(".")[2] in kept}
     written |= {"modules_to_save": sorted(saved)} if saved else {}
     return written | ({"peft_version": version} if version else {})
 
 
-def _names_in(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+def _biases(vectors: TaskVectors, at: Mapping[str, Adapted]) -> str:
+    """What PEFT calls the biases that are written: loading skips those that the settings do not name."""
+    saved = {name for adapter in vectors.adapters if adapter.settings for name in adapter.settings.saved}
+    names = [name for name in vectors.parameters if in_full(vectors, name) and name.endswith(".bias")]
+    trained = [name for name in names if not saved & {*name.split(".")}]
+    if not trained:
+        return "none"
+    return "lora_only" if all(f"{name.removesuffix('.bias')}.weight" in at for name in trained) else "all"
 
 
 def _pattern(by_module: Mapping[str, int], default: int) -> dict[str, int]:
