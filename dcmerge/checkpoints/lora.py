@@ -250,7 +250,9 @@ def _whole_in(file: TensorFile) -> dict[str, str]:
             and not _PART.search(key)
         ):
             weight = _SAVED_MODULE.sub("", key.removeprefix(PEFT_PREFIX)).replace(".base_layer.", ".")
-            found[weight] = key
+            # With bias "all" PEFT saves the bias of such a module twice.
+            if weight not in found or not _SAVED_MODULE.search(key):
+                found[weight] = key
     return {weight: key for weight, key in found.items() if file.infos[key].dtype.is_floating_point}
 
 
