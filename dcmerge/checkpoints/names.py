@@ -153,8 +153,8 @@ def flat_names(names: Iterable[str], base_names: Iterable[str]) -> dict[str, str
             by_flat.setdefault(f"{end.replace('.', '_')}.{kind}", []).append(base_name)
     found: dict[str, str] = {}
     for name in names:
-        # The part's name comes off first: lora_unet_, lora_te1_.
-        flat = name.split("_", 2)[-1] if name.startswith("lora_") else name
+        # The part's name comes off first: lora_unet_, lora_te1_, and LyCORIS' own lycoris_.
+        flat = name.split("_", 2)[-1] if name.startswith("lora_") else name.removeprefix("lycoris_")
         candidates = by_flat.get(flat, [])
         exact = [one for one in candidates if one.rpartition(".")[0].replace(".", "_") == flat.rpartition(".")[0]]
         chosen = exact or candidates
