@@ -155,6 +155,7 @@ async def visit(number: int, url: str, until: float, pause: float, log: Log) -> 
         async with connect(address, subprotocols=["streamlit"], max_size=None, origin=url) as socket:  # pyright: ignore[reportArgumentType]
             visitor = Visitor(number, socket, log)
             await visitor.open(MERGE, "method=dc_merge&smoothing=linear")
+            await visitor.move(leaves=False)
             while time.monotonic() < until:
                 if random.random() < 0.2:
                     await visitor.open(random.choice(OTHERS))

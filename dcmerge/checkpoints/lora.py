@@ -12,8 +12,7 @@ adapted model computes, so ``left`` is doubled for those (and ``notes`` says so)
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -30,6 +29,18 @@ from dcmerge.checkpoints.experts import Pair, Seen, experts_of, named, seen_in
 from dcmerge.checkpoints.low_rank import LowRank
 from dcmerge.checkpoints.names import canonical_names
 from dcmerge.checkpoints.paths import checked_file, shown
+from dcmerge.checkpoints.peft_keys import (
+    ATTENTION_OUTPUT,
+    EMBEDDING_FACTOR,
+    FACTOR,
+    MAGNITUDE,
+    PART,
+    PEFT_PREFIX,
+    check_whole,
+    factor_keys,
+    saved_key,
+    whole_in,
+)
 from dcmerge.checkpoints.safetensors_files import SafetensorsFile
 from dcmerge.checkpoints.seen import SeenFile
 from dcmerge.checkpoints.state_dicts import StateDictFile
@@ -38,32 +49,6 @@ from dcmerge.errors import InputError
 PEFT = "peft"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-PEFT_PREFIX = "base_model.model."
-# "lora_A.weight" as saved, "lora_A.default.weight" as in the live module.
-FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.(?P<adapter>[^.]+))?\.weight")
-EMBEDDING_FACTOR = re.compile(r"(?P<module>.+)\.lora_embedding_(?P<side>[AB])(\.(?P<adapter>[^.]+))?")
-ATTENTION_OUTPUT = ".base_layer.out_proj"
-COPY = ".base_layer.weight"
-MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(\.[^.]+)?(\.weight)?")
-#: How PEFT's live module calls a module that is saved whole, and what it keeps of the base beside it.
-_SAVED_MODULE, _ORIGINAL = re.compile(r"\.modules_to_save(\.[^.]+(?=\.))?"), ".original_module."
-_IN_PRODUCT = re.compile(r"\.(hada|lokr)_[wt][12]")
-#: Parts of adapters that are neither factors nor whole tensors.
-_PART = re.compile(
-    r"lora_[AB]\.(.+\.)?bias|\.(lora_(?!magnitude|embedding|A|B)|token_adapter|trainable_tokens|oft_|boft_|vera_|ia3_)"
-)
-
-
-def _saved_key(key: str) -> str:
-    match = FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key)
-    assert match is not None  # only such keys become an Adapted
-    form = ".lora_{}.weight" if match.re is FACTOR else ".lora_embedding_{}"
-    return PEFT_PREFIX + match["module"].removeprefix(PEFT_PREFIX) + form.format(match["side"])
-
-
-def is_adapter_key(name: str) -> bool:
-    """Whether a tensor of that name belongs to a LoRA adapter."""
-    return bool(FACTOR.fullmatch(name) or EMBEDDING_FACTOR.fullmatch(name))
 
 
 class LoraCheckpoint(Checkpoint):
@@ -128,10 +113,10 @@ class LoraCheckpoint(Checkpoint):
     def _of_peft(
         cls, path: Path, file: TensorFile, seen: Sequence[SeenFile], settings: AdapterSettings, experts: Seen | None = None
     ) -> LoraCheckpoint:
-        whole = _whole_in(file)
+        whole = whole_in(file)
         found = cls(path, file, seen, _adapted(file, settings, experts), whole, settings)
         _check_magnitudes(path, settings, found)
-        _check_whole(path, settings, whole, {one.weight for one in found.adapted.values()})
+        check_whole(path, settings, whole, {one.weight for one in found.adapted.values()})
         found.notes += tuple(_notes(path, file, settings, found))
         return found
 
@@ -201,28 +186,6 @@ def _check_magnitudes(path: Path, settings: AdapterSettings, found: LoraCheckpoi
         )
 
 
-def _check_whole(path: Path, settings: AdapterSettings, whole: Iterable[str], adapted: set[str]) -> None:
-    """What the settings say of tensors that were trained in full must be what the file holds."""
-    names = list(whole)
-    parts = {part for name in names for part in _parts_of(name)}
-    # PEFT names both usual heads of a classifier, of which a model has one.
-    if settings.saved and not parts & {*settings.saved}:
-        told = f"the settings name {shown(', '.join(settings.saved))} as trained in full (modules_to_save)"
-        raise InputError(f"The adapter {shown(path)} is incomplete: {told}, and the file holds none of them.")
-    for name in names if settings.bias == "none" else ():
-        module, _, last = name.rpartition(".")
-        if last == "bias" and f"{module}.weight" in adapted and not {*_parts_of(name)} & {*settings.saved}:
-            told = "whose settings say that no bias was trained (bias: none)"
-            raise InputError(f"The adapter {shown(path)} holds {shown(name)}, {told}.")
-
-
-def _parts_of(name: str) -> Iterator[str]:
-    """A module's name and every end of it, whole parts: "a.b", "b"; those of the modules around it, too."""
-    parts = name.split(".")[:-1]
-    for stop in range(len(parts), 0, -1):
-        yield from (".".join(parts[start:stop]) for start in range(stop))
-
-
 def _notes(path: Path, file: TensorFile, settings: AdapterSettings, found: LoraCheckpoint) -> Iterator[str]:
     if settings.doubles_attention_output and any(ATTENTION_OUTPUT in one.factor_a for one in found.adapted.values()):
         yield f"{shown(path.name)}: PEFT adds the out_proj deltas of this adapter twice, and so do we."
@@ -232,37 +195,13 @@ def _notes(path: Path, file: TensorFile, settings: AdapterSettings, found: LoraC
         yield "The file non_lora_trainables.bin beside the adapter is not read."
 
 
-def factor_keys(file: TensorFile) -> list[str]:
-    """Names of the file without the copies of the base's own weights that PEFT saves beside adapted embeddings and heads."""
-    adapted = {match["module"] for key in file.infos if (match := FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key))}
-    return [key for key in file.infos if not (key.endswith(COPY) and key.removesuffix(COPY) in adapted)]
-
-
-def _whole_in(file: TensorFile) -> dict[str, str]:
-    """The weight's name -> the name in the file, of tensors that were trained in full beside the factors."""
-    found: dict[str, str] = {}
-    for key in factor_keys(file):
-        if (
-            not is_adapter_key(key)
-            and not _IN_PRODUCT.search(key)
-            and not MAGNITUDE.fullmatch(key)
-            and _ORIGINAL not in key
-            and not _PART.search(key)
-        ):
-            weight = _SAVED_MODULE.sub("", key.removeprefix(PEFT_PREFIX)).replace(".base_layer.", ".")
-            # With bias "all" PEFT saves the bias of such a module twice.
-            if weight not in found or not _SAVED_MODULE.search(key):
-                found[weight] = key
-    return {weight: key for weight, key in found.items() if file.infos[key].dtype.is_floating_point}
-
-
 def _adapted(file: TensorFile, settings: AdapterSettings, experts: Seen | None = None) -> list[Adapted]:
     """Pair the factors of a file and check each pair; ``experts`` is what the base tells of packed ones."""
     pairs: dict[str, dict[str, str]] = {}
     for key in factor_keys(file):
         match = FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key)
         if match is None:
-            if _PART.search(key):
+            if PART.search(key):
                 raise InputError(f"The adapter {shown(file.path)} holds {shown(key)}, which is no factor of a kind that is read.")
             continue
         pair = pairs.setdefault(match["module"], {})
@@ -289,7 +228,7 @@ def _packed(settings: AdapterSettings, pairs: dict[str, dict[str, str]]) -> dict
     for module, keys in pairs.items() if settings.parameters else ():
         known = named(module.removeprefix(PEFT_PREFIX), settings, modules)
         if known and len(keys) == 2:
-            found[module] = Pair(*known, keys["A"], keys["B"], (_saved_key(keys["A"]), _saved_key(keys["B"])))
+            found[module] = Pair(*known, keys["A"], keys["B"], (saved_key(keys["A"]), saved_key(keys["B"])))
     return found
 
 
@@ -320,7 +259,7 @@ def _one_adapted(
     transposed = is_embedding or (settings.fan_in_fan_out and not in_attention and len(file.infos[pair["A"]].shape) == 2)
     _check_factors(file, pair, name, settings.rank_of(owner))
     times = 2 if name != owner and settings.doubles_attention_output else 1
-    saved = _saved_key(pair["A"]), _saved_key(pair["B"])
+    saved = saved_key(pair["A"]), saved_key(pair["B"])
     scale = times * settings.scale_of(owner)
     return Adapted(weight, pair["A"], pair["B"], scale, transposed, owner, times, saved, "", magnitude)
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorFile
 from dcmerge.checkpoints.dialects import form_of
 from dcmerge.checkpoints.hub import is_hub, located
-from dcmerge.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraCheckpoint, is_adapter_key
+from dcmerge.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraCheckpoint
 from dcmerge.checkpoints.modules import module_folders, within
 from dcmerge.checkpoints.paths import checked_file, checked_path, read_json, shown
+from dcmerge.checkpoints.peft_keys import is_adapter_key
 from dcmerge.checkpoints.quantised import refuse_quantised
 from dcmerge.checkpoints.safetensors_files import SafetensorsFile
 from dcmerge.checkpoints.seen import SeenFile

@@ -27,8 +27,8 @@ from dcmerge.checkpoints import (
     shown,
     write_text,
 )
-from dcmerge.checkpoints.lora import PEFT_PREFIX
 from dcmerge.checkpoints.names import modern_name
+from dcmerge.checkpoints.peft_keys import PEFT_PREFIX
 from dcmerge.errors import InputError
 from dcmerge.merging.output.experts import Packing, joined
 from dcmerge.merging.output.targets import ADAPTER_WEIGHTS
