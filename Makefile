@@ -5,6 +5,7 @@
 # make bench  measure against a plain implementation (see benchmarks/RESULTS.md); ARGS="layer lora --runs 5"
 # make mergekit  install mergekit into an environment of its own, for the benchmark beside it: make bench ARGS=mergekit
 # make fuzz   mutate valid files by the thousands, and kill merges at 50 moments a kind; EXAMPLES=20000 KILLS=500 for more
+# make soak   20 visitors move ρ and α and change pages for 10 minutes; ARGS="--visitors 6 --minutes 3" for less
 # make audit  compare the installed packages with the known holes (asks the internet; installs pip-audit)
 # make clean  remove the environment and everything generated
 #
@@ -26,7 +27,7 @@ PY := $(VENV)/bin/python
 APP_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: app test fuzz audit lint format wheel bench mergekit screenshots browser install install-dev clean
+.PHONY: app test fuzz soak audit lint format wheel bench mergekit screenshots browser install install-dev clean
 .DEFAULT_GOAL := app
 
 app: $(APP_STAMP)
@@ -37,6 +38,9 @@ test: $(DEV_STAMP) lint browser
 
 fuzz: $(DEV_STAMP)
 	FUZZ_EXAMPLES=$(EXAMPLES) FAULT_KILLS=$(KILLS) $(PY) -m pytest -n 0 tests/fuzz tests/faults $(ARGS)
+
+soak: $(DEV_STAMP)
+	$(PY) -m tools.soak $(ARGS)
 
 audit: $(DEV_STAMP)
 	$(PY) -m pip install --quiet pip-audit

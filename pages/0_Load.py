@@ -22,5 +22,5 @@ else:
 if found:
     draft = draft_of(found)
     draft = attachments(draft, found)
-    examined(draft)
+    draft = examined(draft)
     open_and_remember(draft)

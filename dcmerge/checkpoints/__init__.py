@@ -1,6 +1,6 @@
 """Open any checkpoint safely and lazily, save tensors one by one, and keep to the folders that were allowed."""
 
-from dcmerge.checkpoints.adapted import Adapted
+from dcmerge.checkpoints.adapted import Adapted, OfExpert
 from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorInfo
 from dcmerge.checkpoints.folders import check_folder, check_text_target, new_folder, write_text
 from dcmerge.checkpoints.lora import ADAPTER_CONFIG, PEFT, LoraCheckpoint
@@ -22,6 +22,7 @@ __all__ = [
     "GrowingWriter",
     "LoraCheckpoint",
     "LowRank",
+    "OfExpert",
     "Roots",
     "SafetensorsWriter",
     "StoredCheckpoint",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dcmerge.checkpoints.base import TensorFile, TensorInfo
 from dcmerge.checkpoints.low_rank import LowRank
+from dcmerge.checkpoints.packed import Part
 
 Infos = Mapping[str, TensorInfo]
 
@@ -58,6 +59,40 @@ class Adapted:
         if self.transposed:
             return LowRank((a.T * self.scale).contiguous(), b.T.contiguous())
         return LowRank(b.flatten(1) * self.scale, a.flatten(1))
+
+
+@dataclass(frozen=True)
+class OfExpert(Adapted):
+    """One expert's matrix, or the half of it that is its gate or up, of packed experts that PEFT adapts as one parameter.
+
+    The factors of all E experts lie in one pair: A (E r, n), expert by expert, and B (m, r E), whose last axis counts the experts
+    within each direction. ``turned``: the delta is (B A)ᵀ. ``part`` says where it lies in the packed parameter.
+    """
+
+    part: Part = Part("", 0, 0)
+    experts: int = 1
+    turned: bool = False
+
+    def shape(self, infos: Infos) -> tuple[int, ...]:
+        shape = list(self.expert_shape(infos))
+        shape[self.part.axis] = self.part.count
+        return tuple(shape)
+
+    def expert_shape(self, infos: Infos) -> tuple[int, int]:
+        """(m, n) of one expert's matrix in the packed parameter."""
+        m, n = infos[self.factor_b].shape[0], infos[self.factor_a].shape[1]
+        return (n, m) if self.turned else (m, n)
+
+    def rank(self, infos: Infos) -> int:
+        return infos[self.factor_a].shape[0] // self.experts
+
+    def read(self, file: TensorFile) -> LowRank:
+        expert, r = self.part.expert or 0, self.rank(file.infos)
+        a = at_least_float32(file.read_rows(self.factor_a, expert * r, (expert + 1) * r))
+        b = at_least_float32(file.read(self.factor_b)[:, expert :: self.experts].contiguous()) * self.scale
+        left, right = (a.T.contiguous(), b.T.contiguous()) if self.turned else (b, a)
+        own = self.part.index[-1]
+        return LowRank(left, right[:, own].contiguous()) if self.part.axis else LowRank(left[own].contiguous(), right)
 
 
 @dataclass(frozen=True)

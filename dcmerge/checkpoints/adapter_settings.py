@@ -27,7 +27,6 @@ UNSUPPORTED = {
     "arrow_config": "Arrow routing",
     "alora_invocation_tokens": "activated LoRA",
     "layer_replication": "layer replication",
-    "target_parameters": "adapted bare parameters (target_parameters)",
     "trainable_token_indices": "trainable tokens",
 }
 # These initialisations subtract something from the base's own weights, so B @ A alone is not expert minus base.
@@ -37,6 +36,9 @@ LIMITS = ("layers_to_transform", "exclude_modules")
 # PEFT up to this version adds the delta of an attention's output projection twice, in training as in merging
 # (https://github.com/huggingface/peft/pull/3774), so that is what its adapters have learned.
 LAST_VERSION_THAT_DOUBLES = (0, 21)
+#: PEFT up to this version takes the matrices of packed experts as (in, out), whatever the model; later those of these models.
+LAST_VERSION_THAT_TURNS = (0, 18)
+STORED_TURNED = ("GptOss", "OpenAIPrivacyFilter", "Aria")
 #: A pattern a module, of the largest models.
 _MOST_PATTERNS = 1 << 14
 #: Beyond these there is no adapter, and float32 could not hold its delta.
@@ -64,6 +66,11 @@ class AdapterSettings:
     peft_version: str = ""
     #: The modules' names where they are a plain list, of all layers; else None.
     targets: tuple[str, ...] | None = None
+    #: Names of modules that were trained in full beside the factors, and which biases were: "none", "all" or "lora_only".
+    saved: tuple[str, ...] = ()
+    bias: str = "none"
+    #: Parameters that are adapted without being the weight of a layer: the packed experts of mixtures.
+    parameters: tuple[str, ...] = ()
     #: The base that it was trained on, as its settings name it, and the class of the model.
     base_name: str = ""
     trained_class: str = ""
@@ -95,6 +102,9 @@ class AdapterSettings:
                 alpha_pattern={_pattern(key): _number(value) for key, value in _table(config.get("alpha_pattern"))},
                 peft_version=str(config.get("peft_version") or ""),
                 targets=_targets(config),
+                saved=_saved(config.get("modules_to_save")),
+                bias=_text(config.get("bias")) or "none",
+                parameters=_parameters(config.get("target_parameters")),
                 base_name=_text(config.get("base_model_name_or_path")),
                 trained_class=_text(_mapping(config.get("auto_mapping")).get("base_model_class")),
             )
@@ -111,6 +121,22 @@ class AdapterSettings:
         alpha = _match(self.alpha_pattern, module, self.lora_alpha)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
+    def parameters_of(self, module: str) -> list[str]:
+        """The parameters of a module that are adapted as such, by name; PEFT matches the ends of their names."""
+        found = dict.fromkeys(one.rpartition(".")[2] for one in self.parameters if _ends_with(module, one.rpartition(".")[0]))
+        return list(found)
+
+    @property
+    def turns_experts(self) -> bool | None:
+        """Whether the delta of packed experts is (A B)ᵀ; None where the settings do not tell.
+
+        PEFT up to 0.18 took every packed matrix as (in, out); since then a model says whether it has them so.
+        """
+        version = re.match(r"(\d+)\.(\d+)", self.peft_version)
+        if version and (int(version[1]), int(version[2])) <= LAST_VERSION_THAT_TURNS:
+            return True
+        return self.trained_class.startswith(STORED_TURNED) if self.trained_class else None
+
     @property
     def doubles_attention_output(self) -> bool:
         """Whether the PEFT that wrote this adds the delta of ``nn.MultiheadAttention.out_proj`` twice.
@@ -119,6 +145,10 @@ class AdapterSettings:
         """
         version = re.match(r"(\d+)\.(\d+)", self.peft_version)
         return version is None or (int(version[1]), int(version[2])) <= LAST_VERSION_THAT_DOUBLES
+
+
+def _ends_with(module: str, end: str) -> bool:
+    return not end or module == end or module.endswith(f".{end}")
 
 
 def _match(patterns: Mapping[str, Value], module: str, default: Value) -> Value:
@@ -163,6 +193,18 @@ def _targets(config: Mapping[str, object]) -> tuple[str, ...] | None:
     if not isinstance(targets, list) or not targets or any(config.get(key) for key in LIMITS):
         return None
     return tuple(targets) if all(isinstance(name, str) for name in targets) else None
+
+
+def _saved(value: object) -> tuple[str, ...]:
+    return tuple(name for name in value if isinstance(name, str)) if isinstance(value, list) else ()
+
+
+def _parameters(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value) or len(value) > _MOST_PATTERNS:
+        raise ValueError(f"expected target_parameters as a list of names, got {_kind(value)}")
+    return tuple(sorted(value))
 
 
 def _text(value: object) -> str:

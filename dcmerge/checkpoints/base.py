@@ -168,6 +168,7 @@ class StoredCheckpoint(Checkpoint):
         self.kind = kind
         self.notes = tuple(note for file in files for note in file.notes)
         self.averaged = any(getattr(file, "averaged", False) for file in files)
+        self.tensor_files = tuple(files)
         if len(files) == 1:
             self.metadata = MappingProxyType(dict(getattr(files[0], "metadata", {})))
 
@@ -179,6 +180,6 @@ class StoredCheckpoint(Checkpoint):
         source = self.source_names[name]
         return self._file_of[source].read_rows(source, start, stop)
 
-    def file_of(self, name: str) -> Path:
+    def file_of(self, name: str) -> TensorFile:
         """The file or shard that holds the tensor of that canonical name."""
-        return self._file_of[self.source_names[name]].path
+        return self._file_of[self.source_names[name]]

@@ -37,7 +37,7 @@ _METADATA = "lora_adapter_metadata"
 def form_of(names: Iterable[str]) -> str:
     """The dialect of a file by the names in it; empty where they are none of these."""
     modules = [module for name in names if (module := _module_of(name))]
-    if any(module.startswith("lora_") and "." not in module for module in modules):
+    if any(module.startswith(("lora_", "lycoris_")) and "." not in module for module in modules):
         return KOHYA
     has_alphas = any(name.endswith(_BESIDE) for name in names)
     if modules and (has_alphas or all(_PARTS.match(module) for module in modules)):

@@ -19,7 +19,7 @@ def new_folder(path: str | os.PathLike[str], *, ours: Callable[[str], bool] | No
     """``with new_folder(path) as folder:`` fills a hidden folder beside ``path``, which takes its name when the block ends.
 
     After any failure, the block's own included, nothing is left behind and what was at ``path`` is as it was. An existing folder
-    with something in it is replaced only where ``ours`` is given and true of the name of everything in it.
+    with something in it is replaced only where ``ours`` is given and true of the name of everything in it ("2_Dense/x.json").
 
     Raises InputError where the folder cannot be made, or stands for something else.
     """
@@ -54,12 +54,23 @@ def check_folder(path: Path, *, ours: Callable[[str], bool] | None = None) -> No
         if path.is_symlink() or not path.is_dir():
             raise InputError(f"Cannot write {shown(path)}: it exists and is not a folder.")
         inside = sorted(entry.name for entry in path.iterdir())
-        strange = inside if ours is None else [name for name in inside if not ours(name) or (path / name).is_dir()]
+        strange = inside if ours is None else [name for name in _files_below(path) if name.endswith("/") or not ours(name)]
     except OSError as error:
         raise InputError(f"Cannot write {shown(path)}: {reason(error)}.") from None
     if strange:
         what = "exists already" if ours is None else "is not a folder that a merge wrote"
         raise InputError(f"Cannot write {shown(path)}: it {what} (it holds {shown(strange[0])}); expected a new or empty folder.")
+
+
+def _files_below(path: Path) -> list[str]:
+    """Everything in a folder and in the folders in it, "2_Dense/config.json"; of an empty or a deeper folder "name/"."""
+    found: list[str] = []
+    for entry in path.iterdir():
+        within = list(entry.iterdir()) if entry.is_dir() and not entry.is_symlink() else []
+        found += [f"{entry.name}/{one.name}{'/' if one.is_dir() else ''}" for one in within] or [
+            f"{entry.name}/" if entry.is_dir() else entry.name
+        ]
+    return sorted(found)
 
 
 def _take_place(temporary: Path, target: Path, old: Path) -> None:

@@ -12,7 +12,6 @@ adapted model computes, so ``left`` is doubled for those (and ``notes`` says so)
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
@@ -22,13 +21,26 @@ from typing import Self
 
 from torch import Tensor
 
-from dcmerge.checkpoints.adapted import Adapted, at_least_float32
+from dcmerge.checkpoints.adapted import Adapted, OfExpert, at_least_float32
 from dcmerge.checkpoints.adapter_settings import AdapterSettings
 from dcmerge.checkpoints.base import Checkpoint, TensorFile, TensorInfo
 from dcmerge.checkpoints.dialects import adapted_in, product, products_of
+from dcmerge.checkpoints.experts import Pair, Seen, experts_of, named, seen_in
 from dcmerge.checkpoints.low_rank import LowRank
 from dcmerge.checkpoints.names import canonical_names
 from dcmerge.checkpoints.paths import checked_file, shown
+from dcmerge.checkpoints.peft_keys import (
+    ATTENTION_OUTPUT,
+    EMBEDDING_FACTOR,
+    FACTOR,
+    MAGNITUDE,
+    PART,
+    PEFT_PREFIX,
+    check_whole,
+    factor_keys,
+    saved_key,
+    whole_in,
+)
 from dcmerge.checkpoints.safetensors_files import SafetensorsFile
 from dcmerge.checkpoints.seen import SeenFile
 from dcmerge.checkpoints.state_dicts import StateDictFile
@@ -37,32 +49,6 @@ from dcmerge.errors import InputError
 PEFT = "peft"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-PEFT_PREFIX = "base_model.model."
-# "lora_A.weight" as saved, "lora_A.default.weight" as in the live module.
-FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.(?P<adapter>[^.]+))?\.weight")
-EMBEDDING_FACTOR = re.compile(r"(?P<module>.+)\.lora_embedding_(?P<side>[AB])(\.(?P<adapter>[^.]+))?")
-ATTENTION_OUTPUT = ".base_layer.out_proj"
-COPY = ".base_layer.weight"
-MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(\.[^.]+)?(\.weight)?")
-#: How PEFT's live module calls a module that is saved whole, and what it keeps of the base beside it.
-_SAVED_MODULE, _ORIGINAL = re.compile(r"\.modules_to_save(\.[^.]+(?=\.))?"), ".original_module."
-_IN_PRODUCT = re.compile(r"\.(hada|lokr)_[wt][12]")
-#: Parts of adapters that are neither factors nor whole tensors.
-_PART = re.compile(
-    r"lora_[AB]\.(.+\.)?bias|\.(lora_(?!magnitude|embedding|A|B)|token_adapter|trainable_tokens|oft_|boft_|vera_|ia3_)"
-)
-
-
-def _saved_key(key: str) -> str:
-    match = FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key)
-    assert match is not None  # only such keys become an Adapted
-    form = ".lora_{}.weight" if match.re is FACTOR else ".lora_embedding_{}"
-    return PEFT_PREFIX + match["module"].removeprefix(PEFT_PREFIX) + form.format(match["side"])
-
-
-def is_adapter_key(name: str) -> bool:
-    """Whether a tensor of that name belongs to a LoRA adapter."""
-    return bool(FACTOR.fullmatch(name) or EMBEDDING_FACTOR.fullmatch(name))
 
 
 class LoraCheckpoint(Checkpoint):
@@ -120,11 +106,26 @@ class LoraCheckpoint(Checkpoint):
             if (path / name).exists():
                 reader = SafetensorsFile if name.endswith(".safetensors") else StateDictFile
                 file = reader(checked_file(path / name))
-                found = cls(path, file, [file.seen, config], _adapted(file, settings), _whole_in(file), settings)
-                _check_magnitudes(path, settings, found)
-                found.notes += tuple(_notes(path, file, settings, found))
-                return found
+                return cls._of_peft(path, file, [file.seen, config], settings)
         raise InputError(f"Expected {' or '.join(ADAPTER_WEIGHTS)} in {shown(path)}, found neither.")
+
+    @classmethod
+    def _of_peft(
+        cls, path: Path, file: TensorFile, seen: Sequence[SeenFile], settings: AdapterSettings, experts: Seen | None = None
+    ) -> LoraCheckpoint:
+        whole = whole_in(file)
+        found = cls(path, file, seen, _adapted(file, settings, experts), whole, settings)
+        _check_magnitudes(path, settings, found)
+        check_whole(path, settings, whole, {one.weight for one in found.adapted.values()})
+        found.notes += tuple(_notes(path, file, settings, found))
+        return found
+
+    def on_experts_of(self, infos: Mapping[str, TensorInfo]) -> LoraCheckpoint:
+        """The same adapter, its packed experts as the base has them; ``infos`` are the base's. Itself where it adapts none."""
+        experts = seen_in(infos) if self.settings and self.settings.parameters else None
+        if experts is None or self.settings is None:
+            return self
+        return self._of_peft(self.path, self._file, self.seen, self.settings, experts)
 
     @classmethod
     def of_file(cls, file: SafetensorsFile, dialect: str) -> LoraCheckpoint:
@@ -154,6 +155,12 @@ class LoraCheckpoint(Checkpoint):
     def weight_shape(self, name: str) -> tuple[int, ...]:
         """The shape of the weight itself, which differs from that in ``infos`` for a convolution."""
         return self.kernels.get(name, self.infos[name].shape)
+
+    def expert_shape(self, name: str) -> tuple[int, int]:
+        """(m, n) of one expert's matrix in the packed parameter that a weight belongs to."""
+        one = self.adapted[name]
+        assert isinstance(one, OfExpert)  # who asks has looked
+        return one.expert_shape(self._file.infos)
 
     def rank_of(self, name: str) -> int:
         """r of one weight, without reading it; 0 where the adapter has none for it."""
@@ -188,35 +195,13 @@ def _notes(path: Path, file: TensorFile, settings: AdapterSettings, found: LoraC
         yield "The file non_lora_trainables.bin beside the adapter is not read."
 
 
-def factor_keys(file: TensorFile) -> list[str]:
-    """Names of the file without the copies of the base's own weights that PEFT saves beside adapted embeddings and heads."""
-    adapted = {match["module"] for key in file.infos if (match := FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key))}
-    return [key for key in file.infos if not (key.endswith(COPY) and key.removesuffix(COPY) in adapted)]
-
-
-def _whole_in(file: TensorFile) -> dict[str, str]:
-    """The weight's name -> the name in the file, of tensors that were trained in full beside the factors."""
-    found: dict[str, str] = {}
-    for key in factor_keys(file):
-        if (
-            not is_adapter_key(key)
-            and not _IN_PRODUCT.search(key)
-            and not MAGNITUDE.fullmatch(key)
-            and _ORIGINAL not in key
-            and not _PART.search(key)
-        ):
-            weight = _SAVED_MODULE.sub("", key.removeprefix(PEFT_PREFIX)).replace(".base_layer.", ".")
-            found[weight] = key
-    return {weight: key for weight, key in found.items() if file.infos[key].dtype.is_floating_point}
-
-
-def _adapted(file: TensorFile, settings: AdapterSettings) -> list[Adapted]:
-    """Pair the factors of a file and check each pair."""
+def _adapted(file: TensorFile, settings: AdapterSettings, experts: Seen | None = None) -> list[Adapted]:
+    """Pair the factors of a file and check each pair; ``experts`` is what the base tells of packed ones."""
     pairs: dict[str, dict[str, str]] = {}
     for key in factor_keys(file):
         match = FACTOR.fullmatch(key) or EMBEDDING_FACTOR.fullmatch(key)
         if match is None:
-            if _PART.search(key):
+            if PART.search(key):
                 raise InputError(f"The adapter {shown(file.path)} holds {shown(key)}, which is no factor of a kind that is read.")
             continue
         pair = pairs.setdefault(match["module"], {})
@@ -230,7 +215,21 @@ def _adapted(file: TensorFile, settings: AdapterSettings) -> list[Adapted]:
     if not pairs:
         raise InputError(f"Expected LoRA factors in {shown(file.path)}, found none.")
     magnitudes = {match["module"]: key for key in file.infos if (match := MAGNITUDE.fullmatch(key))}
-    return [_one_adapted(file, settings, module, pairs, magnitudes.get(module, "")) for module in pairs]
+    packed = _packed(settings, pairs)
+    apart = list(experts_of(file, settings, list(packed.values()), experts)) if packed else []
+    own = [_one_adapted(file, settings, module, pairs, magnitudes.get(module, "")) for module in pairs if module not in packed]
+    return [*own, *apart]
+
+
+def _packed(settings: AdapterSettings, pairs: dict[str, dict[str, str]]) -> dict[str, Pair]:
+    """The pairs of factors that belong to a bare parameter, by their module."""
+    modules = [module.removeprefix(PEFT_PREFIX) for module in pairs] if settings.parameters else []
+    found: dict[str, Pair] = {}
+    for module, keys in pairs.items() if settings.parameters else ():
+        known = named(module.removeprefix(PEFT_PREFIX), settings, modules)
+        if known and len(keys) == 2:
+            found[module] = Pair(*known, keys["A"], keys["B"], (saved_key(keys["A"]), saved_key(keys["B"])))
+    return found
 
 
 def _products(file: TensorFile, settings: AdapterSettings) -> list[Adapted]:
@@ -260,7 +259,7 @@ def _one_adapted(
     transposed = is_embedding or (settings.fan_in_fan_out and not in_attention and len(file.infos[pair["A"]].shape) == 2)
     _check_factors(file, pair, name, settings.rank_of(owner))
     times = 2 if name != owner and settings.doubles_attention_output else 1
-    saved = _saved_key(pair["A"]), _saved_key(pair["B"])
+    saved = saved_key(pair["A"]), saved_key(pair["B"])
     scale = times * settings.scale_of(owner)
     return Adapted(weight, pair["A"], pair["B"], scale, transposed, owner, times, saved, "", magnitude)
 

@@ -5,11 +5,12 @@ ImageEncoder of task arithmetic and its successors; Hugging Face models without 
 A prefix is stripped, again and again, as long as *every* floating-point tensor of the file carries it. A language
 model with a head (``model.layers...`` and ``lm_head.weight``) therefore keeps its own ``model.``; where base and
 expert end up with different prefixes, :func:`aligned` finds those that make them meet. Names that libraries have given up
-(BERT's gamma and beta) count as today's.
+(BERT's gamma and beta, Mixtral's w1, w2 and w3) count as today's.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ Change = tuple[str, str]
 #: Names of TensorFlow's BERT and of torch's first weight norm, and what the libraries call them now.
 _OF_NORMS = {"gamma": "weight", "beta": "bias"}
 _OF_WEIGHT_NORM = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+#: Mixtral, PhiMoE and MiniMax in their files, and in transformers since 5.
+_OF_MIXTURES = re.compile(
+    r"(?P<before>(?:.*\.)?)block_sparse_moe\.(?:(?P<expert>experts\.\d+)\.(?P<which>w[123])|gate)\.(?P<kind>\w+)"
+)
+_OF_EXPERTS = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
 #: Words in the name of a model's class, and in the prefix of the tower that it is.
 _TOWER_WORDS = (("vision", ("vis", "image")), ("image", ("vis", "image")), ("text", ("text", "language")))
 #: So many kinds of names may differ between a base and its expert, each with a prefix of its own.
@@ -60,10 +66,18 @@ def canonical_names(floating: Mapping[str, bool], path: Path) -> dict[str, str]:
 
 def _modern(name: str, names: Mapping[str, bool]) -> str:
     """Today's form of an old name; the name itself where the file has both."""
+    found = modern_name(name)
+    return name if found in names else found
+
+
+def modern_name(name: str) -> str:
+    """Today's form of an old name; any other name as it is."""
+    if "block_sparse_moe." in name and (match := _OF_MIXTURES.fullmatch(name)):
+        inside = f"{match['expert']}.{_OF_EXPERTS[match['which']]}" if match["expert"] else "gate"
+        return f"{match['before']}mlp.{inside}.{match['kind']}"
     module, dot, last = name.rpartition(".")
     new = _OF_NORMS.get(last.lower()) if "norm" in module.rpartition(".")[2].lower() else _OF_WEIGHT_NORM.get(last)
-    found = f"{module}.{new}" if new and dot else name
-    return name if found in names else found
+    return f"{module}.{new}" if new and dot else name
 
 
 def common_prefix(names: Iterable[str]) -> str:
@@ -139,8 +153,8 @@ def flat_names(names: Iterable[str], base_names: Iterable[str]) -> dict[str, str
             by_flat.setdefault(f"{end.replace('.', '_')}.{kind}", []).append(base_name)
     found: dict[str, str] = {}
     for name in names:
-        # The part's name comes off first: lora_unet_, lora_te1_.
-        flat = name.split("_", 2)[-1] if name.startswith("lora_") else name
+        # The part's name comes off first: lora_unet_, lora_te1_, and LyCORIS' own lycoris_.
+        flat = name.split("_", 2)[-1] if name.startswith("lora_") else name.removeprefix("lycoris_")
         candidates = by_flat.get(flat, [])
         exact = [one for one in candidates if one.rpartition(".")[0].replace(".", "_") == flat.rpartition(".")[0]]
         chosen = exact or candidates

@@ -10,8 +10,10 @@ from pathlib import Path
 from dcmerge.checkpoints.base import Checkpoint, StoredCheckpoint, TensorFile
 from dcmerge.checkpoints.dialects import form_of
 from dcmerge.checkpoints.hub import is_hub, located
-from dcmerge.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraCheckpoint, is_adapter_key
+from dcmerge.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraCheckpoint
+from dcmerge.checkpoints.modules import module_folders, within
 from dcmerge.checkpoints.paths import checked_file, checked_path, read_json, shown
+from dcmerge.checkpoints.peft_keys import is_adapter_key
 from dcmerge.checkpoints.quantised import refuse_quantised
 from dcmerge.checkpoints.safetensors_files import SafetensorsFile
 from dcmerge.checkpoints.seen import SeenFile
@@ -62,6 +64,36 @@ def _open_file(path: Path, weights: str) -> Checkpoint:
 def _open_folder(path: Path, weights: str) -> Checkpoint:
     if (path / ADAPTER_CONFIG).exists():
         return LoraCheckpoint.open(path)
+    if modules := module_folders(path):
+        return _open_modules(path, modules, weights)
+    return _open_model(path, weights)
+
+
+def _open_modules(path: Path, modules: Sequence[Path], weights: str) -> Checkpoint:
+    """A folder of sentence-transformers: the model in it or in its first module, and what the other modules have trained."""
+    inside = {module: [entry for entry in module.iterdir() if weights_suffix(entry.name)] for module in modules}
+    with_weights = [module for module in modules if inside[module]]
+    if any(weights_suffix(entry.name) for entry in path.iterdir() if entry.is_file()):
+        model = _open_model(path, weights)
+    elif with_weights:
+        model = _open_model(with_weights[0], weights)
+    else:
+        return _open_model(path, weights)
+    files: list[TensorFile] = []
+    for module in (None, *with_weights):
+        one = model if module is None else _open_model(module, weights)
+        if not isinstance(one, StoredCheckpoint):
+            raise InputError(f"Expected whole weights in the modules of {shown(path)}, got LoRA factors in {shown(one.path)}.")
+        if module is not None:
+            files += within(one.tensor_files, module, is_model=one.path == model.path)
+        elif model.path == path:
+            files += one.tensor_files
+    found = _stored(path, files)
+    found.seen += tuple(seen for seen in model.seen if seen not in found.seen)
+    return found
+
+
+def _open_model(path: Path, weights: str) -> Checkpoint:
     for name in WHOLE_MODELS:
         if (path / name).exists():
             return _open_inside(path, path / name, weights)

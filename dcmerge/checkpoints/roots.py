@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from dcmerge.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from dcmerge.checkpoints.modules import MODULES, module_folders
 from dcmerge.checkpoints.opening import INDEX_SUFFIX, WHOLE_MODELS
 from dcmerge.checkpoints.paths import checked_path, reason, shown
 from dcmerge.checkpoints.suffixes import weights_suffix
@@ -108,10 +109,13 @@ class Roots:
         """A folder's own files are opened with it, so none of them may be a link that leaves the roots."""
         try:
             links = [Path(entry.path) for entry in os.scandir(folder) if entry.is_symlink()]
+            modules = module_folders(folder)
         except OSError as error:
             raise InputError(f"Cannot open {shown(text)}: {reason(error)}.") from None
         for link in links:
             self._check_inside(link, f"{text}/{link.name}")
+        for module in modules:
+            self._check_links(module, f"{text}/{module.name}")
 
     def _holds(self, real: Path) -> bool:
         return any(real.is_relative_to(folder) for folder in self.folders)
@@ -162,7 +166,7 @@ def _checkpoint_paths(files: Iterable[Path]) -> Iterator[Path]:
         by_folder.setdefault(file.parent, []).append(file)
     for folder, inside in by_folder.items():
         names = {file.name for file in inside}
-        is_model = any(name in names for name in (ADAPTER_CONFIG, *WHOLE_MODELS))
+        is_model = any(name in names for name in (ADAPTER_CONFIG, MODULES, *WHOLE_MODELS))
         if is_model or any(name.endswith(INDEX_SUFFIX) for name in names):
             yield folder
         else:

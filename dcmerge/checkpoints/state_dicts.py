@@ -24,8 +24,8 @@ NESTED_UNDER = ("state_dict", "model_state_dict", "model", "module", "net", "net
 #: And their moving average beside them, under one of these.
 AVERAGED_UNDER = ("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "model_ema_state_dict", "params_ema", "ema")
 WEIGHTS = LIVE, EMA = "live", "ema"
-#: Tables within tables: {"ema": {"module": {...}}}.
-_DEEPEST = 4
+#: Tables within tables: {"ema": {"module": {...}}}. What lies deeper is no training state of any library.
+_DEEPEST = 2
 # The command reads tensors out of such a file without running it (dcmerge.checkpoints.pickles).
 HOW_TO_CONVERT = "python -m dcmerge convert {} NEW.safetensors"
 #: As in ``Archive``.

@@ -62,9 +62,10 @@ def run(args: argparse.Namespace) -> int:
     with Progress() as progress:
         ready = prepare(source, given, args.search, progress, download=args.download)
         refuse_inputs(target.path, ready.vectors)
-        for note in ready.notes:
-            print(f"note: {printable(note)}", file=sys.stderr)
         written = ready.run(target.path, replace=args.force, progress=progress)
+    # Not before: bad input gets one line.
+    for note in ready.notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
     report = report_of(written, ready.recipe, ready.vectors, started) | {"notes": [*ready.notes, *written.notes]}
     print_json(report) if args.json else print(as_text(report))
     return 0

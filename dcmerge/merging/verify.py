@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import SAFETENSORS_SUFFIX, Checkpoint, LoraCheckpoint, dense, open_checkpoint, read_json
+from dcmerge.checkpoints.modules import module_folders
 from dcmerge.checkpoints.paths import shown
 from dcmerge.checkpoints.tokenizers import tokens_beside
 from dcmerge.errors import InputError, listed
@@ -28,6 +29,7 @@ from dcmerge.merging.output.targets import DTYPES
 from dcmerge.merging.recipe import ADAPTER, ARITHMETIC, DELTA, Recipe
 from dcmerge.merging.running import Progress, Ready, Source, prepare
 from dcmerge.methods import deltas_of, planned
+from dcmerge.vectors.compatibility import classify
 from dcmerge.vectors.roles import is_token_table
 
 #: What a second merge may differ by, as a share of the largest change of a weight: other threads sum in another order.
@@ -96,7 +98,8 @@ def with_recipe(path: Path) -> Path:
     """The file whose metadata hold the recipe: the first shard of a folder."""
     if not path.is_dir():
         return path
-    files = sorted(file for file in path.iterdir() if file.suffix == SAFETENSORS_SUFFIX)
+    inside = [path, *module_folders(path)]
+    files = [file for folder in inside for file in sorted(folder.iterdir()) if file.suffix == SAFETENSORS_SUFFIX]
     if not files:
         raise InputError(f"Expected a folder that dcmerge wrote, got {shown(path)}, which holds no {SAFETENSORS_SUFFIX} file.")
     return files[0]
@@ -122,7 +125,8 @@ def _ready(
 
 
 def _check_numbers(found: Verified, merged: Checkpoint) -> None:
-    bad = [name for name in merged.infos if not _finite(merged, name)]
+    # A mask is infinite where nothing is to be seen.
+    bad = [name for name, info in merged.infos.items() if classify(name, info).mergeable and not _finite(merged, name)]
     text = f"NaN or Inf in {len(bad)} tensors: {listed(bad)}" if bad else f"every number of {len(merged.infos)} tensors is finite"
     found.say("numbers", not bad, text)
 
@@ -138,7 +142,7 @@ def _expected(ready: Ready, progress: Progress | None) -> Iterator[tuple[str, Te
     plan = planned(vectors, recipe.method, recipe.parameters, bench=ready.bench, dtype=ARITHMETIC[recipe.arithmetic])
     own = own_delta(recipe.method, plan.modules(), recipe.task)
     deltas = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress))
-    stored, deltas = vectors.as_stored(deltas)
+    stored, deltas = vectors.as_stored(deltas, by_adapters=recipe.content == ADAPTER)
     dtype = DTYPES[asked] if (asked := asked_dtype(recipe)) and recipe.content != DELTA else None
     scale = 1.0 if recipe.scale is None else recipe.scale
     yield from tensors_of(stored, deltas, DELTA if recipe.content == ADAPTER else recipe.content, scale, dtype)
@@ -149,9 +153,10 @@ def _check_layers(found: Verified, merged: Checkpoint, ready: Ready, progress: P
         _check_factors(found, merged, ready, progress)
         return
     at = {source: name for name, source in merged.source_names.items()}
-    base, off, missing, same, lost = ready.vectors.base, [], [], 0, []
+    stored, _ = ready.vectors.as_stored(())
+    base, off, missing, same, lost = stored.base, [], [], 0, []
     sources = {source: name for name, source in base.source_names.items()} if base and ready.recipe.content != DELTA else {}
-    changed = {source for source, name in sources.items() if name in ready.vectors.parameters}
+    changed = {source for source, name in sources.items() if name in stored.parameters}
     for source, wanted in _expected(ready, progress):
         if source not in at:
             missing.append(source)
@@ -191,6 +196,7 @@ def _allowed(wanted: Tensor, before: Tensor) -> float:
 
 def _check_factors(found: Verified, merged: LoraCheckpoint, ready: Ready, progress: Progress | None) -> None:
     """An adapter's products beside α · delta: the share of the energy that they leave out."""
+    merged = merged.on_experts_of(ready.vectors.base.stored.infos) if ready.vectors.base else merged
     stored = {source.removeprefix("base_model.model."): name for name, source in merged.source_names.items()}
     lost, whole, missing = 0.0, 0.0, []
     for name, wanted in _expected(ready, progress):

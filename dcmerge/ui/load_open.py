@@ -12,10 +12,11 @@ from dcmerge.sets.model_sets import SAVED
 from dcmerge.sets.saved_sets import SavedSet, forget_set, save_set, saved_sets
 from dcmerge.ui.home import findings_table
 from dcmerge.ui.load_draft import Draft
+from dcmerge.ui.load_groups import chosen_groups
 from dcmerge.ui.shell import SET, opened, readable_errors
 from dcmerge.ui.text import duration, plain
 from dcmerge.ui.view import choose_for_next_page
-from dcmerge.vectors.compatibility import examine
+from dcmerge.vectors.compatibility import examine, groups_of
 from dcmerge.vectors.task_vectors import open_set
 
 _SPECTRA = "pages/1_Spectra.py"
@@ -43,11 +44,12 @@ def remembered_sets() -> None:
             )
 
 
-def examined(draft: Draft) -> None:
-    """Whether the set fits together as far as headers tell, and what a merge of it will take."""
+def examined(draft: Draft) -> Draft:
+    """Whether the set fits together as far as headers tell, and what a merge of it will take; with the groups that are chosen."""
     st.header("4. Do they fit together?")
     with readable_errors():
         base, experts = open_set(draft.base, draft.experts, draft.qkv, draft.fit)
+        draft = chosen_groups(draft, groups_of(base, experts))
         report = examine(base, experts, draft.fit, values=False)
     if report.errors:
         st.error("These checkpoints cannot be merged. The report says why.", icon=":material/error:")
@@ -63,6 +65,7 @@ def examined(draft: Draft) -> None:
     findings_table(report)
     if not report.errors:
         _costs(predicted_costs(base, experts, report.parameters))
+    return draft
 
 
 def _costs(costs: Mapping[str, Cost]) -> None:

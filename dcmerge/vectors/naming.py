@@ -23,6 +23,8 @@ _KINDS = (
 )
 #: The number of a block: open_clip's resblocks.3., Hugging Face's layers.3., GPT-2's h.3.; the first number of a name counts.
 _BLOCK = re.compile(r"\.(\d+)\.")
+#: The number of an expert within a block of a mixture.
+_EXPERT = re.compile(r"\.experts\.(\d+)\.")
 OUTSIDE = "outside the blocks"
 #: Where these stand, whatever the order in the file: safetensors sorts by name.
 _BEFORE, _AFTER = ("positions", "tokens"), ("projection",)
@@ -46,7 +48,8 @@ def place_of(name: str) -> Place:
     kind = next((kind for pattern, kind in _KINDS if re.search(pattern, name)), None)
     if kind is None:
         kind = name[number.end() :] if number else name
-    return Place(int(number[1]) if number else None, kind)
+    expert = _EXPERT.search(name)
+    return Place(int(number[1]) if number else None, f"{kind}, expert {expert[1]}" if expert else kind)
 
 
 class Depth(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,25 +16,20 @@ from dcmerge.checkpoints import (
     LoraCheckpoint,
     LowRank,
     StoredCheckpoint,
-    TensorInfo,
-    aligned,
-    common_prefix,
     open_checkpoint,
 )
-from dcmerge.checkpoints.dialects import KOHYA
-from dcmerge.checkpoints.names import flat_names
 from dcmerge.checkpoints.regrouped import QKV, STORED, in_stored_scheme, qkv_of, regrouped, stored_names
 from dcmerge.checkpoints.schemes import NONE, stored_qkv
 from dcmerge.checkpoints.state_dicts import EMA
 from dcmerge.errors import IncompatibleSet, InputError
-from dcmerge.vectors.adapters import as_matrix, check_bases, factors_alone
+from dcmerge.vectors.adapters import check_bases, factors_alone
 from dcmerge.vectors.applied import applied
 from dcmerge.vectors.cache import Memo, Store, default_store
 from dcmerge.vectors.compatibility import Kind, Parameter, Report, classify, examine
 from dcmerge.vectors.fit import Fit
+from dcmerge.vectors.meeting import on_base, under_common_names
 from dcmerge.vectors.mix import CONSTANT, Mix
 from dcmerge.vectors.naming import Depth, depth_of, stacks_of
-from dcmerge.vectors.ties import stand_ins
 from dcmerge.vectors.vocabulary import with_one_vocabulary
 
 Delta = Tensor | LowRank
@@ -122,21 +116,24 @@ class TaskVectors:
     def _checkpoints(self) -> tuple[Checkpoint, ...]:
         return (*([self.base] if self.base else []), *self.experts.values())
 
-    def as_stored(self, deltas: Iterable[tuple[str, Delta]]) -> tuple[TaskVectors, Iterable[tuple[str, Delta]]]:
+    def as_stored(
+        self, deltas: Iterable[tuple[str, Delta]], *, by_adapters: bool = False
+    ) -> tuple[TaskVectors, Iterable[tuple[str, Delta]]]:
         """This set as its files have it, and deltas by this set's names under the names in the files, as they come.
 
-        Both unchanged where q, k and v are merged as they are stored.
+        Both unchanged where everything is merged as it is stored. ``by_adapters``: as the adapters have it, whatever the base.
         """
-        if all(one.stored is one for one in self._checkpoints):
+        views = tuple(self.experts.values()) if by_adapters else self._checkpoints
+        if all(one.stored is one for one in views):
             return self, deltas
         parameters: dict[str, Parameter] = {}
         for name in self.parameters:
-            holder = next(one for one in self._checkpoints if name in one.infos)
+            holder = next(one for one in views if name in one.infos)
             for stored in stored_names([holder], name):
                 parameters[stored] = classify(stored, holder.stored.infos[stored])
         base, experts = self.base and self.base.stored, {task: expert.stored for task, expert in self.experts.items()}
         twin = replace(self, base=base, experts=experts, parameters=parameters, memo=Memo(), plain=None)
-        return twin, in_stored_scheme(self._checkpoints, deltas)
+        return twin, in_stored_scheme(views, deltas)
 
     def mixed(
         self, mix: Mix | None = None, *, weights: Mapping[str, Any] | None = None, depths: Any = None, depth: Any = CONSTANT
@@ -282,38 +279,8 @@ def _open_as_stored(
     if kinds == {True}:
         check_bases(opened, fit)
     if opened_base is None:
-        return None, _under_common_names(factors_alone(opened))
-    return opened_base, {task: _under_names_of(opened_base.infos, expert) for task, expert in opened.items()}
-
-
-def _under_common_names(adapters: dict[str, Checkpoint]) -> dict[str, Checkpoint]:
-    """Adapters without a base: a prefix goes only where all have it, then each one meets those before it."""
-    prefix = common_prefix(source for adapter in adapters.values() for source in adapter.source_names.values())
-    found: dict[str, Checkpoint] = {}
-    met: dict[str, TensorInfo] = {}
-    for task, adapter in adapters.items():
-        one = adapter.renamed({name: source.removeprefix(prefix) for name, source in adapter.source_names.items()})
-        found[task] = _under_names_of(met, one) if met else one
-        met |= found[task].infos
-    return found
-
-
-def _under_names_of(known: Mapping[str, TensorInfo], expert: Checkpoint) -> Checkpoint:
-    """The expert under known names, where it was trained on a part of that model or saved behind another prefix."""
-    shapes, base_shapes = ({name: info.shape for name, info in infos.items()} for infos in (expert.infos, known))
-    if isinstance(expert, LoraCheckpoint):
-        base_shapes = {name: as_matrix(shape) for name, shape in base_shapes.items()}
-        if expert.dialect == KOHYA:
-            return expert.renamed(flat_names(shapes, base_shapes))
-    found = aligned(shapes, base_shapes, expert.trained_class)
-    names = found.names | stand_ins({found.names[name]: shape for name, shape in shapes.items()}, base_shapes)
-    names = {name: names.get(found.names[name], found.names[name]) for name in shapes}
-    changed = any(name != new for name, new in names.items())
-    one = expert.renamed(names) if changed and len(set(names.values())) == len(names) else expert
-    if found.rivals:
-        one = copy.copy(one)
-        one.rivals = found.rivals
-    return one
+        return None, under_common_names(factors_alone(opened))
+    return opened_base, {task: on_base(opened_base, expert) for task, expert in opened.items()}
 
 
 def _open(source: Source, weights: str) -> Checkpoint:

@@ -173,6 +173,16 @@ def test_kohyas_flat_names_meet_the_base(tmp_path: Path) -> None:
     assert found["down_blocks.0.attn1.conv_in.weight"].shape == (4, 3, 3, 3)
 
 
+def test_lycoris_flat_names_meet_the_base(tmp_path: Path) -> None:
+    write(tmp_path / "base.safetensors", {"mid_block.to_q.weight": torch.zeros(6, 8)})
+    down, up = torch.randn(2, 8), torch.randn(6, 2)
+    module = "lycoris_mid_block_to_q"
+    own = {f"{module}.lora_down.weight": down, f"{module}.lora_up.weight": up, f"{module}.alpha": torch.tensor(1.0)}
+    write(tmp_path / "a.safetensors", own)
+    vectors = dcmerge.TaskVectors.open(tmp_path / "base.safetensors", {"a": tmp_path / "a.safetensors"})
+    torch.testing.assert_close(dense(vectors.delta("mid_block.to_q.weight", "a")), 0.5 * up @ down)
+
+
 def test_a_part_that_the_base_lacks_is_left_out(tmp_path: Path) -> None:
     path, _ = lora_file(tmp_path / "a.safetensors", "kohya", 1)
     text = "lora_te_encoder_layers_0_q_proj"

@@ -218,3 +218,28 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="pip install 'dcmerge\\[hf\\]'"):
         located("hub:me/cats")
     assert name_in_cache(Path("/x/models--me--cats/snapshots") / COMMIT) is None
+
+
+def test_an_interrupted_fetch_of_several_models_is_not_complete(hub: Hub, cache: Path) -> None:
+    """Nothing in the files tells that a second model should be there: the fetch itself remembers."""
+    hub.repositories["me/set"] = {"base/model.safetensors": WEIGHTS, "cats/model.safetensors": WEIGHTS}
+
+    def stop(share: float, text: str) -> None:
+        if "cats" in text:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        located("hub:me/set", whole=True, download=True, progress=stop)
+    assert cached(HubName.of("me/set"), whole=True) is None
+    assert cached(HubName.of("me/set@main/base")) is not None and cached(HubName.of("me/set@main/cats")) is None
+    folder = located("hub:me/set", whole=True, download=True)
+    assert (folder / "cats" / "model.safetensors").is_file() and cached(HubName.of("me/set"), whole=True) is not None
+    assert not list((cache / "models--me--set").glob(".dcmerge*"))
+
+
+def test_numbered_shards_without_an_index_must_all_be_there(cache: Path) -> None:
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    fill_cache(cache, "me/cats", {names[0]: WEIGHTS})
+    assert cached(HubName.of("me/cats")) is None
+    fill_cache(cache, "me/dogs", dict.fromkeys(names, WEIGHTS))
+    assert cached(HubName.of("me/dogs")) is not None

@@ -272,3 +272,24 @@ def test_a_pattern_without_such_a_bound_is_refused(tmp_path, pattern):
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
     with pytest.raises(InputError, match="regular expression that can be matched in linear time"):
         AdapterSettings.open(tmp_path / "adapter_config.json")
+
+
+C_FC = "visual.transformer.resblocks.0.mlp.c_fc"
+
+
+@pytest.mark.parametrize(
+    ("change", "extra", "message"),
+    [
+        ({"modules_to_save": ["classifier"]}, {}, "name classifier as trained in full .* the file holds none of them"),
+        ({}, {f"base_model.model.{C_FC}.bias": torch.ones(16)}, f"holds {C_FC}.bias, whose settings say that no bias"),
+    ],
+)
+def test_settings_that_the_file_does_not_hold(tmp_path, change, extra, message):
+    folder = tmp_path / "a"
+    save_adapter(folder, target_modules=["c_fc"])
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    weights = folder / "adapter_model.safetensors"
+    save_file({**load_file(weights), **extra}, weights)
+    with pytest.raises(InputError, match=message):
+        open_checkpoint(folder)

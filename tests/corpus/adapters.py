@@ -63,7 +63,7 @@ SETTINGS: dict[str, tuple[str, Any, Expected]] = {
     "targets that are a number": ("target_modules", 3, "either"),
     "targets that are a mapping": ("target_modules", {"q_proj": 1}, "either"),
     "modules saved that are a number": ("modules_to_save", 1, "either"),
-    "modules saved that are absent": ("modules_to_save", ["classifier"], "either"),
+    "modules saved that are absent": ("modules_to_save", ["classifier"], "refused"),
     "biases": ("bias", "all", "either"),
     "biases that are a list": ("bias", ["none"], "either"),
     "PiSSA": ("init_lora_weights", "pissa", "refused"),

@@ -187,6 +187,7 @@ STRANGE: dict[str, tuple[Any, Expected]] = {
     "keys that are pairs": ({("layer", "weight"): torch.ones(6, 4)}, "refused"),
     "itself": (_itself(), "refused"),
     "five tables deep": (_nested(5), "refused"),
+    "three tables deep": (_nested(3), "refused"),
     "a sparse tensor": ({"layer.weight": torch.eye(6, 4).to_sparse(), "layer.bias": torch.ones(6)}, "refused"),
     "a tensor without numbers": ({"layer.weight": torch.ones(6, 4, device="meta"), "layer.bias": torch.ones(6)}, "refused"),
     "complex numbers": ({"layer.weight": torch.ones(6, 4, dtype=torch.complex64), "layer.bias": torch.ones(6)}, "refused"),

@@ -18,6 +18,7 @@ from dcmerge.errors import InputError
 from dcmerge.merging.merge import merge
 from dcmerge.merging.recipe import METADATA_KEY, Recipe
 from dcmerge.methods import methods
+from dcmerge.vectors.fit import Fit
 from dcmerge.vectors.task_vectors import TaskVectors
 from tests.builders import random_deltas, random_factors, random_tensors, write, write_adapter
 
@@ -242,3 +243,15 @@ def test_bad_requests(tmp_path: Path) -> None:
     write(tmp_path / "cross.safetensors", random_tensors(1, widths))
     with pytest.raises(InputError, match="q, k and v of one width"):
         regrouped(open_checkpoint(tmp_path / "cross.safetensors"), "fused")
+
+
+def test_only_q_of_a_fused_tensor_is_written(tmp_path: Path) -> None:
+    """k and v, which were left out, stay as they are in the base."""
+    base, experts = files(tmp_path, "fused")
+    vectors = TaskVectors.open(base, experts, qkv="split", fit=Fit(only=("*q_proj*",)))
+    merge(vectors, "average").save(tmp_path / "out.safetensors")
+    own, merged = load_file(base), load_file(tmp_path / "out.safetensors")
+    name = "blocks.0.attn.in_proj_weight"
+    wanted = torch.stack([load_file(path)[name][:8] for path in experts.values()]).mean(dim=0)
+    torch.testing.assert_close(merged[name][:8], wanted)
+    assert torch.equal(merged[name][8:], own[name][8:])

@@ -75,6 +75,17 @@ def test_nan_is_found_without_the_inputs(merged: Path) -> None:
     assert check(found, "numbers").ok is False and not found.sound
 
 
+def test_a_mask_may_be_infinite(tmp_path: Path) -> None:
+    """OpenAI's archives hold CLIP's attention mask, which is -inf above the diagonal."""
+    mask = torch.full((3, 3), float("-inf")).triu(1)
+    for place, name in enumerate(("base", "a")):
+        save_file({"layers.0.weight": torch.eye(4) + place, "attn_mask": mask}, tmp_path / f"{name}.safetensors")
+    vectors = dcmerge.TaskVectors.open(tmp_path / "base.safetensors", {"a": tmp_path / "a.safetensors"})
+    dcmerge.merge(vectors, "average").save(tmp_path / "merged.safetensors")
+    found = verify(tmp_path / "merged.safetensors")
+    assert found.sound and check(found, "numbers").ok
+
+
 def test_an_adapter(tmp_path: Path) -> None:
     vectors = lora_set(tmp_path, {"a": random_factors(0), "b": random_factors(1)})
     dcmerge.merge(vectors, "average").save_adapter(tmp_path / "merged")

@@ -58,6 +58,20 @@ def qwen2() -> tuple[nn.Module, list[nn.Module]]:
     return tf.Qwen2ForCausalLM(config), [tf.Qwen2ForCausalLM(config), tf.Qwen2ForSequenceClassification(config)]
 
 
+def siglip() -> tuple[nn.Module, list[nn.Module]]:
+    """A whole SigLIP and two classifiers of images, whose tower is the base's and whose heads are their own."""
+    text = {**SMALL, "vocab_size": 32, "max_position_embeddings": 8}
+    config = tf.SiglipConfig(text_config=text, vision_config=VISION)
+    heads = [tf.SiglipConfig(text_config=text, vision_config=VISION, num_labels=n) for n in (2, 3)]
+    return tf.SiglipModel(config), [tf.SiglipForImageClassification(one) for one in heads]
+
+
+def llava() -> tuple[nn.Module, list[nn.Module]]:
+    vision = tf.CLIPVisionConfig(**VISION, projection_dim=16)
+    config = tf.LlavaConfig(vision_config=vision, text_config=tf.LlamaConfig(**LLAMA), image_token_index=31)
+    return tf.LlavaForConditionalGeneration(config), [tf.LlavaForConditionalGeneration(config) for _ in range(2)]
+
+
 def mixtral() -> tuple[nn.Module, list[nn.Module]]:
     config = tf.MixtralConfig(**LLAMA, num_local_experts=2, num_experts_per_tok=1)
     return tf.MixtralForCausalLM(config), [tf.MixtralForCausalLM(config) for _ in range(2)]
@@ -70,15 +84,29 @@ SETS: dict[str, tuple[Callable[[], tuple[nn.Module, list[nn.Module]]], dict[str,
     "GPT-2 without a head, experts with one": (gpt2, {"input_ids": TOKENS}),
     "T5 with its shared table": (t5, {"input_ids": TOKENS, "decoder_input_ids": TOKENS}),
     "Qwen2, tied, and one that classifies": (qwen2, {"input_ids": TOKENS}),
+    "SigLIP, experts that classify images": (
+        siglip,
+        {"pixel_values": PIXELS, "input_ids": torch.arange(1, 9)[None]},
+    ),
+    "LLaVA": (llava, {"input_ids": torch.tensor([[1, 2, 31, 31, 31, 31, 5]]), "pixel_values": PIXELS}),
+    "Mixtral, each expert apart": (mixtral, {"input_ids": TOKENS}),
     "Mixtral with packed experts": (mixtral, {"input_ids": TOKENS}),
 }
 
 
-def saved(folder: Path, make: Callable[[], tuple[nn.Module, list[nn.Module]]]) -> nn.Module:
+def pack(folder: Path, model: nn.Module) -> None:
+    """The file with the experts as transformers holds them in memory."""
+    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def saved(folder: Path, make: Callable[[], tuple[nn.Module, list[nn.Module]]], *, packed: bool = False) -> nn.Module:
     """Base and experts on disk: each expert is the base moved a little, its head its own. The base as it was."""
     torch.manual_seed(0)
     base, experts = make()
     base.save_pretrained(folder / "base")
+    if packed:
+        pack(folder / "base", base)
     for name, expert in zip("ab", experts, strict=True):
         own = {ending: value for key, value in base.state_dict().items() for ending in (key, key.partition(".")[2])}
         with torch.no_grad():
@@ -88,16 +116,20 @@ def saved(folder: Path, make: Callable[[], tuple[nn.Module, list[nn.Module]]]) -
                     value.copy_(start)
                 value.add_(0.05 * torch.randn_like(value))
         expert.save_pretrained(folder / name)
+        if packed:
+            pack(folder / name, expert)
     return base
 
 
 def by_hand(base: nn.Module, experts: list[nn.Module]) -> nn.Module:
     """The mean of the experts in float64, parameter by parameter, where all have it in the base's shape; else the base's."""
     merged = copy.deepcopy(base).double().eval()
-    tables = [{**{k.partition(".")[2]: v for k, v in one.named_parameters()}, **dict(one.named_parameters())} for one in experts]
+    whole = [dict(one.named_parameters()) for one in experts]
+    inside = [{key.partition(".")[2]: value for key, value in table.items()} for table in whole]
     with torch.no_grad():
         for key, value in merged.named_parameters():
-            own = [next((t[one] for one in (key, key.partition(".")[2]) if one in t), None) for t in tables]
+            # One of the two may stand behind a prefix; two towers differ in theirs.
+            own = [w.get(key, w.get(key.partition(".")[2], i.get(key))) for w, i in zip(whole, inside, strict=True)]
             if all(one is not None and one.shape == value.shape for one in own):
                 value.copy_(torch.stack([one.double() for one in own if one is not None]).mean(dim=0))
     return merged
@@ -112,7 +144,7 @@ def output(model: nn.Module, inputs: dict[str, Tensor], dtype: torch.dtype) -> T
 @pytest.mark.parametrize("kind", SETS)
 def test_a_set_of_transformers_merges_as_by_hand_and_loads(kind: str, tmp_path: Path) -> None:
     make, inputs = SETS[kind]
-    base = saved(tmp_path, make)
+    base = saved(tmp_path, make, packed="packed" in kind)
     _, experts = make()
     reread = [type(one).from_pretrained(tmp_path / name) for name, one in zip("ab", experts, strict=True)]
     vectors = dcmerge.TaskVectors.open(tmp_path / "base", {name: tmp_path / name for name in "ab"})
@@ -154,7 +186,7 @@ def test_berts_old_names(tmp_path: Path) -> None:
     assert set(load_file(tmp_path / "out.safetensors")) == set(old)
 
 
-def siglip(folder: Path, hint: bool) -> dict[str, Path]:
+def siglip_adapters(folder: Path, hint: bool) -> dict[str, Path]:
     from peft import LoraConfig, get_peft_model
 
     text = {**SMALL, "vocab_size": 32, "max_position_embeddings": 8}
@@ -171,10 +203,10 @@ def siglip(folder: Path, hint: bool) -> dict[str, Path]:
 
 def test_an_adapter_of_one_of_two_towers(tmp_path: Path) -> None:
     """SigLIP's towers are of one width: the settings tell which was trained, and where they do not, both are named."""
-    folders = siglip(tmp_path / "told", hint=True)
+    folders = siglip_adapters(tmp_path / "told", hint=True)
     vectors = dcmerge.TaskVectors.open(tmp_path / "told" / "base", folders)
     assert all(name.startswith("vision_model.") for name in vectors.parameters) and len(vectors.parameters) == 4
-    folders = siglip(tmp_path / "untold", hint=False)
+    folders = siglip_adapters(tmp_path / "untold", hint=False)
     with pytest.raises(dcmerge.IncompatibleSet, match=r"fit .*_model\.\* and .*_model\.\* of the base equally well"):
         dcmerge.TaskVectors.open(tmp_path / "untold" / "base", folders)
 

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from streamlit.testing.v1 import AppTest
 
 from dcmerge.errors import InputError
@@ -101,3 +103,31 @@ def test_what_is_merged_is_chosen_and_remembered(folder: Path, open_page: Open) 
     assert not app.exception and not app.error
     (one,) = saved_sets().values()
     assert one.fit == {"without": ["*bias"]}
+
+
+def test_boxes_leave_groups_of_parameters_out(tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that all have are merged unless their box is unticked; of those that not all have there is nothing to choose."""
+    monkeypatch.setenv("DCMERGE_ROOTS", str(tmp_path))
+    shapes = {"layers.0.weight": (8, 8), "layers.1.weight": (8, 8), "pooler.dense.weight": (8, 8), "embed_tokens.weight": (9, 8)}
+    for place, name in enumerate(("base", "cats", "dogs")):
+        torch.manual_seed(place)
+        own = {key: torch.randn(shape) for key, shape in shapes.items()} | {"classifier.weight": torch.randn(2 + place, 8)}
+        save_file(own, tmp_path / f"{name}.safetensors")
+    app = open_page(LOAD, folder=str(tmp_path))
+    boxes = {box.label: box for box in app.checkbox if str(box.key).startswith("load.group.")}
+    ticked = {label: (box.value, box.disabled) for label, box in boxes.items()}
+    assert ticked == {
+        "Poolers": (True, False),
+        "Token embeddings": (True, False),
+        "Classification heads": (False, True),
+    }
+    assert any("Names, shapes and dtypes fit: 4 matrices" in box.value for box in app.success)
+    boxes["Poolers"].uncheck().run()
+    assert any("Names, shapes and dtypes fit: 3 matrices" in box.value for box in app.success)
+    told = [row["detail"] for table in app.dataframe for row in table.value.to_dict("records") if "detail" in row]
+    assert any("left out by choice (pooler.dense.weight)" in text for text in told)
+    button(app, "Open and show spectra").click()
+    app.run()
+    assert not app.exception and not app.error
+    (one,) = saved_sets().values()
+    assert one.fit == {"without": ["pooler.dense.weight"]}

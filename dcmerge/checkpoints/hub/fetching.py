@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dcmerge.checkpoints.hub.names import COMMIT, HubName, cache_folder, cached, library
+from dcmerge.checkpoints.hub.names import COMMIT, HubName, cache_folder, cached, library, unfinished
+from dcmerge.checkpoints.modules import is_module
 from dcmerge.checkpoints.paths import reason, shown
 from dcmerge.checkpoints.suffixes import SAFETENSORS_SUFFIX, STATE_DICT_SUFFIXES, weights_suffix
 from dcmerge.errors import InputError
@@ -26,8 +28,6 @@ _WEIGHTS = tuple(
 )
 #: States of a training that are no weights.
 _NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.(bin|pt|pth)")
-#: Folders of sentence-transformers' modules beside the model: 1_Pooling, 2_Dense.
-_MODULE = re.compile(r"\d+_\w+")
 _SAFE = re.compile(r"[\w.+@ -]+(?:/[\w.+@ -]+)*")
 
 
@@ -82,7 +82,10 @@ def fetched(plan: Plan, progress: Progress | None = None, *, whole: bool = False
 
     Raises InputError where the hub cannot be reached, and where the branch moved since the plan was made.
     """
-    done = 0
+    done, waiting = 0, unfinished(plan.name, plan.commit)
+    with suppress(OSError):  # without it an interrupted fetch of several models may count as complete
+        waiting.parent.mkdir(parents=True, exist_ok=True)
+        waiting.write_text(json.dumps(sorted(plan.files)))
     for file, size in plan.files.items():
         start, text = done, f"fetching {file} of {plan.name.repository}"
         tell = _teller(progress, start, plan.nbytes, text)
@@ -96,6 +99,8 @@ def fetched(plan: Plan, progress: Progress | None = None, *, whole: bool = False
                 tqdm_class=_bar(tell),
             )
         done = start + size
+    with suppress(OSError):
+        waiting.unlink()
     found = cached(plan.name, whole=whole)
     if found is None or found[1] != plan.commit:
         raise InputError(f"{plan.name.text} changed on the hub while it was fetched: fetch it again")
@@ -116,8 +121,8 @@ def chosen_files(files: Sequence[str], inside: str = "", *, whole: bool = False)
     wanted: list[str] = []
     for folder, own in by_folder.items():
         below = PurePosixPath(folder)
-        is_module = str(below.parent) == top and _MODULE.fullmatch(below.name)
-        if folder != top and not is_module and not (whole and (top == "." or below.is_relative_to(top))):
+        inside_model = str(below.parent) == top and is_module(below.name)
+        if folder != top and not inside_model and not (whole and (top == "." or below.is_relative_to(top))):
             continue
         wanted += [one] if one and folder == top else _weights(own, all_of_them=whole)
         wanted += [file for file in own if file.endswith(_COMPANIONS)]

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
+from dcmerge.checkpoints.modules import module_folders
 from dcmerge.checkpoints.paths import reason, shown
 from dcmerge.checkpoints.suffixes import SAFETENSORS_SUFFIX, weights_suffix
 from dcmerge.errors import InputError
@@ -24,6 +26,7 @@ _FORM = re.compile(rf"({_PART}/{_PART})(?:@(refs/(?:pr|convert)/{_PART}|{_PART})
 COMMIT = re.compile(r"[0-9a-f]{40}")
 #: A model's folder in the cache, and the file that names the shards of one.
 _FOLDER, _INDEX = "models--", ".index.json"
+_SHARD = re.compile(r"(?P<before>.+)-\d+-of-(?P<all>\d+)\.(?:safetensors|bin)")
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,34 @@ def cached(name: HubName, *, whole: bool = False) -> tuple[Path, str] | None:
 
     ``whole``: the folder may hold several models. Raises InputError where a link in it leaves the model's part of the cache.
     """
-    model = cache_folder() / f"{_FOLDER}{name.repository.replace('/', '--')}"
+    model = _folder_of(name)
     commit = name.revision if COMMIT.fullmatch(name.revision) else _commit(model / "refs" / name.revision)
     place = model / "snapshots" / commit / name.inside
-    if not commit or not place.exists() or not _is_complete(place, whole):
+    if not commit or not place.exists() or not _is_complete(place, whole) or _waits(name, commit, place, whole):
         return None
     _check_links(place, model)
     return place, commit
+
+
+def _folder_of(name: HubName) -> Path:
+    return cache_folder() / f"{_FOLDER}{name.repository.replace('/', '--')}"
+
+
+def unfinished(name: HubName, commit: str) -> Path:
+    """The file that lists what is being fetched of a model; it is there until everything is."""
+    return _folder_of(name) / f".dcmerge-{commit}.json"
+
+
+def _waits(name: HubName, commit: str, place: Path, whole: bool) -> bool:
+    """Whether a fetch was interrupted that would have brought more of what lies here."""
+    try:
+        files = json.loads(unfinished(name, commit).read_bytes())
+    except (OSError, ValueError):
+        return False
+    top = _folder_of(name) / "snapshots" / commit
+    paths = [top / file for file in files if isinstance(file, str)] if isinstance(files, list) else []
+    wanted = [path for path in paths if path == place or path.parent == place or (whole and path.is_relative_to(place))]
+    return not all(path.exists() for path in wanted)
 
 
 def name_in_cache(path: Path) -> str | None:
@@ -116,11 +140,14 @@ def _is_complete(place: Path, whole: bool) -> bool:
     """Whether there are weights, and every shard that an index names."""
     if place.is_file():
         return True
-    files = [file for file in (place.rglob("*") if whole else place.iterdir()) if file.is_file()]
+    folders = [place, *module_folders(place)]
+    files = [file for file in (place.rglob("*") if whole else (f for one in folders for f in one.iterdir())) if file.is_file()]
     kinds = {weights_suffix(file.name) for file in files} - {""}
     read = (SAFETENSORS_SUFFIX,) if SAFETENSORS_SUFFIX in kinds else tuple(kinds)
     indexes = [file for file in files if file.name.endswith(tuple(f"{suffix}{_INDEX}" for suffix in read))]
-    return bool(kinds) and all((index.parent / shard).exists() for index in indexes for shard in _shards(index))
+    counts = Counter((match.group("before"), match.group("all")) for file in files if (match := _SHARD.fullmatch(str(file))))
+    numbered = all(count == int(number) for (_, number), count in counts.items())
+    return bool(kinds) and numbered and all((index.parent / shard).exists() for index in indexes for shard in _shards(index))
 
 
 def _shards(index: Path) -> set[str]:

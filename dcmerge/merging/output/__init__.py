@@ -71,7 +71,7 @@ def _write(
 ) -> Written:
     # From here on everything has the names and the grouping of the files.
     length, experts = Length(), vectors
-    vectors, deltas = vectors.as_stored(length.counted(deltas))
+    vectors, deltas = vectors.as_stored(length.counted(deltas), by_adapters=target.content == "adapter")
     made = recipe(written_dtypes(vectors, target.content, target.torch_dtype)).embedded()
     if target.content == "adapter":
         return _adapter(vectors, deltas, target, scale, made, lambda: told + length.notes(experts, scale, made.scale_origin))
@@ -119,7 +119,7 @@ def rounding_of(vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], scale
 def check_target(vectors: TaskVectors, target: Target) -> None:
     """Raises InputError, before any work, for what could not be written after it."""
     target.check()
-    stored, _ = vectors.as_stored(())
+    stored, _ = vectors.as_stored((), by_adapters=target.content == "adapter")
     if target.content == "adapter":
         places(stored)
         _check_adapter_target(stored, target)
@@ -191,9 +191,10 @@ def _percent(share: float) -> str:
 
 def _written(target: Target, tensors: int, notes: tuple[str, ...], rounding: Rounding | None = None) -> Written:
     if target.is_folder:
-        files = sorted(entry for entry in target.path.iterdir())
+        files = sorted(entry for entry in target.path.rglob("*") if entry.is_file())
     else:
         files = [target.path, *([target.path.with_suffix(".md")] if target.card else [])]
     size = sum(file.stat().st_size for file in files)
     lost = rounding if rounding and rounding.dtypes else None
-    return Written(target.path, target.content, tuple(file.name for file in files), tensors, size, notes, rounding=lost)
+    names = tuple(file.relative_to(target.path).as_posix() if target.is_folder else file.name for file in files)
+    return Written(target.path, target.content, names, tensors, size, notes, rounding=lost)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,17 @@ from dcmerge.checkpoints import (
     GrowingWriter,
     LoraCheckpoint,
     LowRank,
+    OfExpert,
     dense,
     read_json,
     scaled_sum,
     shown,
     write_text,
 )
-from dcmerge.checkpoints.lora import PEFT_PREFIX
+from dcmerge.checkpoints.names import modern_name
+from dcmerge.checkpoints.peft_keys import PEFT_PREFIX
 from dcmerge.errors import InputError
+from dcmerge.merging.output.experts import Packing, joined
 from dcmerge.merging.output.targets import ADAPTER_WEIGHTS
 from dcmerge.spectral.linalg import frobenius_norm, truncated_svd
 from dcmerge.vectors.layers import layer_of
@@ -82,7 +85,7 @@ def places(vectors: TaskVectors) -> dict[str, Adapted]:
 
 def _root(adapter: LoraCheckpoint, name: str) -> tuple[str, str]:
     """What comes off the canonical name, and before what is left of it, to give the name in the model that PEFT wrapped."""
-    source = adapter.source_names[name]
+    source = modern_name(adapter.source_names[name])
     if name.endswith(source):
         return name.removesuffix(source), ""
     return "", source.removesuffix(name)
@@ -99,24 +102,47 @@ def write_factors(
     """The two files of PEFT in a folder that is there: weights as the deltas come, then the settings that fit their ranks."""
     at, done = places(vectors), Shrunk()
     whole = {name: _whole_key(vectors, name) for name in vectors.parameters if in_full(vectors, name)}
-    keys = [*(key for place in at.values() for key in place.saved_keys), *whole.values()]
+    keys = [*dict.fromkeys(key for place in at.values() for key in place.saved_keys), *whole.values()]
     shared = {place.module for place in at.values() if _SHARED.search(place.factor_a)}
     with GrowingWriter(folder / ADAPTER_WEIGHTS, keys, torch.float32, metadata) as file:
-        for name, delta in deltas:
-            if name in whole:
-                file.put(whole[name], scaled_sum(vectors.base_tensor(name).float(), dense(delta), scale))
-                continue
-            place, bound = at[name], layer_of(vectors, name).joint_rank()
-            bound = bound if rank is None else min(rank, *delta.shape)
-            factors = _balanced(name, delta, scale / place.times, bound, done)
-            factors = factors.padded(bound if place.module in shared else 1)
-            done.ranks[name] = factors.rank
-            straight = _as_convolution(factors, _kernel(vectors, name))
-            A, B = (factors.left.T, factors.right.T) if place.transposed else straight
-            for key, factor in zip(place.saved_keys, (A, B), strict=True):
-                file.put(key, factor)
+
+        def adapted() -> Iterator[tuple[str, Delta]]:
+            for name, delta in deltas:
+                if name in whole:
+                    file.put(whole[name], scaled_sum(vectors.base_tensor(name).float(), dense(delta), scale))
+                else:
+                    yield name, delta
+
+        packing = Packing()
+        for one in joined(vectors, at, adapted()):
+            bound = one.bound if rank is None else min(rank, *one.delta.shape)
+            factors = _balanced(one.name, one.delta, scale / one.place.times, bound, done)
+            if isinstance(one.place, OfExpert):
+                _put_experts(file, packing.add(one.place, factors), at, done)
+            else:
+                factors = factors.padded(bound if one.place.module in shared else 1)
+                done.ranks[one.name] = factors.rank
+                _put_pair(file, one.place, factors, _kernel(vectors, one.name))
+        _put_experts(file, packing.rest(), at, done)
     write_text(folder / ADAPTER_CONFIG, json.dumps(settings(vectors, at, done.ranks), indent=2) + "\n")
     return done
+
+
+def _put_pair(file: GrowingWriter, place: Adapted, factors: LowRank, kernel: tuple[int, ...]) -> None:
+    straight = _as_convolution(factors, kernel)
+    A, B = (factors.left.T, factors.right.T) if place.transposed else straight
+    for key, factor in zip(place.saved_keys, (A, B), strict=True):
+        file.put(key, factor)
+
+
+def _put_experts(
+    file: GrowingWriter, packed: Iterable[tuple[OfExpert, Tensor, Tensor]], at: Mapping[str, Adapted], done: Shrunk
+) -> None:
+    """Packed experts, whose parameter has one rank."""
+    for place, A, B in packed:
+        done.ranks |= {name: A.shape[0] // place.experts for name, one in at.items() if one.module == place.module}
+        file.put(place.saved_keys[0], A)
+        file.put(place.saved_keys[1], B)
 
 
 def in_full(vectors: TaskVectors, name: str) -> bool:
@@ -201,7 +227,9 @@ def settings(vectors: TaskVectors, at: Mapping[str, Adapted], ranks: Mapping[str
     pattern = _pattern(by_module, default)
     known = [adapter.settings for adapter in adapters if adapter.settings is not None]
     lists = [names for one in known if (names := one.targets) is not None]
-    targets = sorted({name for names in lists for name in names} if len(lists) == len(adapters) else by_module)
+    parameters = sorted({name for one in known for name in one.parameters})
+    layers = {name for name in by_module if not any(name == one or name.endswith(f".{one}") for one in parameters)}
+    targets = sorted({name for names in lists for name in names} if len(lists) == len(adapters) else layers)
     written = {
         "peft_type": "LORA",
         "task_type": _common(configs, "task_type"),
@@ -210,22 +238,31 @@ def settings(vectors: TaskVectors, at: Mapping[str, Adapted], ranks: Mapping[str
         "r": default,
         "lora_alpha": default,
         "lora_dropout": 0.0,
-        "bias": "none",
+        "bias": _biases(vectors, at),
         "target_modules": targets,
         "fan_in_fan_out": any(one.fan_in_fan_out for one in known),
         "init_lora_weights": True,
     }
+    written |= {"target_parameters": parameters} if parameters else {}
     if pattern:
         written |= {"rank_pattern": pattern, "alpha_pattern": pattern}
     # Which PEFT wrote the experts decides how often it adds an attention's output: the new adapter counts as one of them.
     version = known[0].peft_version
-    saved = {str(name) for config in configs for name in _names_in(config.get("modules_to_save"))}
+    # A name without its tensors, which were left out, would make the adapter incomplete.
+    kept = {part for name in vectors.parameters if in_full(vectors, name) for part in _whole_key(vectors, name).split(".")}
+    saved = {name for one in known for name in one.saved if name.rpartition(".")[2] in kept}
     written |= {"modules_to_save": sorted(saved)} if saved else {}
     return written | ({"peft_version": version} if version else {})
 
 
-def _names_in(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+def _biases(vectors: TaskVectors, at: Mapping[str, Adapted]) -> str:
+    """What PEFT calls the biases that are written: loading skips those that the settings do not name."""
+    saved = {name for adapter in vectors.adapters if adapter.settings for name in adapter.settings.saved}
+    names = [name for name in vectors.parameters if in_full(vectors, name) and name.endswith(".bias")]
+    trained = [name for name in names if not saved & {*name.split(".")}]
+    if not trained:
+        return "none"
+    return "lora_only" if all(f"{name.removesuffix('.bias')}.weight" in at for name in trained) else "all"
 
 
 def _pattern(by_module: Mapping[str, int], default: int) -> dict[str, int]:

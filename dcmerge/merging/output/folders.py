@@ -20,6 +20,7 @@ from dcmerge.checkpoints import (
     shown,
     write_text,
 )
+from dcmerge.checkpoints.modules import Within, module_folders
 from dcmerge.checkpoints.writing import Piece
 from dcmerge.errors import InputError
 from dcmerge.merging.output.targets import COMPANIONS
@@ -32,11 +33,19 @@ _NAMED = 8
 _HUB = "models--"
 
 
-def shard_names(base: StoredCheckpoint) -> dict[str, str]:
-    """Canonical name -> file that it goes to: the base's own, in safetensors' spelling; one file where the base is one file."""
+def shard_names(base: StoredCheckpoint) -> dict[str, tuple[str, str]]:
+    """Canonical name -> file that it goes to, and its name there: the base's own file, in safetensors' spelling.
+
+    One file where the base is one file; a module of sentence-transformers has its own folder.
+    """
     if not _source_folder(base):
-        return dict.fromkeys(base.infos, WEIGHTS)
-    return {name: _as_safetensors(base.file_of(name).name) for name in base.infos}
+        return {name: (WEIGHTS, source) for name, source in base.source_names.items()}
+    found = {}
+    for name, source in base.source_names.items():
+        file = base.file_of(name)
+        own = _as_safetensors(file.path.name)
+        found[name] = (f"{file.inside}/{own}", source.removeprefix(file.prefix)) if isinstance(file, Within) else (own, source)
+    return found
 
 
 def _as_safetensors(name: str) -> str:
@@ -62,22 +71,23 @@ def write_shards(
     metadata: Mapping[str, str],
 ) -> None:
     """All tensors, by source name as they come, into the shards, which are open together; then the index."""
-    homes = {base.source_names[name]: file for name, file in shard_names(base).items()}
+    homes = {base.source_names[name]: home for name, home in shard_names(base).items()}
     _check_room(folder, sum(info.nbytes for info in infos.values()))
     with ExitStack() as stack:
-        shards = {
-            file: stack.enter_context(
-                SafetensorsWriter(folder / file, {name: info for name, info in infos.items() if homes[name] == file}, metadata)
-            )
-            for file in dict.fromkeys(homes.values())
-        }
-        for piece in tensors:
-            shards[homes[piece[0]]].put(*piece)
+        shards = {}
+        for file in dict.fromkeys(file for file, _ in homes.values()):
+            (folder / file).parent.mkdir(exist_ok=True)
+            inside = {own: infos[name] for name, (home, own) in homes.items() if home == file}
+            shards[file] = stack.enter_context(SafetensorsWriter(folder / file, inside, metadata))
+        for name, *piece in tensors:
+            file, own = homes[name]
+            shards[file].put(own, *piece)
             del piece  # before the next one is made
-    if len(shards) > 1:
+    weights = {name: file for name, (file, _) in homes.items() if "/" not in file}
+    if len({*weights.values()}) > 1:
         index = {
-            "metadata": {"total_size": sum(info.nbytes for info in infos.values())},
-            "weight_map": {name: homes[name] for name in infos},
+            "metadata": {"total_size": sum(infos[name].nbytes for name in weights)},
+            "weight_map": {name: weights[name] for name in infos if name in weights},
         }
         write_text(folder / _index_name(base), json.dumps(index, indent=2) + "\n")
 
@@ -102,18 +112,28 @@ def copy_companions(base: Checkpoint, folder: Path, dtype: str | None = None) ->
     source = _source_folder(base)
     if source is None:
         return ()
-    weights, others = {file.name for file in base.files}, []
-    for entry in sorted(source.iterdir()):
-        if entry.name in COMPANIONS and _stays_inside(entry, source) and entry.stat().st_size <= _LARGEST_COMPANION:
-            shutil.copyfile(entry, folder / entry.name)
-        elif entry.name not in weights and not entry.name.startswith("."):
-            others.append(shown(entry.name))
+    others = _copied(source, folder, {file.name for file in base.files}, source)
+    for module in module_folders(source):
+        inside = _copied(module, folder / module.name, {file.name for file in base.files}, source)
+        others = [name for name in others if name != shown(module.name)] + [f"{shown(module.name)}/{name}" for name in inside]
     if dtype is not None:
         _name_dtype(folder / "config.json", dtype)
     if not others:
         return ()
     told = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "")
     return (f"not copied from the base's folder (only settings and vocabulary are): {told}",)
+
+
+def _copied(source: Path, folder: Path, weights: set[str], model: Path) -> list[str]:
+    """Copies the companions of a folder; the names of everything else in it but the weights."""
+    others = []
+    for entry in sorted(source.iterdir()):
+        if entry.name in COMPANIONS and _stays_inside(entry, model) and entry.stat().st_size <= _LARGEST_COMPANION:
+            folder.mkdir(exist_ok=True)
+            shutil.copyfile(entry, folder / entry.name)
+        elif entry.name not in weights and not entry.name.startswith("."):
+            others.append(shown(entry.name))
+    return others
 
 
 def _stays_inside(entry: Path, folder: Path) -> bool:

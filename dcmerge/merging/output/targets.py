@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from dcmerge.checkpoints import ADAPTER_CONFIG, INDEX_SUFFIX, SAFETENSORS_SUFFIX, check_folder
+from dcmerge.checkpoints.modules import SETTINGS, is_module
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Evaluation
 from dcmerge.merging.output.rounding import Rounding
@@ -36,6 +37,7 @@ COMPANIONS = (
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
+    *SETTINGS,
 )
 
 
@@ -88,7 +90,10 @@ class Target:
 
 
 def ours(name: str) -> bool:
-    """Whether a file of that name may be in a folder that a merge wrote."""
+    """Whether a file of that name, below the folder, may be in one that a merge wrote."""
+    folder, slash, name = name.rpartition("/")
+    if slash and not is_module(folder):
+        return False
     known = (CARD, ADAPTER_CONFIG, *COMPANIONS)
     return name in known or name.endswith((SAFETENSORS_SUFFIX, SAFETENSORS_SUFFIX + INDEX_SUFFIX))
 

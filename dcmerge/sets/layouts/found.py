@@ -24,7 +24,8 @@ class FoundSet:
     """A base and its experts as they lie on disk. Nothing is opened but headers and settings.
 
     Attributes:
-        layout: slug of the layout: task_vectors, old_task_vectors, fusion_bench, peft, open_clip, language_model, plain, hub.
+        layout: slug of the layout: task_vectors, old_task_vectors, fusion_bench, merge_bench, peft, open_clip, language_model,
+            plain, hub.
         title: the same in words, with the model's name where it is known.
         folder: what holds the set.
         base: the base's file or folder; None where there is none (adapters do without) or none can be told from the rest.

@@ -1,7 +1,10 @@
-"""FusionBench: folders of Hugging Face's CLIP image towers, clip-vit-base-patch32_<task>, beside clip-vit-base-patch32.
+"""FusionBench and MergeBench: folders that are called after their base and their task, beside the base.
 
-As downloaded (``models--tanganke--clip-vit-base-patch32_mnist/snapshots/<hash>``), with the owner in the name
-(``tanganke_clip-...``), or in a folder of the owner's name. The base may be a whole CLIP.
+FusionBench's CLIP image towers (``clip-vit-base-patch32_<task>``; the base may be a whole CLIP), GPT-2 (``gpt2_<task>``) and
+Flan-T5 (``flan-t5-base_glue-<task>``), https://huggingface.co/tanganke; MergeBench's Llama and Gemma (``Llama-3.2-3B_<task>``,
+``gemma-2-2b-it_<task>``), https://huggingface.co/MergeBench. As downloaded
+(``models--tanganke--clip-vit-base-patch32_mnist/snapshots/<hash>``), with the owner in the name (``tanganke_clip-...``), or in a
+folder of the owner's name.
 """
 
 from __future__ import annotations
@@ -16,7 +19,14 @@ from dcmerge.sets.layouts.found import FoundSet
 from dcmerge.sets.layouts.units import Unit
 from dcmerge.sets.layouts.view import View, by_task, grouped, pickled, strangers, unreadable
 
-NAME = re.compile(r"(?:(?P<owner>[\w.-]+?)_)?(?P<model>clip-vit-(?:base|large|huge|giant)-patch\d+(?:-\d{3})?)(?:_(?P<task>.+))?")
+_FUSION_BENCH, _MERGE_BENCH = "fusion_bench", "merge_bench"
+_MODELS = {
+    _FUSION_BENCH: r"clip-vit-(?:base|large|huge|giant)-patch\d+(?:-\d{3})?|gpt2(?:-medium|-large|-xl)?"
+    r"|flan-t5-(?:small|base|large|xl|xxl)",
+    _MERGE_BENCH: r"Llama-3\.[12]-\d+B(?:-Instruct)?|gemma-2-\d+b(?:-it)?",
+}
+_TITLES = {_FUSION_BENCH: "FusionBench", _MERGE_BENCH: "MergeBench"}
+NAME = re.compile(rf"(?:(?P<owner>[\w.-]+?)_)?(?P<model>{'|'.join(_MODELS.values())})(?:_(?:glue-)?(?P<task>.+))?")
 
 
 def find(view: View) -> list[FoundSet]:
@@ -40,9 +50,10 @@ def _set(view: View, container: Path, model: str, units: list[Unit], experts: di
     encoder = encoder_of(shapes, config) or encoder_in_name(model, shapes)
     heads, head_notes = view.heads_for(tasks, folder, model)
     members = [*kept, *([base] if base else [])]
+    layout = next(slug for slug, pattern in _MODELS.items() if re.fullmatch(pattern, model))
     return FoundSet(
-        "fusion_bench",
-        f"FusionBench, {model}",
+        layout,
+        f"{_TITLES[layout]}, {model}",
         folder,
         base and base.path,
         tasks,

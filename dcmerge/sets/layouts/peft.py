@@ -1,4 +1,5 @@
-"""PEFT adapter folders: DC-Merge's <task>/, KnOTS-ViT-B-32_lora_R16_<task>, MM-MergeBench's LLaVA_7B_lora_r16_<Task>.
+"""PEFT adapter folders: DC-Merge's <task>/, KnOTS-ViT-B-32_lora_R16_<task>, MM-MergeBench's LLaVA_7B_lora_r16_<Task>,
+FusionBench's flan-t5-base_glue-<task>_lora-16.
 
 Adapters do without a base. It is taken where one lies beside them (called base, or as their settings name it) or where
 ``base_model_name_or_path`` is a path on this machine. Heads: <task>_head.pt.
@@ -16,6 +17,8 @@ from dcmerge.sets.layouts.units import Unit
 from dcmerge.sets.layouts.view import View, by_task, grouped, pickled, unreadable
 
 NAME = re.compile(r"(?P<model>.+?)_lora_[rR](?P<rank>\d+)_(?P<task>.+)")
+#: FusionBench's: flan-t5-base_glue-cola_lora-16.
+_FUSION_BENCH = re.compile(r"(?P<model>.+?)_(?:glue-)?(?P<task>[^_]+)_lora-(?P<rank>\d+)")
 SOURCE = "base_model_name_or_path"
 #: Files beside an adapter's own that we do not read.
 BESIDE = {"non_lora_trainables.bin": "fully trained parts of the model"}
@@ -29,8 +32,12 @@ def find(view: View) -> list[FoundSet]:
 
 
 def _family(unit: Unit) -> str:
-    found = NAME.fullmatch(unit.name)
+    found = _parsed(unit)
     return found["model"] if found else ""
+
+
+def _parsed(unit: Unit) -> re.Match[str] | None:
+    return NAME.fullmatch(unit.name) or _FUSION_BENCH.fullmatch(unit.name)
 
 
 def source_of(unit: Unit) -> str:
@@ -45,7 +52,7 @@ def _last(text: str) -> str:
 
 
 def _set(view: View, container: Path, family: str, units: list[Unit]) -> FoundSet:
-    tasks = by_task((found["task"] if (found := NAME.fullmatch(unit.name)) else unit.name, unit) for unit in units)
+    tasks = by_task((found["task"] if (found := _parsed(unit)) else unit.name, unit) for unit in units)
     base, notes = _base(view, container, units)
     source = next((text for unit in units if (text := _last(source_of(unit)))), "")
     shapes, config = (base.peek.shapes, base.config) if base else ({}, {})

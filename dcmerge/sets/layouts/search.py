@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dcmerge.checkpoints import Roots
+from dcmerge.checkpoints.modules import MODULES, is_module
 from dcmerge.checkpoints.suffixes import weights_suffix
 from dcmerge.sets.layouts import fusion_bench, language_model, old_task_vectors, open_clip, peft, plain, task_vectors
 from dcmerge.sets.layouts.found import FoundSet, Skipped
@@ -123,7 +124,8 @@ class _Rest:
 
     def of(self, folder: Folder) -> Iterator[Skipped]:
         in_cache = folder.path.name in HUB_INNER and folder.path.parent.name.startswith(HUB)
-        if folder.path in self.settled or in_cache:
+        is_part = is_module(folder.path.name) and (folder.path.parent / MODULES).is_file()
+        if folder.path in self.settled or in_cache or (is_part and folder.path.parent in self.used):
             return
         if folder.path in self.alone:
             yield Skipped(folder.path, _why_alone(self.alone[folder.path]))

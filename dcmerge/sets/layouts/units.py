@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dcmerge.checkpoints.lora import ADAPTER_CONFIG
+from dcmerge.checkpoints.modules import MODULES, is_module
 from dcmerge.checkpoints.opening import INDEX_SUFFIX, OLD_MODELS, SHARD, WHOLE_MODELS
 from dcmerge.checkpoints.suffixes import SAFETENSORS_SUFFIX, weights_stem, weights_suffix
 from dcmerge.sets.layouts.found import Skipped
@@ -78,7 +79,7 @@ def head_of(name: str) -> str | None:
 
 def is_model_folder(folder: Folder) -> bool:
     """Whether the files of a folder are one checkpoint."""
-    marks = (ADAPTER_CONFIG, *WHOLE_MODELS, *OLD_MODELS, OPEN_CLIP_CONFIG, *OPEN_CLIP_WEIGHTS)
+    marks = (ADAPTER_CONFIG, MODULES, *WHOLE_MODELS, *OLD_MODELS, OPEN_CLIP_CONFIG, *OPEN_CLIP_WEIGHTS)
     return any(name in folder.names for name in marks) or any(
         name.endswith(INDEX_SUFFIX) or SHARD.search(name) for name in folder.files
     )
@@ -89,6 +90,8 @@ def units_in(tree: Tree) -> tuple[list[Unit], list[Skipped]]:
     units, skipped = [], []
     for folder, parents in _with_parents(tree.folder, ()):
         if folder.path.name in HUB_INNER and parents and parents[-1].path.name.startswith(HUB):
+            continue
+        if parents and MODULES in parents[-1].names and is_module(folder.path.name):
             continue
         if not is_model_folder(folder):
             units += [_single(folder.path / name) for name in folder.files if _may_be_model(name)]
@@ -121,8 +124,9 @@ def _may_be_model(name: str) -> bool:
 
 def _left_out(folder: Folder, parents: tuple[Folder, ...]) -> str:
     """Why a model folder is none of the set's: read access, an older state of a model, one of several downloads."""
-    if folder.sealed:
-        return f"is a model folder in which a file {folder.sealed}"
+    modules = [inner for inner in folder.folders if MODULES in folder.names and is_module(inner.path.name)]
+    if sealed := next((one.sealed for one in (folder, *modules) if one.sealed), ""):
+        return f"is a model folder in which a file {sealed}"
     if not parents:
         return ""
     steps = [other for other in parents[-1].folders if STEP.fullmatch(other.path.name) and is_model_folder(other)]

@@ -6,12 +6,24 @@ import math
 from collections.abc import Callable, Mapping
 
 from dcmerge.checkpoints import Checkpoint, LoraCheckpoint
+from dcmerge.vectors.compatibility.groups import Group, groups_of
 from dcmerge.vectors.compatibility.headers import compared
 from dcmerge.vectors.compatibility.report import PART_ENTRIES, Finding, Kind, Parameter, Report, classify, row_spans
 from dcmerge.vectors.compatibility.values import read_values
 from dcmerge.vectors.fit import Fit
 
-__all__ = ["PART_ENTRIES", "Finding", "Kind", "Parameter", "Report", "classify", "examine", "row_spans"]
+__all__ = [
+    "PART_ENTRIES",
+    "Finding",
+    "Group",
+    "Kind",
+    "Parameter",
+    "Report",
+    "classify",
+    "examine",
+    "groups_of",
+    "row_spans",
+]
 
 
 def examine(

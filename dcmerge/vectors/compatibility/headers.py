@@ -76,7 +76,7 @@ def _of_adapters(
     findings += [*_other_targets(wanted, adapters), *_other_ranks(wanted, adapters)]
     copies = tied(base, adapters) if base else {}
     if base:
-        findings += [*_adapted_weights_in_base(base, parameters, copies, adapters), *_adapted_copies(wanted, copies)]
+        findings += [*_adapted_weights_in_base(base, parameters, copies, adapters), *_adapted_copies(merged, copies)]
     return parameters, findings, copies
 
 
@@ -92,8 +92,8 @@ def _told_first(base: Checkpoint | None, experts: Mapping[str, Checkpoint]) -> I
             yield Finding("warning", "vocabulary", f"{who}: {text}", None if who == "base" else who)
 
 
-def _adapted_copies(wanted: Mapping[str, TensorInfo], copies: Mapping[str, str]) -> Iterator[Finding]:
-    for name in (name for name in wanted if name in copies):
+def _adapted_copies(merged: set[str], copies: Mapping[str, str]) -> Iterator[Finding]:
+    for name in sorted(merged & copies.keys()):
         text = f"{name} is tied to {copies[name]} in this base, so its delta is added to the one weight that both share"
         yield Finding("note", "tied", text, None, (name,))
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
+import transformers as tf
 from peft.utils import load_peft_weights
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -290,3 +292,31 @@ def test_adapters_of_different_parts_are_refused_where_no_adapter_can_hold_both(
     merged = dcmerge.merge(TaskVectors.open(tmp_path / "base", {"inner": inner, "whole": whole}), "average")
     with pytest.raises(InputError, match="adapters of the same part of the model, got inner and whole"):
         merged.save_adapter(tmp_path / "out")
+
+
+@pytest.mark.parametrize("bias", ["lora_only", "all"])
+def test_trained_biases_load_with_the_merged_adapter(bias: str, tmp_path: Path) -> None:
+    """PEFT skips the biases of an adapter whose settings do not name them."""
+    config = tf.BertConfig(
+        vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=8
+    )
+    tf.BertForSequenceClassification(config).save_pretrained(tmp_path / "base")
+
+    def base() -> tf.PreTrainedModel:
+        return tf.BertForSequenceClassification.from_pretrained(tmp_path / "base")
+
+    experts = []
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        lora = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"], bias=bias, init_lora_weights=False)
+        adapted = peft.get_peft_model(base(), lora)
+        with torch.no_grad():
+            for value in adapted.parameters():
+                value.add_(0.1 * torch.randn_like(value) if value.requires_grad else 0)
+        adapted.save_pretrained(tmp_path / name)
+        experts.append(adapted.merge_and_unload())
+    vectors = dcmerge.TaskVectors.open(tmp_path / "base", {name: tmp_path / name for name in "ab"})
+    dcmerge.merge(vectors, "average").save_adapter(tmp_path / "out")
+    merged = peft.PeftModel.from_pretrained(base(), tmp_path / "out").merge_and_unload()
+    for one, *own in zip(merged.parameters(), *(model.parameters() for model in experts), strict=True):
+        torch.testing.assert_close(one, torch.stack(own).mean(dim=0), rtol=0, atol=1e-6)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers as tf
+from transformers import PreTrainedModel
 
 from dcmerge.sets.layouts import find_sets, search
 from dcmerge.vectors.task_vectors import TaskVectors
@@ -173,3 +175,43 @@ def test_states_of_one_training_alone_are_not_guessed_among(tmp_path: Path) -> N
     (tmp_path / "Cars" / "checkpoint-1").rename(tmp_path / "gone")
     (alone,) = find_sets(tmp_path)
     assert alone.experts["Cars"] == tmp_path / "Cars" / "checkpoint-2"
+
+
+def published(kind: str) -> tuple[PreTrainedModel, list[PreTrainedModel]]:
+    """A tiny base and two experts of what FusionBench and MergeBench publish."""
+    small = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2}
+    if kind == "gpt2":
+        config = tf.GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2, n_positions=8)
+        heads = [tf.GPT2Config(**{**config.to_dict(), "num_labels": n}) for n in (2, 3)]
+        return tf.GPT2LMHeadModel(config), [tf.GPT2ForSequenceClassification(one) for one in heads]
+    if kind == "flan-t5-base":
+        config = tf.T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=2)
+        return tf.T5ForConditionalGeneration(config), [tf.T5ForConditionalGeneration(config) for _ in range(2)]
+    if kind.startswith("gemma"):
+        config = tf.Gemma2Config(**small, num_key_value_heads=2, head_dim=4)
+        return tf.Gemma2ForCausalLM(config), [tf.Gemma2ForCausalLM(config) for _ in range(2)]
+    config = tf.LlamaConfig(**small, num_key_value_heads=2)
+    return tf.LlamaForCausalLM(config), [tf.LlamaForCausalLM(config) for _ in range(2)]
+
+
+PUBLISHED = {
+    "gpt2": ("fusion_bench", "openai-community", "tanganke", "gpt2_{}", ("cola", "mnli")),
+    "flan-t5-base": ("fusion_bench", "google", "tanganke", "flan-t5-base_glue-{}", ("cola", "sst2")),
+    "Llama-3.2-3B": ("merge_bench", "meta-llama", "MergeBench", "Llama-3.2-3B_{}", ("coding", "math")),
+    "Llama-3.1-8B-Instruct": ("merge_bench", "meta-llama", "MergeBench", "Llama-3.1-8B-Instruct_{}", ("math", "safety")),
+    "gemma-2-2b-it": ("merge_bench", "google", "MergeBench", "gemma-2-2b-it_{}", ("instruction", "safety")),
+}
+
+
+@pytest.mark.parametrize("form", ["{name}", "{owner}/{name}", "models--{owner}--{name}/snapshots/0a1b"])
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_language_models_as_they_are_published(model: str, form: str, tmp_path: Path) -> None:
+    layout, owner_of_base, owner, name, tasks = PUBLISHED[model]
+    base, experts = published(model)
+    base.save_pretrained(tmp_path / form.format(owner=owner_of_base, name=model))
+    for task, expert in zip(tasks, experts, strict=True):
+        expert.save_pretrained(tmp_path / form.format(owner=owner, name=name.format(task)))
+    (found,) = find_sets(tmp_path)
+    assert found.layout == layout and tuple(found.experts) == tasks and model in found.title
+    assert found.base == tmp_path / form.format(owner=owner_of_base, name=model)
+    assert len(TaskVectors.open(found.base, found.experts).parameters) >= 8

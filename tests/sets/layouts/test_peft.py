@@ -32,6 +32,7 @@ def test_adapters_do_without_a_base(tmp_path: Path) -> None:
     ("form", "title", "encoder"),
     [
         ("KnOTS-ViT-L-14_lora_R16_{task}", "LoRA adapters of KnOTS-ViT-L-14", "ViT-L-14"),
+        ("flan-t5-base_glue-{task}_lora-16", "LoRA adapters of flan-t5-base", None),
         ("LLaVA_7B_lora_r16_{task}", "LoRA adapters of LLaVA_7B", None),
         ("models--hoffman-lab--KnOTS-ViT-B-32_lora_R16_{task}/snapshots/0a", "LoRA adapters of KnOTS-ViT-B-32", "ViT-B-32"),
         ("{task}/checkpoint-500", "LoRA adapters", None),
