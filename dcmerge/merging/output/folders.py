@@ -72,7 +72,7 @@ def write_shards(
             for file in dict.fromkeys(homes.values())
         }
         for piece in tensors:
-            shards[homes[piece[0]]].put(*piece)
+            shards[homes[piece[0]]].put_piece(piece)
             del piece  # before the next one is made
     if len(shards) > 1:
         index = {
