@@ -62,7 +62,7 @@ def write_safetensors(
     """
     with SafetensorsWriter(path, infos, metadata, durable=durable) as file:
         for piece in tensors:
-            file.put(*piece)
+            file.put_piece(piece)
             del piece  # before the next one is made: together they would be the peak of the memory
 
 
@@ -118,6 +118,13 @@ class SafetensorsWriter:
         if row is None or self._rows[name] == info.shape[0]:
             del self._missing[name]
 
+    def put_piece(self, piece: Piece) -> None:
+        """``put`` of what comes in one."""
+        if len(piece) == 2:
+            self.put(piece[0], piece[1])
+        else:
+            self.put(piece[0], piece[1], piece[2])
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return self._discard()
@@ -156,7 +163,9 @@ class GrowingWriter(SafetensorsWriter):
         self._end, self._missing, self._dtype = len(self._header), longest, dtype
         self._infos = {}
 
-    def put(self, name: str, tensor: Tensor) -> None:
+    def put(self, name: str, tensor: Tensor, row: int | None = None) -> None:
+        if row is not None:
+            raise ValueError(f"the tensor {name} comes whole, as its shape is not known before, got rows of it")
         self._starts[name], self._missing[name] = self._end, TensorInfo(tuple(tensor.shape), self._dtype)
         super().put(name, tensor)
         self._infos[name] = TensorInfo(tuple(tensor.shape), self._dtype)

@@ -79,9 +79,9 @@ def write_shards(
             (folder / file).parent.mkdir(exist_ok=True)
             inside = {own: infos[name] for name, (home, own) in homes.items() if home == file}
             shards[file] = stack.enter_context(SafetensorsWriter(folder / file, inside, metadata))
-        for name, *piece in tensors:
-            file, own = homes[name]
-            shards[file].put(own, *piece)
+        for piece in tensors:
+            file, own = homes[piece[0]]
+            shards[file].put_piece((own, *piece[1:]))
             del piece  # before the next one is made
     weights = {name: file for name, (file, _) in homes.items() if "/" not in file}
     if len({*weights.values()}) > 1:
