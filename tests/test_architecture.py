@@ -19,7 +19,7 @@ FACADE = "__init__"  # dcmerge/__init__.py: the names for users of the library
 
 #: From the ground up: a room may import only the rooms before it.
 ORDER = ["errors", "runtime", "checkpoints", "spectral", "vectors", "evaluation", "zoo", "sets", "methods", "merging", "runs"]
-ORDER += ["studies", "jobs", "plots", "cli", "ui"]
+ORDER += ["studies", "jobs", "plots", "reports", "cli", "ui"]
 #: The two faces stand side by side: neither knows the other.
 FACES = {"cli", "ui"}
 DOORS = {FACADE, "__main__"}
