@@ -35,6 +35,7 @@ from dcmerge.cli import (
     runs,
     spectra,
     sweep,
+    tells,
     verify,
     zoo,
 )
@@ -55,6 +56,7 @@ COMMANDS = (
     evaluate,
     compare,
     sweep,
+    tells,
     damage,
     lost,
     layers,
