@@ -60,3 +60,14 @@ def test_the_text_says_what_tells_and_against_what(run: Run) -> None:
 def test_what_no_study_can_be_made_of_is_one_line(run: Run, options: tuple[str, ...], message: str) -> None:
     done = run(*TELLS, *options)
     assert done.code == 2 and message in done.err and len(done.err.splitlines()) == 1
+
+
+def test_a_scale_is_proposed_without_labels_and_reported_beside_the_choice_by_labels(run: Run) -> None:
+    evaluate = ("evaluate", "--zoo=demo", "--method=dc_merge", "--json")
+    (_, row, _) = run(*evaluate, "--scale=unlabeled", "--set=smoothing=linear").json["rows"]
+    assert row["scale"]["origin"].startswith("validation split without labels, by agreement") and row["scale"]["curve"]
+    assert row["parameters"]["rho"] in (1, 2, 5, 10, 20)
+    (_, fixed, _) = run(*evaluate, "--scale=unlabeled", "--set=smoothing=linear", "--set=rho=3").json["rows"]
+    assert fixed["parameters"]["rho"] == 3
+    refused = run("evaluate", "--zoo=demo", "--method=ties", "--scale=unlabeled", "--depth=0:1")
+    assert refused.code == 2 and "expected --scale unlabeled without --background" in refused.err

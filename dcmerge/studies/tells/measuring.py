@@ -53,7 +53,7 @@ def looks(
             progress(place / len(wanted), setting.label)
         look = known.get(setting.number)
         if look is None or look.setting != setting:
-            images = images or Images.of(bench, plan, cancelled)
+            images = images or Images.of(bench, plan.limit, plan.unlabeled, cancelled)
             look = _look(bench, plan, setting, images, cancelled)
             if on_look:
                 on_look(look)
@@ -75,15 +75,19 @@ class Images:
     base: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, bench: Bench, plan: Plan, cancelled: IsCancelled | None = None) -> Images:
-        whole = plan.limit + plan.unlabeled
+    def of(cls, bench: Bench, labeled: int, unlabeled: int | None, cancelled: IsCancelled | None = None) -> Images:
+        """So many of each task's validation images, or as many as there are in that proportion; ``unlabeled`` None: all others.
+
+        Raises InputError where a task has fewer than two.
+        """
+        whole = None if unlabeled is None else labeled + unlabeled
         parts = OrderedImages(bench, "val", whole).parts()
-        labeled = {task: max(1, min(len(part) - 1, round(len(part) * plan.limit / whole))) for task, part in parts.items()}
         if small := [task for task, part in parts.items() if len(part) < 2]:
             raise InputError(f"expected at least two validation images of every task, got fewer of {', '.join(small)}")
+        counts = {t: round(min(labeled, len(p) * labeled / whole if whole else labeled, len(p) - 1)) for t, p in parts.items()}
         experts = {t: bench.encoder.encode(bench.expert_weights(t), p.images, cancelled=cancelled) for t, p in parts.items()}
-        base = _encoded(bench, bench.base_weights(), parts, cancelled)
-        return cls(bench, parts, labeled, experts, base)
+        base = encoded(bench, bench.base_weights(), parts, cancelled)
+        return cls(bench, parts, counts, experts, base)
 
     def cosines(self, features: Tensor, task: str) -> Tensor:
         return features @ self.bench.tasks[task].head.T
@@ -107,7 +111,7 @@ class Images:
         return found
 
 
-def _encoded(
+def encoded(
     bench: Bench, weights: Mapping[str, Tensor], parts: Mapping[str, Split], cancelled: IsCancelled | None
 ) -> dict[str, Tensor]:
     """Unit features (N, d) of these images, by task."""
@@ -140,7 +144,7 @@ def _rows(
     parts = {task: images.parts[task] for task in setting.tasks if task in images.parts}
     for factor in (1.0,) if chosen.fixed_scale else plan.factors:
         alpha = round(factor * chosen.usual_scale_for(vectors, setting.parameters), 6)
-        features = _encoded(bench, bench.merged_weights(merged, alpha), parts, cancelled)
+        features = encoded(bench, bench.merged_weights(merged, alpha), parts, cancelled)
         accuracy, measures = {}, {**directions, INTERFERENCE: weights.interference(alpha), LENGTH: weights.lengths(alpha)}
         for task, own in features.items():
             expert = images.accuracy(images.experts[task], task)
