@@ -162,7 +162,7 @@ def directions_of(
     found = consistency(vectors, merged, cancelled=cancelled)
     if not found.layers:
         return {}
-    ours = dict(zip(DIRECTIONS, (DIRSIM, ALIGNMENT, COSINE), strict=True))
+    ours: dict[str, str] = dict(zip(DIRECTIONS, (DIRSIM, ALIGNMENT, COSINE), strict=True))
     return {
         ours[name]: dict(zip(vectors.tasks, table.double().mean(dim=1).tolist(), strict=True))
         for name, table in found.measures.items()
