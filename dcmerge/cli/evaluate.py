@@ -34,6 +34,7 @@ from dcmerge.cli.options import (
 )
 from dcmerge.cli.output import Progress, paragraph, percent, percent_with_interval, print_json, seconds, table
 from dcmerge.cli.plugins import add_plugins, plugin_lines, plugins_of
+from dcmerge.cli.unlabeled import UNLABELED, check, proposed
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Evaluation, Scale, TaskAccuracy, weak_experts
 from dcmerge.merging.recipe import check_scale
@@ -54,7 +55,13 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_method(what)
     add_depth(what)
     add_plugins(what)
-    what.add_argument("--scale", type=scale_of, metavar="A|auto", help="α; auto (the default): chosen on the validation split")
+    what.add_argument(
+        "--scale",
+        type=scale_or_unlabeled,
+        metavar="A|auto|unlabeled",
+        help="α; auto (the default): chosen on the validation split by its labels; unlabeled: without labels, by how often the "
+        "merge answers validation images as the experts do, and with smoothing=linear ρ too where it is not set",
+    )
     what.add_argument("--checkpoint", metavar="FILE", help="a whole model with the set's image tower")
     parser.add_argument(
         "--by-step", action="store_true", help="opcm: accuracies after each expert, in the order in which they come"
@@ -92,12 +99,18 @@ def scale_of(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"expected a finite number or auto, got {text!r}") from None
 
 
+def scale_or_unlabeled(text: str) -> float | str:
+    """The same, or unlabeled."""
+    return UNLABELED if text.lower() == UNLABELED else scale_of(text)
+
+
 def run(args: argparse.Namespace) -> int:
     _check_choice(args)
+    check(args)
     if args.by_step and not args.background:
         return run_by_step(args)
     parameters, mix = method_parameters(args) if args.method else {}, chosen_mix(args)
-    scale = None if args.scale in (None, AUTO) else check_scale(args.scale)
+    scale = None if args.scale in (None, AUTO, UNLABELED) else check_scale(args.scale)
     if args.background:
         return _submit(args, parameters, scale, mix)
     with Progress() as progress:
@@ -107,11 +120,14 @@ def run(args: argparse.Namespace) -> int:
             row = checkpoint_row(bench, args)
         else:
             tell_of_weak_experts(weak_experts(zero_shot.measured, experts.measured))
+            found = None
+            if args.scale == UNLABELED:
+                parameters, found = proposed(args, bench, parameters, val_limit(args), progress)
             row = measure(
                 bench,
                 args.method,
                 parameters,
-                scale=scale,
+                scale=found or scale,
                 split=args.split,
                 limit=args.limit,
                 val_limit=val_limit(args),

@@ -25,6 +25,7 @@ COMMANDS = {
     "damage": "show which matrices of a merge cost or give each task how much, by putting them back one at a time",
     "lost": "tell which images an expert gets right and its merge wrong, and the reverse, or on which images two runs differ",
     "layers": "show all matrices in one table: norm, effective rank, top share, overlap; of a merge DirSim, drift and damage",
+    "tells": "show which measures tell without labels how accurate a merge is, over many merges of one set",
     "report": "write what was measured as one HTML file, or as JSON, and hold it against bounds",
     "zoo": "the facts of a set with images, which decide what merging methods can do on it",
     "runs": "list, show, compare, name, note, star, pin, export, import, publish or delete what was measured",

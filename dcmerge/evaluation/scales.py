@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from dcmerge.evaluation.bench import Bench, Cancelled, Progress
@@ -36,6 +36,8 @@ def choose_scale(
     nearest: float = 0.01,
     coarse: int = 4,
     limit: int | None = None,
+    judge: Callable[[float], float] | None = None,
+    judged_by: str = "validation split",
     progress: Progress | None = None,
     cancelled: Cancelled | None = None,
 ) -> Scale:
@@ -46,7 +48,8 @@ def choose_scale(
     goes on, up to ``furthest``; while it is the first, in fifths of it, down to ``nearest``: the sum of twenty experts is their
     mean at 0.05. Ties go to the smaller α of the grid, as in the authors' code. Test images are never looked at.
     An α at either end of what was tried says so in its origin, which goes into tables, recipes and cards.
-    ``modules``: what each task adds, where a method makes such parts.
+    ``modules``: what each task adds, where a method makes such parts. ``judge``: what is largest at the best α instead of
+    the accuracy, which ``judged_by`` names for the origin.
     """
     tried: dict[float, float] = {}
     end = round(last / step)
@@ -61,6 +64,9 @@ def choose_scale(
         for alpha in new:
             if progress:
                 progress(min(1.0, len(tried) / expected), f"α = {alpha:g} on validation")
+            if judge:
+                tried[alpha] = judge(alpha)
+                continue
             model = bench.model(merged, alpha, modules) if modules else bench.merged_weights(merged, alpha)
             found = bench.evaluate(model, "merged", split="val", limit=limit, cancelled=cancelled)
             tried[alpha] = found.mean if found.mean_normalised is None else found.mean_normalised
@@ -76,7 +82,7 @@ def choose_scale(
         if tried[grown] == tried[best]:
             break  # a tie: the grid's own value stays
         best = grown
-    origin = f"validation split, {_images(bench, limit)} images a task{_at_border(best, tried)}"
+    origin = f"{judged_by}, {_images(bench, limit)} images a task{_at_border(best, tried)}"
     return Scale(best, origin, tuple(sorted(tried.items())))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from dcmerge.ui import damage_results, damage_setup, layer_table, lost, verdict
+from dcmerge.ui import damage_results, damage_setup, layer_table, lost, tells, verdict
 from dcmerge.ui.shell import Page
 from dcmerge.ui.view import remembered
 
@@ -17,6 +17,7 @@ def _damage(page: Page) -> None:
 
 
 _VERDICT, _DAMAGE, _LOST, _LAYERS = "Will it merge?", "Damage map", "Lost images", "Every matrix"
+_TELLS = "Does it tell?"
 #: Question -> what answers it, and the sentence above it.
 _VIEWS: dict[str, tuple[Callable[[Page], None], str]] = {
     _VERDICT: (
@@ -38,6 +39,11 @@ _VIEWS: dict[str, tuple[Callable[[Page], None], str]] = {
         layer_table.layer_cards,
         "All matrices in one table: what the experts changed there, how much they get in each other's way, and what the merge "
         "keeps. Sort it, filter it, or subtract another method.",
+    ),
+    _TELLS: (
+        tells.tells_cards,
+        "Which numbers say how accurate a merge is, **without any label**? A study makes many merges of one set, measures each "
+        "with labels and without, and counts how well the two agree.",
     ),
 }
 

@@ -8,10 +8,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dcmerge.evaluation import Scale
+from dcmerge.jobs.telling import study
 from dcmerge.merging.merge import merge
 from dcmerge.runs import LOOK
 from dcmerge.runs.recording import keep, measured_run
 from dcmerge.runtime.state_files import JOBS_VARIABLE
+from dcmerge.studies.tells import MERGES, Plan
 from dcmerge.zoo import open_zoo
 from tests.browser.steps import LONG, asked, figure, pick, traces, visit
 from tools.app_server import running_app
@@ -108,3 +110,24 @@ def test_every_matrix_is_filtered_and_another_method_subtracted(page: Page, app_
     wait_idle(page, LONG)
     assert figure(page, "By task and matrix: effective rank").count() == 1
     assert asked(page)["layers.minus"] == "ties" and not errors_shown(page)
+
+
+@pytest.mark.timeout(900)
+def test_the_newest_study_says_what_tells(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(JOBS_VARIABLE, str(tmp_path))
+    plan = Plan.of(("average", "ties", "task_arithmetic"), (0.5, 1.0), merges=4, limit=3, unlabeled=3)
+    made = study(open_zoo("demo").bench, plan, "the zoo demo")
+    with running_app() as app:
+        page = new_page(browser)
+        visit(page, f"{app.url}/Diagnose", diagnose="Does it tell?")
+        _, dots = traces(page, "Rank correlation of each measure")
+        expected = [one.value for name in made.measures if (one := made.correlation(name))]
+        assert dots["x"] == pytest.approx(expected)
+        expect(page.get_by_text("4 merges, 3 validation images a task with labels")).to_be_visible(timeout=LONG * 1000)
+        pick(page, "What is chosen", "Which merge, each at its usual α")
+        wait_idle(page, LONG)
+        _, dots = traces(page, "Rank correlation of each measure")
+        assert dots["x"] == pytest.approx([one.value for n in made.measures if (one := made.correlation(n, None, MERGES))])
+        assert asked(page)["tells.scope"] == MERGES
+        assert not errors_shown(page)
+        page.context.close()
