@@ -16,6 +16,8 @@ from dcmerge.errors import InputError
 
 #: No weight has more dimensions, and libraries count in 64 bits: what exceeds either is no tensor that one could compute with.
 _MOST_DIMENSIONS, _MOST_BYTES = 32, 1 << 62
+#: Tensors of so many bytes are read with their neighbours, so many bytes at once.
+_SMALL, _WINDOW = 1 << 12, 1 << 18
 
 
 class SafetensorsFile:
@@ -33,6 +35,8 @@ class SafetensorsFile:
         self.notes: tuple[str, ...] = ()
         self.infos: dict[str, TensorInfo] = {}
         self._starts: dict[str, int] = {}
+        #: Where the last small tensors were read from, and those bytes.
+        self._window: tuple[int, Tensor] | None = None
         with _open(self.path) as file:
             start = _data_start(self.seen)
             self.metadata: dict[str, str] = file.metadata() or {}
@@ -56,7 +60,18 @@ class SafetensorsFile:
     def _read(self, name: str, info: TensorInfo, first: int) -> Tensor:
         """The rows from ``first`` on that make a tensor of this shape."""
         start = self._starts[name] + (first * info.nbytes // info.shape[0] if first else 0)
-        return self.seen.bytes_at(start, info.nbytes).view(info.dtype).reshape(info.shape)
+        read = self._small if info.nbytes <= _SMALL else self.seen.bytes_at
+        return read(start, info.nbytes).view(info.dtype).reshape(info.shape)
+
+    def _small(self, start: int, nbytes: int) -> Tensor:
+        """``bytes_at`` of a small tensor, with its neighbours: files of 100,000 tensors are not opened as often."""
+        window = self._window
+        if window is None or not window[0] <= start <= start + nbytes <= window[0] + len(window[1]):
+            window = start, self.seen.bytes_at(start, max(nbytes, min(_WINDOW, self.seen.size - start)))
+            self._window = window
+        else:
+            self.seen.check_again()
+        return window[1][start - window[0] :][:nbytes].clone()
 
 
 def _info(name: str, shape: list[int], code: str, path: Path) -> TensorInfo:
