@@ -10,7 +10,7 @@ import streamlit as st
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Evaluation, paired_difference
 from dcmerge.studies import exports
 from dcmerge.studies.comparison import AVERAGE, Comparison
-from dcmerge.studies.glossary import term
+from dcmerge.studies.glossary import explained, term
 from dcmerge.studies.measuring import Row
 from dcmerge.ui.charts import splits_caption
 from dcmerge.ui.shell import Page
@@ -65,7 +65,8 @@ def _baseline(found: Comparison) -> Row:
         default=AVERAGE if AVERAGE in measured else ZERO_SHOT,
         options=list(measured),
         format_func=lambda one: measured[one].title,
-        help=f"The differences of the table are to this row, on the same images. {term('paired bootstrap')}",
+        help="The differences of the table are to this row, on the same images.\n\n"
+        + explained("minus averaging", "paired bootstrap"),
     )
     return measured[name]
 

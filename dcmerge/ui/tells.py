@@ -29,8 +29,10 @@ def tells_cards(page: Page) -> None:
     kept = newest(page.models.vectors)
     found = kept and _found(str(kept.path), kept.ended, kept)
     if not kept or not found:
-        st.info("There is no finished study of this set yet. Run one in a terminal; it is shown here:", icon=":material/info:")
-        st.code(f"python -m dcmerge tells --zoo {page.models.name}", language="sh")
+        st.info(
+            "There is no finished study of this set yet. In a terminal `python -m dcmerge tells` makes one, and it is shown here.",
+            icon=":material/info:",
+        )
         return
     with st.container(border=True):
         st.subheader("Does it tell?", help=explained("DirSim", "normalised accuracy", "validation split"))

@@ -84,6 +84,8 @@ def test_every_command_has_help_and_json(run: Run) -> None:
         "damage",
         "lost",
         "layers",
+        "tells",
+        "report",
         "zoo",
         "runs",
         "jobs",

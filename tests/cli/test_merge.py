@@ -121,7 +121,7 @@ def test_a_failed_merge_leaves_nothing_behind(
         raise KeyboardInterrupt
 
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr("dcmerge.merging.output.models._model", interrupted)
+    monkeypatch.setattr("dcmerge.merging.output.models._rest", interrupted)
     assert run("merge", *models, "--method=average", "--out", tmp_path / "merged.safetensors").code == 130
     assert sorted(tmp_path.iterdir()) == before
 

@@ -152,7 +152,7 @@ def snapshot(memo: Memo) -> list[Tensor]:
         inside = value if isinstance(value, (list, tuple)) else getattr(value, "__dict__", {}).values()
         return [tensor for part in inside for tensor in tensors(part)]
 
-    return [tensor.clone() for _, (value, _) in sorted(memo._values.items(), key=str) for tensor in tensors(value)]
+    return [tensor.clone() for key in sorted(memo._values, key=str) for tensor in tensors(memo._values[key].value)]
 
 
 @pytest.mark.parametrize("kind", ["three", "adapters"])

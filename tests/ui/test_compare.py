@@ -88,7 +88,7 @@ def test_a_finished_comparison(open_page: Open, known: Callable[..., None]) -> N
         "DirSim",
         "Feature drift",
     ]
-    assert [button.proto.label for button in app.get("download_button")] == ["CSV", "Markdown", *["Values"] * 6]
+    assert [button.proto.label for button in app.get("download_button")] == ["CSV", "Markdown", "Report", *["Values"] * 6]
     by_layer, by_place = (figures(app)[place]["data"][0] for place in (4, 5))
     assert by_layer["x"] == ["MLP in, block 0", "projection (outside the blocks)"] and by_layer["z"] == [[0.1, 0.3], [0.2, 0.6]]
     assert by_place["x"] == ["block 1", "features"] and by_place["z"] == [[0.5, 0.25], [0.25, 1.0]]
