@@ -30,7 +30,7 @@ def tells_cards(page: Page) -> None:
     found = kept and _found(str(kept.path), kept.ended, kept)
     if not kept or not found:
         st.info(
-            "There is no finished study of this set yet. In a terminal `python -m dcmerge tells` makes one, and it is shown here.",
+            "There is no finished study of this set yet. `python -m dcmerge tells` makes one in a terminal; it is shown here.",
             icon=":material/info:",
         )
         return
