@@ -28,7 +28,7 @@ def start(page: Page, app_url: str) -> None:
 
 
 def finished(page: Page) -> None:
-    expect(figure(page, "DirSim")).to_be_visible(timeout=LONG * 1000)
+    expect(figure(page, "DirSim: how far")).to_be_visible(timeout=LONG * 1000)
     expect(page.get_by_role("button", name="Cancel")).to_be_hidden(timeout=LONG * 1000)
     wait_idle(page, LONG)
 
