@@ -32,7 +32,7 @@ from dcmerge.methods import fitting_methods, method, methods
 from dcmerge.runs import COMPARISON
 from dcmerge.studies.comparison import AVERAGE, Comparison, compare
 from dcmerge.studies.exports import as_csv, as_markdown
-from dcmerge.studies.measuring import PAPERS, SETTING, TASK_ARITHMETIC, VARIANTS, Row, slug_of
+from dcmerge.studies.measuring import PAPERS, SETTING, TASK_ARITHMETIC, VARIANTS, Row, parameters_of, slug_of
 from dcmerge.studies.recording import keep_rows, new_group
 from dcmerge.vectors.mix import Mix
 from dcmerge.zoo import ZOOS, kept_edition
@@ -187,8 +187,7 @@ def _submit(args: argparse.Namespace, slugs: list[str], parameters: dict[str, di
         raise InputError("expected --background with --zoo alone, got --from")
     if args.qkv != STORED:
         raise InputError(f"expected --background without --qkv, got --qkv {args.qkv}: a job merges q, k and v as they are stored")
-    given = {slug: parameters.get(slug, parameters.get(slug_of(slug), {})) for slug in slugs}
-    chosen = [{"slug": slug_of(slug), "parameters": own} for slug, own in given.items()]
+    chosen = [{"slug": slug_of(name), "parameters": parameters_of(name, parameters)} for name in dict.fromkeys(slugs)]
     return submitted(
         args,
         {

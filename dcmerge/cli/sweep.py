@@ -34,8 +34,10 @@ from dcmerge.evaluation import Bench
 from dcmerge.merging.recipe import package_versions, recipe_of
 from dcmerge.methods import method
 from dcmerge.runs import SetId, images_of
+from dcmerge.runtime.engines import Engine
 from dcmerge.runtime.locks import locked
 from dcmerge.runtime.state_files import jobs_folder
+from dcmerge.studies.elsewhere import Opener
 from dcmerge.studies.sweep import OBJECTIVES, SAMPLERS, TRIALS, Found, Plan, described
 from dcmerge.studies.sweep.tables import as_csv, rows, to_data
 from dcmerge.vectors.mix import Mix
@@ -117,7 +119,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
 
 
 def run(args: argparse.Namespace) -> int:
-    plan, _ = plan_of(args), engine_of(args)  # both are checked before anything is opened
+    plan, spread = plan_of(args), engine_of(args)
     if args.recipe is not None:
         check_recipe_target(args.recipe, force=args.force)
     if args.csv is not None:
@@ -128,10 +130,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"workers: expected several with --background alone, got --workers {args.workers} without it")
     with Progress() as progress:
         bench = opened_bench(args, progress)
-        if obstacle := plan.method.obstacle(bench.vectors, bench):
-            raise InputError(f"{plan.slug} {obstacle}")
+        plan.check(bench.vectors, bench)
         tell_of_weak_experts(bench.weak_experts(limit=plan.limit))
-        found, path = _swept(args, plan, bench, progress)
+        found, path = _swept(args, plan, bench, progress, spread)
     _write(args, bench, found)
     print_json({"study": str(path), **to_data(found)}) if args.json else print(as_text(args, bench, found, path))
     return 0
@@ -146,7 +147,9 @@ def _submit(args: argparse.Namespace, plan: Plan) -> int:
     return submitted(args, {"kind": "sweep", "set": args.zoo, "plan": asdict(plan), "workers": args.workers})
 
 
-def _swept(args: argparse.Namespace, plan: Plan, bench: Bench, progress: Progress) -> tuple[Found, Path]:
+def _swept(
+    args: argparse.Namespace, plan: Plan, bench: Bench, progress: Progress, spread: tuple[Engine | None, Opener | None]
+) -> tuple[Found, Path]:
     """The sweep, going on where the same one ended before; its study's file."""
     from dcmerge.studies.sweep.running import sweep  # Optuna takes half a second, which no other command should
     from dcmerge.studies.sweep.store import Store
@@ -159,7 +162,7 @@ def _swept(args: argparse.Namespace, plan: Plan, bench: Bench, progress: Progres
             raise InputError(f"sweep: expected one process to run this sweep, got another one that does: {path}")
         store = Store(path, plan)
         try:
-            engine, opener = engine_of(args)
+            engine, opener = spread
             recorder = _recorder(args, bench, key)
             return sweep(bench, plan, store, recorder=recorder, progress=progress, engine=engine, opener=opener), path
         finally:

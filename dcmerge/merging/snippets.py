@@ -61,7 +61,7 @@ def _options(recipe: Recipe, out: str) -> Iterator[tuple[str, str | None]]:
     if path := _plugin(recipe):
         yield "plugin", path
     yield "method", recipe.method
-    yield from (("set", f"{name}={_exact(value)}") for name, value in _changed(recipe).items())
+    yield from (("set", f"{name}={_exact(value)}") for name, value in method(recipe.method).changed(recipe.parameters).items())
     yield from _mix_options(recipe.mix)
     if recipe.tolerance:
         yield "tolerance", _exact(recipe.tolerance)
@@ -98,12 +98,6 @@ def _option(name: str, value: str | None) -> str:
     return f"--{name}={shlex.quote(value)}" if value.startswith("-") else f"--{name} {shlex.quote(value)}"
 
 
-def _changed(recipe: Recipe) -> dict[str, Any]:
-    """The parameters that are not the defaults."""
-    defaults = method(recipe.method).defaults()
-    return {name: value for name, value in recipe.parameters.items() if value != defaults[name]}
-
-
 def _exact(value: Any) -> str:
     """As ``--set`` takes it, with all digits that it has."""
     text = value_text(value)
@@ -127,7 +121,7 @@ def _qkv(recipe: Recipe) -> str:
 
 
 def _merging(recipe: Recipe) -> list[str]:
-    given = [f"{name}={value!r}" for name, value in _changed(recipe).items()]
+    given = [f"{name}={value!r}" for name, value in method(recipe.method).changed(recipe.parameters).items()]
     if recipe.zoo and "images" in method(recipe.method).needs:
         given.insert(0, "bench=zoo.bench")
     if recipe.arithmetic != "float32":

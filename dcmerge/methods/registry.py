@@ -139,6 +139,12 @@ class Method:
     def defaults(self) -> dict[str, Any]:
         return {name: declared.default for name, declared in self.parameters.items()}
 
+    def changed(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the values that are not the defaults; a name that the method does not have counts as changed."""
+        missing = object()
+        defaults = self.defaults()
+        return {name: value for name, value in values.items() if value != defaults.get(name, missing)}
+
     def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters, validated, defaults filled in; raises InputError for an unknown name or a bad value."""
         for name in values:

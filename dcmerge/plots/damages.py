@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
-from dcmerge.plots.style import EXPERT, MERGED, PINNED, bar_look, titled, whiskers
+from dcmerge.plots.style import DIVERGING, EXPERT, MERGED, PINNED, bar_look, titled, whiskers
 from dcmerge.studies.damage import DamageMap
 from dcmerge.studies.damage.tables import label_of
 
 #: From worse to better; the middle is grey on both grounds. Squares within the noise are drawn that faint.
-_WORSE_TO_BETTER, _FAINT = [[0.0, "#c0487b"], [0.5, "#a9b1bc"], [1.0, "#2b86d9"]], 0.22
+_FAINT = 0.22
 _ALL = "<b>all tasks</b>"
 _ROW, _SQUARE, _FEWEST_POINTS = 30, 22, 5.0
 
@@ -37,7 +37,7 @@ def map_figure(
                 "color": [100 * cell.value for *_, cell in cells],
                 "cmin": -limit,
                 "cmax": limit,
-                "colorscale": _WORSE_TO_BETTER,
+                "colorscale": DIVERGING,
                 "opacity": [1.0 if cell.excludes_zero else _FAINT for *_, cell in cells],
                 "colorbar": {"title": {"text": "points"}, "thickness": 12},
                 "line": {"width": [3 if unit == chosen else 0 for unit, *_ in cells], "color": PINNED},

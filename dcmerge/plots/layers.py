@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from dcmerge.plots.style import SCALE, titled
+from dcmerge.plots.style import DIVERGING, SCALE, titled
 
-#: From less to more, for differences; grey in the middle on both grounds.
-_LESS_TO_MORE = [[0.0, "#c0487b"], [0.5, "#a9b1bc"], [1.0, "#2b86d9"]]
 _ROW = 30
 
 
@@ -31,7 +29,7 @@ def layer_map(
             z=z,
             x=list(places),
             y=list(tasks),
-            colorscale=_LESS_TO_MORE if difference else SCALE,
+            colorscale=DIVERGING if difference else SCALE,
             zmin=-limit if difference else None,
             zmax=limit if difference else None,
             colorbar={"title": {"text": measure}, "thickness": 12},

@@ -5,13 +5,11 @@ from __future__ import annotations
 import plotly.graph_objects as go
 from torch import Tensor
 
-from dcmerge.plots.style import SCALE, titled
+from dcmerge.plots.style import DIVERGING, SCALE, titled
 from dcmerge.studies.lost.found import EXPERT, MERGED, TaskAnswers
 
 #: Besides the three models: the merge's counts minus the expert's.
 CHANGE = "merge minus expert"
-#: Wrong for right is red, the other way round blue; grey in the middle on both grounds.
-_LESS_TO_MORE = [[0.0, "#2b86d9"], [0.5, "#a9b1bc"], [1.0, "#c0487b"]]
 _TITLES = {"base": "the base", EXPERT: "the expert", MERGED: "the merge"}
 _WRITTEN = 12
 
@@ -27,7 +25,8 @@ def confusion_map(one: TaskAnswers, shown: str, title: str) -> go.Figure:
             customdata=table.tolist(),
             x=list(one.classes),
             y=list(one.classes),
-            colorscale=_LESS_TO_MORE if change else SCALE,
+            colorscale=DIVERGING if change else SCALE,
+            reversescale=change,  # more that is wrong is red
             zmin=-limit if change else 0,
             zmax=limit,
             text=[[str(value) if value else "" for value in row] for row in table.tolist()],

@@ -28,6 +28,8 @@ _FIRST = ("dc_merge", "average", "task_arithmetic", "ties", "tsv_m", "iso_c", "i
 _DASHES = ("solid", "dash", "dot", "dashdot")
 #: Sequential scale that ends away from both backgrounds.
 SCALE = "Viridis"
+#: From below 0 (or worse) to above, grey in the middle on both grounds.
+DIVERGING = ((0.0, "#c0487b"), (0.5, "#a9b1bc"), (1.0, "#2b86d9"))
 
 
 #: The theme's categorical colours and its text on white, for pictures outside of the app (.streamlit/config.toml has them too).

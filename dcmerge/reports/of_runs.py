@@ -8,19 +8,19 @@ from typing import Any
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Evaluation
 from dcmerge.merging.recipe import Recipe
-from dcmerge.methods import methods
 from dcmerge.methods.declare import values_text
 from dcmerge.plots import comparison_bars
 from dcmerge.reports.model import Figure, Report, Section
 from dcmerge.runs import Run, paired
 from dcmerge.runs.fields import to_data
+from dcmerge.studies.run_names import label_of
 
 _BARS = "the whiskers are 95 % intervals. A difference inside them may be chance."
 
 
 def report_of_runs(runs: Sequence[Run], titles: Mapping[str, str] | None = None) -> Report:
     """The first run is what the others are compared to, where they were measured on the same images."""
-    first, names = runs[0], [name_of(run) for run in runs]
+    first, names = runs[0], [label_of(run) for run in runs]
     labels = [name if names.count(name) == 1 else f"{name} ({run.id})" for name, run in zip(names, runs, strict=True)]
     about = {"set": first.set.name, "measured on": "; ".join(dict.fromkeys(run.evaluation.measured_on for run in runs))}
     about |= {f"run {run.id}": _about(run) for run in runs}
@@ -38,14 +38,6 @@ def report_of_runs(runs: Sequence[Run], titles: Mapping[str, str] | None = None)
         if (text := _recipe(run))
     }
     return Report(f"{', '.join(labels)}", about, sections, values, recipes, {"runs": [to_data(run) for run in runs]})
-
-
-def name_of(run: Run) -> str:
-    """The name that a person gave it, else method, parameters and α."""
-    known = methods().get(run.method)
-    if run.name:
-        return run.name
-    return f"{known.title if known else run.variant or run.method}{'' if run.alpha is None else f' α={run.alpha:g}'}"
 
 
 def accuracy_values(measured: Evaluation, prefix: str = "") -> dict[str, float]:

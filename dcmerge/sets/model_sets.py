@@ -65,6 +65,10 @@ class ModelSet:
         """How each task is called on screen."""
         return {t: self.bench.tasks[t].title if self.bench else t for t in self.vectors.tasks}
 
+    def is_mixed_by(self, data: Mapping[str, Any]) -> bool:
+        """Whether the mix is this one, as a recipe or a job has it."""
+        return Mix.from_data(data).trimmed() == self.vectors.mix
+
 
 def roots() -> Roots:
     """The folders that may be read: those of the environment, else ``checkpoints`` in the working directory."""

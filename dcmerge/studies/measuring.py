@@ -52,6 +52,11 @@ def slug_of(name: str) -> str:
     return VARIANTS[name].slug if name in VARIANTS else name.partition(SETTING)[0]
 
 
+def parameters_of(name: str, given: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What is given for a row: by its own name, else by its method's."""
+    return given.get(name, given.get(slug_of(name), {}))
+
+
 def setting_names(slugs: Iterable[str]) -> list[str]:
     """Names of rows, one for each: a method that comes again is another setting of it."""
     seen: Counter[str] = Counter()

@@ -13,7 +13,7 @@ from dcmerge.methods import method
 from dcmerge.methods.declare import values_text
 from dcmerge.runtime.engines import Engine, Here
 from dcmerge.studies.elsewhere import Opener, opened
-from dcmerge.studies.measuring import SETTING, VARIANTS, IsCancelled, Progress, Row, Variant, measure, slug_of
+from dcmerge.studies.measuring import SETTING, VARIANTS, IsCancelled, Progress, Row, Variant, measure, parameters_of, slug_of
 
 #: What a method may fail with besides bad input without taking the others along: no memory, an SVD that does not converge.
 FAILURES = (MemoryError, RuntimeError, ArithmeticError)
@@ -28,24 +28,19 @@ class RowMaker:
     parameters: Mapping[str, Mapping[str, Any]]
     measured_on: Mapping[str, Any]
 
-    def _given(self, name: str) -> Mapping[str, Any]:
-        return self.parameters.get(name, self.parameters.get(slug_of(name), {}))
-
     def _title(self, name: str) -> str:
         """The method's; of a further setting with what differs from the defaults."""
         chosen = method(slug_of(name))
         if SETTING not in name:
             return chosen.title
-        defaults = chosen.defaults()
-        other = {key: value for key, value in self._given(name).items() if value != defaults.get(key)}
-        return f"{chosen.title} ({values_text(other) or 'defaults'})"
+        return f"{chosen.title} ({values_text(chosen.changed(parameters_of(name, self.parameters))) or 'defaults'})"
 
     def row(self, bench: Bench, name: str, progress: Progress | None = None, cancelled: IsCancelled | None = None) -> Row:
         """The row; with the reason where the method failed. Raises Cancelled."""
         if cancelled and cancelled():
             raise Cancelled
         chosen = VARIANTS.get(name) or Variant(slug_of(name), self._title(name))
-        given = {**self._given(name), **chosen.parameters}
+        given = {**parameters_of(name, self.parameters), **chosen.parameters}
         how = {"scale": chosen.scale, "progress": progress, "cancelled": cancelled}
         try:
             row = measure(bench, chosen.slug, given, **how, **self.measured_on)

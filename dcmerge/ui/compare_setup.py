@@ -10,9 +10,9 @@ import streamlit as st
 from dcmerge.errors import InputError
 from dcmerge.methods import Method, fitting_methods, method
 from dcmerge.studies.glossary import explained, term
+from dcmerge.studies.run_names import changed
 from dcmerge.ui import comparing
 from dcmerge.ui.controls import method_controls
-from dcmerge.ui.history import changed
 from dcmerge.ui.shell import Page, readable_errors
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import choose, remembered

@@ -9,10 +9,11 @@ import streamlit as st
 from dcmerge import plots
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT
 from dcmerge.studies.glossary import explained
+from dcmerge.studies.run_names import described
 from dcmerge.ui import single_jobs
 from dcmerge.ui.charts import show, splits_caption
 from dcmerge.ui.choice import Choice, found_scales, use_scale
-from dcmerge.ui.history import described, set_of
+from dcmerge.ui.history import set_of
 from dcmerge.ui.job_buttons import refused
 from dcmerge.ui.merging import Look
 from dcmerge.ui.shell import Page

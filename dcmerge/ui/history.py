@@ -9,12 +9,11 @@ import streamlit as st
 
 from dcmerge import plots
 from dcmerge.errors import InputError
-from dcmerge.methods import methods
-from dcmerge.methods.declare import value_text
 from dcmerge.runs import Run, RunStore, SetId, paired
 from dcmerge.runs.fields import made_at
 from dcmerge.studies.glossary import term
-from dcmerge.studies.measuring import TITLES, VARIANTS
+from dcmerge.studies.measuring import TITLES
+from dcmerge.studies.run_names import label_of, settings_of, title_of
 from dcmerge.ui.charts import show
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import hundredfold, interval, plain
@@ -30,41 +29,6 @@ T = TypeVar("T")
 def set_of(page: Page) -> SetId:
     """How runs tell the set that a page works on."""
     return SetId.of(page.models.vectors, page.models.name)
-
-
-def title_of(run: Run) -> str:
-    """The method's title, or what a run of a method that is not here calls it."""
-    if run.variant in VARIANTS:
-        return VARIANTS[run.variant].title
-    found = methods().get(run.method)
-    return found.title if found else TITLES.get(run.method, run.variant or run.method)
-
-
-def changed(slug: str, values: Mapping[str, Any]) -> str:
-    """The parameters that are not the method's defaults; all of a method that is not here."""
-    known = methods().get(slug)
-    defaults = known.defaults() if known else {}
-    missing = object()
-    return ", ".join(f"{name}={value_text(value)}" for name, value in values.items() if value != defaults.get(name, missing))
-
-
-def settings_of(run: Run) -> str:
-    """What differs from the method's defaults, and the mix; empty where nothing does."""
-    return "; ".join(filter(None, (changed(run.method, run.values), run.mix_text)))
-
-
-def described(slug: str, values: Mapping[str, Any], scale: float) -> str:
-    """Method, changed parameters and α in one line."""
-    other = changed(slug, values)
-    return f"{methods()[slug].title} {f'({other}) ' if other else ''}α={scale:g}"
-
-
-def label_of(run: Run) -> str:
-    """The name that a person gave it, else what it is in one line."""
-    if run.name:
-        return run.name
-    other = settings_of(run)
-    return f"{title_of(run)}{f' ({other})' if other else ''}{'' if run.alpha is None else f' α={run.alpha:g}'}"
 
 
 def told(action: Any, *arguments: Any, default: T, **more: Any) -> T:

@@ -16,9 +16,10 @@ from dcmerge.studies.glossary import term
 from dcmerge.studies.lost import FATES, LOST, NEITHER, WON, Lost, RunsApart, images_of_run, lost_images, runs_apart
 from dcmerge.studies.lost.found import MODELS, TaskAnswers
 from dcmerge.studies.lost.tables import apart_image_rows, apart_rows, as_csv, task_rows
+from dcmerge.studies.run_names import label_of
 from dcmerge.ui.charts import show
 from dcmerge.ui.choice import Choice, choice_of_method
-from dcmerge.ui.history import label_of, set_of, told
+from dcmerge.ui.history import set_of, told
 from dcmerge.ui.merging import merged_once
 from dcmerge.ui.shell import Page, readable_errors
 from dcmerge.ui.text import interval, plain

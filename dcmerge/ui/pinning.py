@@ -11,8 +11,9 @@ from dcmerge.evaluation import Difference
 from dcmerge.runs import LOOK, Run, RunStore, paired
 from dcmerge.runs.recording import measured_run
 from dcmerge.studies.glossary import explained
+from dcmerge.studies.run_names import label_of
 from dcmerge.ui.choice import Choice
-from dcmerge.ui.history import label_of, told
+from dcmerge.ui.history import told
 from dcmerge.ui.merging import Look
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import interval, plain

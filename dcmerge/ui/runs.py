@@ -10,7 +10,8 @@ import streamlit as st
 from dcmerge.errors import InputError
 from dcmerge.runs import KINDS, Run, RunStore
 from dcmerge.studies.glossary import term
-from dcmerge.ui.history import compared, label_of, picked, title_of, told
+from dcmerge.studies.run_names import label_of, title_of
+from dcmerge.ui.history import compared, picked, told
 from dcmerge.ui.run_sharing import sharing_card
 from dcmerge.ui.text import hundredfold, plain
 from dcmerge.ui.view import remembered

@@ -13,7 +13,6 @@ from dcmerge.evaluation import Bench, Evaluation, Scale
 from dcmerge.sets.model_sets import ModelSet
 from dcmerge.ui.job_buttons import bar, cancel_button, job_or_none, progress_text, resume_button
 from dcmerge.ui.text import duration, plain
-from dcmerge.vectors.mix import Mix
 
 #: Ids of this session's searches whose α is still to be put on the slider, and what could not be started.
 _MINE, REFUSED = "single.mine", "single.refused"
@@ -57,15 +56,11 @@ def scales_of(models: ModelSet, hash: str) -> dict[tuple, Scale]:
     found: dict[tuple, Scale] = {}
     for job in of_set(models):
         spec = job.specification
-        if not isinstance(spec, jobs.FindScale) or not _is_mixed_so(models, spec.mix):
+        if not isinstance(spec, jobs.FindScale) or not models.is_mixed_by(spec.mix):
             continue
         if job.set_hash() == hash and (scale := job.scale()):
             found.setdefault((spec.method.slug, tuple(sorted(spec.method.parameters.items()))), scale)
     return found
-
-
-def _is_mixed_so(models: ModelSet, mix: Mapping[str, Any]) -> bool:
-    return Mix.from_data(mix).trimmed() == models.vectors.mix
 
 
 def tested(models: ModelSet, hash: str, slug: str, parameters: Mapping[str, Any], scale: float) -> dict[str, Evaluation] | None:
@@ -74,7 +69,7 @@ def tested(models: ModelSet, hash: str, slug: str, parameters: Mapping[str, Any]
         spec, rows = job.specification, job.rows()
         if not isinstance(spec, jobs.Evaluate) or job.set_hash() != hash or "merged" not in rows:
             continue
-        if not _is_mixed_so(models, spec.mix):
+        if not models.is_mixed_by(spec.mix):
             continue
         if (spec.method.slug, spec.method.parameters, spec.scale, spec.split) == (slug, parameters, scale, "test"):
             return {name: row.measured for name, row in rows.items()}

@@ -110,7 +110,7 @@ def chosen_of(models: ModelSet, hash: str) -> dict[tuple, Scale]:
         best = job.chosen()
         if not best or best.get("hash") != hash or not isinstance(job.specification, jobs.Sweep):
             continue
-        if Mix.from_data(best.get("mix") or {}).trimmed() == models.vectors.mix:
+        if models.is_mixed_by(best.get("mix") or {}):
             key = (job.specification.plan.slug, tuple(sorted(best["parameters"].items())))
             found.setdefault(key, Scale(best["scale"], best["origin"]))
     return found

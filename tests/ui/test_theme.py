@@ -159,3 +159,8 @@ def test_tasks_and_methods_keep_their_colours() -> None:
     assert style.method_looks(["ties", "dc_merge"]) == [looks["ties"], looks["dc_merge"]]
     twice = style.method_looks(["ties", "ties"])
     assert twice[0] != twice[1] and twice[0][0] == twice[1][0], "the same method, another dash"
+
+
+def test_pictures_outside_of_the_app_have_the_light_theme(greys: dict[str, str]) -> None:
+    assert list(style.LIGHT) == CONFIG["theme"]["light"]["chartCategoricalColors"]
+    assert greys["light"] == style.on_white(style.TEXT)

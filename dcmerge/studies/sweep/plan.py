@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dcmerge.errors import InputError
+from dcmerge.evaluation import Bench
 from dcmerge.merging.recipe import check_scale
 from dcmerge.methods import Method, method
 from dcmerge.studies.sweep.axes import SCALE, Axis, axes, axis_text, cells
-from dcmerge.studies.sweep.mixing import check_mix
+from dcmerge.studies.sweep.mixing import check_mix, is_mix, mix_of
 from dcmerge.studies.sweep.points import COST, OBJECTIVES, accuracies
 from dcmerge.vectors.mix import Mix
+from dcmerge.vectors.task_vectors import TaskVectors
 
 GRID, RANDOM, TPE = SAMPLERS = ("grid", "random", "tpe")
 TRIALS, MOST_TRIALS = 40, 100_000
@@ -78,6 +80,13 @@ class Plan:
         if self.sampler == GRID:
             return cells(self.method, self.parameters, self.axes, self.trials)
         return [{}] * self.trials
+
+    def check(self, vectors: TaskVectors, bench: Bench) -> None:
+        """Raises InputError where the method cannot merge this set, with what is fixed of the mixer or with what is varied."""
+        fixed = Mix.from_data(self.mix)
+        for mix in (fixed, mix_of(fixed, {one.name: 2.0 for one in self.axes if is_mix(one.name)})):
+            if obstacle := self.method.obstacle(vectors.mixed(mix), bench):
+                raise InputError(f"{self.slug} {obstacle}")
 
     @property
     def key(self) -> str:

@@ -14,7 +14,6 @@ from dcmerge.studies.elsewhere import Opener
 from dcmerge.studies.measuring import Progress, measure
 from dcmerge.studies.sweep.found import Found, described, percent
 from dcmerge.studies.sweep.looking import Asked, LookElsewhere, Looker, asked, known_point
-from dcmerge.studies.sweep.mixing import is_mix, mix_of
 from dcmerge.studies.sweep.plan import Plan
 from dcmerge.studies.sweep.points import Point
 from dcmerge.studies.sweep.recording import Recorder
@@ -29,10 +28,7 @@ _TEST_FROM = 0.9
 
 def prepare(bench: Bench, plan: Plan, store: Store, cancelled: IsCancelled | None = None) -> None:
     """Before the first point, by one process: what was left half done is put back, and experts and base are looked at once."""
-    swept = {one.name: 2.0 for one in plan.axes if is_mix(one.name)}
-    for mix in (Mix.from_data(plan.mix), mix_of(Mix.from_data(plan.mix), swept)):
-        if obstacle := plan.method.obstacle(bench.vectors.mixed(mix), bench):
-            raise InputError(f"{plan.slug} {obstacle}")
+    plan.check(bench.vectors, bench)
     store.prepare()
     if store.references is None:
         images = OrderedImages(bench, "val", plan.limit)
@@ -92,7 +88,7 @@ class Worker:
         if references is None:
             raise InputError("sweep: expected a study that was prepared, got one without the experts' accuracies")
         self._images = OrderedImages(bench, "val", plan.limit)
-        self._engine, self._taken = engine or Here(), dict[int, Taken]()
+        self._engine, self._under_way = engine or Here(), dict[int, tuple[Taken, Found]]()
         if opener is None:
             self._look = Looker(bench, plan, references["experts"], cancelled).look
         else:
@@ -101,7 +97,7 @@ class Worker:
     def run(self) -> None:
         """Until no point is left. Raises Cancelled; points under way are put back when the sweep goes on."""
         for one, outcome in self._engine.map(self._look, self._asked(), self._cancelled):
-            self._keep(self._taken.pop(one.number), outcome)
+            self._keep(*self._under_way.pop(one.number), outcome)
 
     def _asked(self) -> Iterator[Asked]:
         """The points as they are taken from the study; those that are known already are kept at once."""
@@ -109,18 +105,18 @@ class Worker:
             found = self._found()
             self._tell(found)
             if known := known_point(self.plan, taken.number, taken.values, found):
-                self._keep(taken, known)
+                self._keep(taken, found, known)
             else:
-                self._taken[taken.number] = taken
+                self._under_way[taken.number] = taken, found
                 yield asked(self.plan, taken.number, taken.values, found)
 
-    def _keep(self, taken: Taken, outcome: Point | str) -> None:
+    def _keep(self, taken: Taken, found: Found, outcome: Point | str) -> None:
+        """``found``: what there was when the point was taken."""
         if isinstance(outcome, str):
             self.store.fail(taken, outcome)
             if self._on_error:
                 self._on_error(taken.number, outcome)
             return
-        found = self._found()
         self.store.finish(taken, outcome, tuple(outcome.value(one, found.yardstick) for one in self.plan.objectives))
         if self._recorder:
             self._recorder.point(outcome, found, self._images)

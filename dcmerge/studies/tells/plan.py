@@ -69,7 +69,7 @@ class Setting:
     def label(self) -> str:
         """Title, and the parameters that are not the defaults."""
         chosen = method(self.slug)
-        other = {name: value for name, value in self.parameters.items() if value != chosen.parameters[name].default}
+        other = chosen.changed(self.parameters)
         return f"{chosen.title}, {values_text(other)}" if other else chosen.title
 
 
