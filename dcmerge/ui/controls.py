@@ -61,7 +61,7 @@ def _by_ratio(constraint: Number, common: dict[str, Any]) -> float | None:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = {float(f"{digit}e{decade}") for decade in decades for digit in _DIGITS}
     values = {value for value in (*steps, low, high) if low <= value <= high}
-    other = {value for value in (_asked(constraint, common["key"]), common["default"]) if value is not None}
+    other = {value for value in (asked_number(constraint, common["key"]), common["default"]) if value is not None}
     return remembered(
         st.select_slider,
         constraint.title,
@@ -71,7 +71,7 @@ def _by_ratio(constraint: Number, common: dict[str, Any]) -> float | None:
     )
 
 
-def _asked(constraint: Number, key: str) -> float | None:
+def asked_number(constraint: Number, key: str) -> float | None:
     """The value that the address, or a point of a sweep, asks for; None where it is none of this parameter's."""
     try:
         return constraint.parse(key, asked_for(key) or "auto")

@@ -10,6 +10,7 @@ import streamlit as st
 
 from dcmerge.studies.glossary import term
 from dcmerge.studies.sweep.mixing import FACTOR, FIRST, LAST, WEIGHT
+from dcmerge.ui.controls import asked_number
 from dcmerge.ui.shell import Page, readable_errors
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import choose, forget, is_any_chosen, remembered
@@ -57,7 +58,7 @@ def _experts(page: Page) -> tuple[dict[str, float], dict[str, Sequence[float]]]:
     for (task, title), column in zip(titles.items(), columns, strict=False):
         with column:
             if by_depth:
-                ends = [_slider(f"{title}, {end} block", f"{_PREFIX}{end}.{task}") for end in ("first", "last")]
+                ends = [_slider(f"{title}, {end} block", f"{end}.{task}") for end in ("first", "last")]
                 depths[task] = ends
             else:
                 weights[task] = _slider(f"Weight of {title}", f"{WEIGHT}{task}")
@@ -83,7 +84,7 @@ def _alpha_over_depth(page: Page) -> Sequence[float]:
         return CONSTANT
     names = {FIRST: "first block", LAST: "last block"}
     if shape == _BLOCKS:
-        names = {f"{_PREFIX}block.{number}": f"block {number}" for number in range(blocks)}
+        names = {f"block.{number}": f"block {number}" for number in range(blocks)}
     columns = st.columns(min(len(names), 2 * _COLUMNS)) * len(names)
     values = []
     for (key, name), column in zip(names.items(), columns, strict=False):
@@ -92,17 +93,17 @@ def _alpha_over_depth(page: Page) -> Sequence[float]:
     return values
 
 
-def _slider(label: str, key: str) -> float:
-    key = key if key.startswith(_PREFIX) else f"{_PREFIX}{key}"
-    low, high = FACTOR.usual_range
-    value = st.session_state.get(key, 1.0)  # what a sweep found may lie outside of the usual range
+def _slider(label: str, name: str) -> float:
+    key = f"{_PREFIX}{name}"
+    asked = asked_number(FACTOR, key)  # what a sweep found may lie outside of the usual range
+    ends = [*FACTOR.usual_range, *([] if asked is None else [asked])]
     return remembered(
         st.slider,
         plain(label),
         key=key,
         default=1.0,
-        min_value=float(min(low, value)),
-        max_value=float(max(high, value)),
+        min_value=float(min(ends)),
+        max_value=float(max(ends)),
         step=FACTOR.step,
         format="%.2f",
     )

@@ -59,6 +59,11 @@ def test_a_sweep_of_the_mixer_is_started_and_its_point_sets_the_mixer_of_merge(q
     assert (asked_for["mix.alpha"], asked_for["mix.depth.last"]) == ("linear", "0.5")
 
 
+def test_a_weight_beyond_the_usual_range_arrives_by_a_link(open_page: Open) -> None:
+    app = open_page(TUNE, **{"mix.weight.letters": "2.5"})
+    assert app.slider(key="mix.weight.letters").value == 2.5 and not app.warning
+
+
 def test_a_sweep_is_shown_and_its_best_point_taken_to_merge(queue: None) -> None:
     plan = {"slug": "dc_merge", "over": ["rho=2:8:2"], "parameters": {"smoothing": "linear"}, "limit": 2, "test": False}
     job = jobs.submit({"kind": "sweep", "set": "demo", "plan": {**plan, "scale": 1.2}})
