@@ -4,7 +4,8 @@
 # make wheel  build the package, dist/*.whl, and its source, dist/*.tar.gz
 # make bench  measure against a plain implementation (see benchmarks/RESULTS.md); ARGS="layer lora --runs 5"
 # make mergekit  install mergekit into an environment of its own, for the benchmark beside it: make bench ARGS=mergekit
-# make fuzz   mutate valid files by the thousands, and kill merges at 50 moments a kind; EXAMPLES=20000 KILLS=500 for more
+# make fuzz   mutate valid files by the thousands, kill merges and jobs at 50 moments a kind, and let atheris search by what the code
+#             does, where it can be installed; EXAMPLES=20000 KILLS=500 for more
 # make soak   20 visitors move ρ and α and change pages for 10 minutes; ARGS="--visitors 6 --minutes 3" for less
 # make audit  compare the installed packages with the known holes (asks the internet; installs pip-audit)
 # make clean  remove the environment and everything generated
@@ -38,6 +39,8 @@ test: $(DEV_STAMP) lint browser
 
 fuzz: $(DEV_STAMP)
 	FUZZ_EXAMPLES=$(EXAMPLES) FAULT_KILLS=$(KILLS) $(PY) -m pytest -n 0 tests/fuzz tests/faults $(ARGS)
+	-$(PY) -m pip install --quiet $(PIP_ARGS) atheris
+	$(PY) -m tests.fuzz.guided --runs $(EXAMPLES)
 
 soak: $(DEV_STAMP)
 	$(PY) -m tools.soak $(ARGS)

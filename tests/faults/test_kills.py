@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import random
 import shutil
+import signal
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import open_clip  # noqa: F401  (once here, and not in every process that is forked)
 import optuna  # noqa: F401
 import pytest
 
+from dcmerge import jobs
+from dcmerge.cli import main
 from tests.corpus.images import evaluated
 from tests.faults.conftest import ADAPTERS, KILLS, MODELS, Fork, parts
+from tests.jobs.conftest import wait_for_end, wait_until
 
 pytestmark = pytest.mark.timeout(120 + 20 * KILLS)
 KINDS: dict[str, tuple[str, Sequence[str]]] = {
@@ -26,6 +33,8 @@ KINDS: dict[str, tuple[str, Sequence[str]]] = {
 }
 
 
+#: A job in the background needs a runner and a worker, which take seconds to start.
+JOB_KILLS = max(1, KILLS // 3)
 #: A kill may come after the end of the run; so many are tried for each that is to meet one.
 _TRIES = 5
 
@@ -105,6 +114,30 @@ def test_after_a_kill_a_sweep_goes_on_and_no_point_is_lost(place: Path, forked: 
         assert forked(words)[0] == 0, forked.log.read_text()
         assert without_times((place / "points.csv").read_text()) == without_times(wanted)
         assert parts(place) == []
+
+
+def test_after_a_kill_a_job_in_the_background_is_resumed_and_right(place: Path, draw: random.Random) -> None:
+    wanted, seconds = None, 0.0
+    for count in range(1 + JOB_KILLS):  # the first one is not disturbed
+        shutil.rmtree(place / "jobs", ignore_errors=True)
+        (place / "m.safetensors").unlink(missing_ok=True)
+        assert main(["merge", *MODELS, "--method=ties", "--out=m.safetensors", "--background"]) == 0
+        (job,) = jobs.all_jobs()
+        begun = time.monotonic()
+        wait_until(lambda job=job: job.journal.events("worker"), "the worker begins")
+        if count:
+            time.sleep(draw.uniform(0.0, seconds))
+            with suppress(ProcessLookupError):  # it has ended
+                os.kill(job.journal.events("worker")[-1]["pid"], signal.SIGKILL)
+        wait_for_end(job)
+        seconds = seconds or time.monotonic() - begun
+        if job.state is not jobs.State.DONE:
+            jobs.resume(job.id)
+            wait_for_end(job)
+        assert job.state is jobs.State.DONE, job.log_tail()
+        assert parts(place) == []
+        wanted = wanted or content(place / "m.safetensors")
+        assert content(place / "m.safetensors") == wanted
 
 
 def without_times(table: str) -> list[list[str]]:
