@@ -46,7 +46,7 @@ def run_sweep(job: Job, spec: Sweep, models: ModelSet, tell: Tell) -> None:
             while True:
                 _take_points(job, spec, models, store, tell, cancelled)
                 _await(helpers, cancelled)
-                if not store.remaining():
+                if not store.progress().remaining:
                     break
                 prepare(bench, spec.plan, store, cancelled)  # a helper died at a point
         recorder = _recorder(job, models)

@@ -36,13 +36,13 @@ def prepare(bench: Bench, plan: Plan, store: Store, cancelled: IsCancelled | Non
         store.keep_references({"experts": images.experts(cancelled), "zero_shot": base})
 
 
-def found_in(plan: Plan, store: Store) -> Found | None:
-    """What is finished; None before the experts are measured."""
+def found_in(plan: Plan, store: Store, *, again: bool = True) -> Found | None:
+    """What is finished; None before the experts are measured. ``again``: as of ``Store.progress``."""
     references = store.references
     if references is None:
         return None
-    points, tests = store.points(), tuple(store.tests)
-    return Found(plan, points, references["experts"], references["zero_shot"], store.errors(), store.remaining(), tests)
+    now, tests = store.progress(again=again), tuple(store.tests)
+    return Found(plan, now.points, references["experts"], references["zero_shot"], now.errors, now.remaining, tests)
 
 
 def read_found(path: Path, plan: Plan) -> Found | None:
@@ -124,7 +124,7 @@ class Worker:
             self._on_point(outcome, found)
 
     def _found(self) -> Found:
-        found = found_in(self.plan, self.store)
+        found = found_in(self.plan, self.store, again=False)
         assert found is not None  # the constructor has seen to it
         return found
 
