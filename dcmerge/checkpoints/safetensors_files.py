@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -36,7 +37,7 @@ class SafetensorsFile:
         self.infos: dict[str, TensorInfo] = {}
         self._starts: dict[str, int] = {}
         #: Where the last small tensors were read from, and those bytes.
-        self._window: tuple[int, Tensor] | None = None
+        self._window: tuple[int, bytes] | None = None
         with _open(self.path) as file:
             start = _data_start(self.seen)
             self.metadata: dict[str, str] = file.metadata() or {}
@@ -60,18 +61,20 @@ class SafetensorsFile:
     def _read(self, name: str, info: TensorInfo, first: int) -> Tensor:
         """The rows from ``first`` on that make a tensor of this shape."""
         start = self._starts[name] + (first * info.nbytes // info.shape[0] if first else 0)
-        read = self._small if info.nbytes <= _SMALL else self.seen.bytes_at
-        return read(start, info.nbytes).view(info.dtype).reshape(info.shape)
+        if 0 < info.nbytes <= _SMALL:
+            return torch.frombuffer(self._small(start, info.nbytes), dtype=torch.uint8).view(info.dtype).reshape(info.shape)
+        return self.seen.bytes_at(start, info.nbytes).view(info.dtype).reshape(info.shape)
 
-    def _small(self, start: int, nbytes: int) -> Tensor:
+    def _small(self, start: int, nbytes: int) -> bytearray:
         """``bytes_at`` of a small tensor, with its neighbours: files of 100,000 tensors are not opened as often."""
         window = self._window
         if window is None or not window[0] <= start <= start + nbytes <= window[0] + len(window[1]):
-            window = start, self.seen.bytes_at(start, max(nbytes, min(_WINDOW, self.seen.size - start)))
-            self._window = window
+            read = self.seen.bytes_at(start, max(nbytes, min(_WINDOW, self.seen.size - start)))
+            self._window = window = start, read.numpy().tobytes()
         else:
             self.seen.check_again()
-        return window[1][start - window[0] :][:nbytes].clone()
+        place = start - window[0]
+        return bytearray(window[1][place : place + nbytes])
 
 
 def _info(name: str, shape: list[int], code: str, path: Path) -> TensorInfo:

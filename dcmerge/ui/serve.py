@@ -6,6 +6,7 @@ thread does it while the server starts and the browser opens.
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -16,6 +17,7 @@ from streamlit import runtime
 from streamlit.web import cli
 
 _SECONDS_BETWEEN_LOOKS = 0.02
+_SECONDS_BETWEEN_COLLECTIONS = 5.0
 
 
 def main(arguments: list[str]) -> None:
@@ -35,6 +37,21 @@ def _get_ready() -> None:
         from dcmerge.ui.shell import first_set, opened
 
         opened(first_set())
+    _tidy()
+
+
+def _tidy() -> None:
+    """Look for garbage every few seconds, but not among what modules made when they were imported, which stays.
+
+    Streamlit would do it after every run of a page, among all objects: half a second each time with torch and open_clip loaded.
+    """
+    modules = 0
+    while True:
+        gc.collect()
+        if len(sys.modules) > modules:
+            modules = len(sys.modules)
+            gc.freeze()
+        time.sleep(_SECONDS_BETWEEN_COLLECTIONS)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Bytes that a fuzzer grows by what they reach in our code: ``python -m tests.fuzz.guided [--runs N] [TARGET ...]``.
 
-Each target reads any bytes, or refuses them in one sentence (InputError); anything else ends the run with the input that caused it.
+Each target reads any bytes, or refuses them in one sentence (InputError); anything else ends the run with the input of it.
 atheris does the searching. Where it is not installed this says so and leaves the search out.
 """
 
@@ -24,7 +24,9 @@ _LONGEST = 2000  # bytes of an input
 
 def main(arguments: list[str] | None = None) -> int:
     """Every target in a process of its own; 1 where one of them found something."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.guided", description="Search for input that no error was made for.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz.guided", description="Search for input that is neither read nor refused."
+    )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"some of {', '.join(SEEDS)} (default: all)")
     parser.add_argument("--runs", type=int, default=20_000, help="inputs a target (default 20000)")
     parser.add_argument("--one", action="store_true", help="search in this process")
@@ -128,7 +130,9 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b"merge_method: ties\nbase_model: b.safetensors\nmodels:\n- model: o.safetensors\n  parameters: {weight: 0.5}\n",
         b'{"inputs": {"base": {"file": "b.safetensors"}, "one": {"file": "o.safetensors"}}, "method": "ties", "scale": 0.5}',
     ),
-    "journal": (b'{"time": 1.0, "event": "state", "state": "running", "text": ""}\n{"time": 2.0, "event": "progress", "share": 0.5}\n',),
+    "journal": (
+        b'{"time": 1.0, "event": "state", "state": "running", "text": ""}\n{"time": 2.0, "event": "progress", "share": 0.5}\n',
+    ),
 }
 
 
