@@ -1,4 +1,4 @@
-"""Save a picture of every page, light and dark, at two widths: `python -m tools.screenshots FOLDER [options]`.
+"""Save a picture of every page, light and dark, at three widths: `python -m tools.screenshots FOLDER [options]`.
 
 The pictures are named <page>-<theme>-<width>.png. Options narrow what is taken; --url takes a running dashboard.
 With --readme the README's two pictures are taken instead, spectra.png and merge.png: `python -m tools.screenshots --readme docs`.
@@ -18,7 +18,7 @@ from tools.app_server import REPOSITORY, running_app
 from tools.browser import chromium, errors_shown, new_page, open_page, save_whole_page, wait_idle
 
 THEMES = ("light", "dark")
-WIDTHS = {1280: 800, 1920: 1080}  # px wide: px high
+WIDTHS = {390: 844, 1280: 800, 1920: 1080}  # px wide: px high; the first is a phone
 
 READING = "How to read:"  # how every card's last line begins
 

@@ -56,7 +56,7 @@ def history_card(page: Page) -> None:
 
 
 def picked(runs: Sequence[Run], *, key: str, pinned: Collection[str] = ()) -> list[Run]:
-    """A table of runs; those whose rows are selected."""
+    """A table of runs; those whose rows are selected, which the keyboard can do too."""
     chosen = st.dataframe(
         [_row(run, run.id in pinned) for run in runs],
         hide_index=True,
@@ -67,6 +67,7 @@ def picked(runs: Sequence[Run], *, key: str, pinned: Collection[str] = ()) -> li
         alt="Runs, the newest first",
         height=min(420, 38 + 35 * len(runs)),
     )
+    st.caption("Select a row with the box on its left, or with the keyboard: arrow keys go to it, Shift and Space select it.")
     return [runs[place] for place in chosen.selection.rows if place < len(runs)]
 
 
