@@ -44,8 +44,8 @@ def overview_card(page: Page) -> None:
         figure = plots.layer_overview(_concentration(page.models.key, page), page.layer_name)
         reading = (
             "each square is a matrix. The lighter it is, the more of its energy sits in the top 5 % of its singular values "
-            "(mean over tasks). **Click a square** to see that matrix above, or choose it under Matrix in the sidebar. The ringed "
-            "one is shown now."
+            "(mean over tasks). **Click a square** to see that matrix above, or choose it under Matrix in the sidebar. The "
+            "ringed one is shown now."
         )
         terms = ("energy in the top 5 %", "energy (sum of s²)")
         show(figure, reading, key=_PICKER, terms=terms, on_select=_take_pick, selection_mode="points")
