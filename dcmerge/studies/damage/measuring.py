@@ -153,10 +153,10 @@ class Looks:
         """The look of that name, as it is known or anew."""
         if self.cancelled and self.cancelled():
             raise Cancelled
-        if self.progress:
-            self.progress(min(1.0, self.done / self.total), name)
         self.done += 1
         if name not in self.known:
+            if self.progress:  # not of what is known: who tells the time left counts from the first word
+                self.progress(min(1.0, (self.done - 1) / self.total), name)
             self.known[name] = Look(name, look())
             if self.on_look:
                 self.on_look(self.known[name])
