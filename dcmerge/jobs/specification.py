@@ -85,24 +85,35 @@ class Compare:
 
 @dataclass(frozen=True)
 class FindScale:
-    """The α of one method, chosen on validation. ``val_limit``: images a task; ``mix`` as in a recipe."""
+    """The α of one method, chosen on validation: by accuracy, or without ``labels`` by agreement with the experts' answers.
+
+    ``val_limit``: images a task; ``mix`` as in a recipe.
+    """
 
     kind: ClassVar[str] = "scale"
-    steps: ClassVar[tuple[str, ...]] = ("set", EXPERTS, "scale")
 
     set: str
     method: MethodChoice
     val_limit: int | None = None
     mix: Mapping[str, Any] = field(default_factory=dict)
+    labels: bool = True
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> FindScale:
         """Raises InputError for anything that the search could not run with."""
-        return cls(set_with_images(data.get("set")), one_method(data), limit_of("val_limit", data), mix_of(data))
+        name, chosen, labels = set_with_images(data.get("set")), one_method(data), flag_of("labels", data, True)
+        if not labels and not method(chosen.slug).gives_one_model:
+            raise InputError(f"labels: expected a method that gives one model for all tasks, got {chosen.slug}, which does not")
+        return cls(name, chosen, limit_of("val_limit", data), mix_of(data), labels)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The experts' accuracies take labels too."""
+        return ("set", EXPERTS, "scale") if self.labels else ("set", "scale")
 
     @property
     def label(self) -> str:
-        return f"Find α of {method(self.method.slug).title} on {self.set}"
+        return f"Find α of {method(self.method.slug).title} on {self.set}{'' if self.labels else ' without labels'}"
 
 
 @dataclass(frozen=True)

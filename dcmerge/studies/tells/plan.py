@@ -86,7 +86,7 @@ class Setting:
 
 def unfit(one: Method) -> str:
     """Why a method can take no part, in words that follow "that"; empty where it can."""
-    if one.modules or one.assemble:
+    if not one.gives_one_model:
         return "makes more than one model"
     others = [name for name in one.needs if name in ("images", "labels", "training", "task")]
     return f"needs {', '.join(others)}" if others else ""
