@@ -92,8 +92,8 @@ def _how_long(page: Page, look: Look | None) -> None:
     find, test = single_jobs.seconds_of(page.models.images, look.pace)
     ahead = single_jobs.ahead_text()
     st.caption(
-        f"Find α takes about {duration(find)}, with labels or without. Evaluate on test takes about {duration(test)}. By the pace "
-        f"of the live look. {ahead}"
+        f"Find α takes about {duration(find)}, with labels or without, Evaluate on test about {duration(test)}, by the pace of "
+        f"the live look. {ahead}"
     )
 
 
