@@ -103,7 +103,7 @@ def test_every_matrix_is_filtered_and_another_method_subtracted(page: Page, app_
     visit(page, f"{app_url}/Diagnose", diagnose="Every matrix", method="average", **{"layers.text": "mlp"})
     (cells,) = traces(page, "By task and matrix: DirSim")
     assert len(cells["x"]) == 18 and len(cells["y"]) == 8
-    expect(page.get_by_test_id("stDataFrame")).to_have_count(1)
+    expect(page.get_by_test_id("stDataFrame")).to_have_count(2)  # every matrix, and two of them beside each other
     pick(page, "Minus", "TIES-Merging")
     assert figure(page, "By task and matrix: difference of DirSim").count() == 1
     page.get_by_role("radio", name="effective rank").click()
