@@ -21,6 +21,7 @@ from dcmerge.cli.options import (
     whole_number,
 )
 from dcmerge.cli.output import Progress, paragraph, percent_with_interval, print_json, table
+from dcmerge.cli.plugins import add_plugins
 from dcmerge.errors import InputError
 from dcmerge.jobs.telling import study
 from dcmerge.studies.tells import MEASURES, SCOPES, Correlation, Plan, Regret, Study
@@ -35,6 +36,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_bench(parser)
     what = parser.add_argument_group("which merges; each is kept, and the same command goes on where it was stopped")
     what.add_argument("--merges", type=whole_number(3), default=MERGES, metavar="N", help=f"how many (default {MERGES})")
+    add_plugins(what)
     what.add_argument("--methods", default="", metavar="A,B", help="slugs (default: all quick ones that merge the weights alone)")
     what.add_argument(
         "--factors",

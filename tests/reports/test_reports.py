@@ -73,10 +73,10 @@ def test_colours_are_those_of_the_light_theme(bench: Bench) -> None:
 
 def test_a_comparison_and_its_best_method() -> None:
     found = comparison()
-    report = report_of_comparison(found, "Compare", "the command")
+    report = report_of_comparison(found, "Compare")
     assert report.values["ties.mean"] == found.row("ties").measured.mean == report.values["mean"]
     html = as_html(report)
-    assert "TIES-Merging" in html and "failed: SLERP" in html and "the command" in html and len(drawn(html)) == 4
+    assert "TIES-Merging" in html and "failed: SLERP" in html and len(drawn(html)) == 4
 
 
 def test_a_sweep_and_what_its_choice_is_worth(bench: Bench, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_sweep_and_what_its_choice_is_worth(bench: Bench, tmp_path: Path) -> N
     store = Store(tmp_path / "study.sqlite3", plan)
     found = sweep(bench, plan, store)
     store.close()
-    report = report_of_sweep(found, "Sweep", "the command")
+    report = report_of_sweep(found, "Sweep")
     assert found.best is not None and report.values["best"] == found.estimate(found.best).value
     assert {"other_images", "test.mean", "alpha"} <= set(report.values)
     curve = drawn(as_html(report))[0]
