@@ -36,12 +36,14 @@ _STUDY, _LOOK, _DONE = "study", "look", "done"
 class Kept:
     """A study that lies below the jobs' folder. ``plan``: the one asked for last; ``merges``: how many of its merges there are.
 
-    ``ended``: when that plan was finished, 0 where it is not; ``changed``: when the last event was written.
+    ``asked``: when that plan was first asked for; ``ended``: when it was finished, 0 where it is not; ``changed``: when the last
+    event was written.
     """
 
     path: Path
     title: str
     plan: Plan
+    asked: float
     ended: float
     changed: float
     merges: int
@@ -70,7 +72,7 @@ def study(
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / f"{name_of(bench.vectors, plan)}.jsonl")
     about = {"title": title, "set": bench.vectors.fingerprint, "plan": to_plain(plan)}
-    if [event["plan"] for event in journal.events(_STUDY)[-1:]] != [about["plan"]]:
+    if [event.get("plan") for event in journal.events(_STUDY)[-1:]] != [about["plan"]]:
         journal.append(_STUDY, **about)
     found = looks(
         bench,
@@ -92,7 +94,21 @@ def run_study(job: Job, spec: Tells, models: ModelSet, tell: Tell, log: Callable
     for look in failed:
         log(f"left out: {look.setting.label}: {look.error}")
     log(f"{len(found.merged)} merges measured")
-    job.finish_step(STUDY_STEP, {"study": name_of(models.vectors, spec.plan), "merges": len(found.merged), "failed": len(failed)})
+    outcome = {"merges": len(found.merged), "failed": len(failed)}
+    job.finish_step(STUDY_STEP, {"study": name_of(models.vectors, spec.plan), "title": title, **outcome})
+
+
+def study_of(job: Job) -> Study | None:
+    """What a job that ended has found; None before its end, and where too few of its merges can be read."""
+    found = job.steps().get(STUDY_STEP)
+    path = _folder() / f"{found['study']}.jsonl" if isinstance(found, dict) and "study" in found else None
+    spec = job.specification
+    if path is None or not isinstance(spec, Tells):
+        return None
+    known = _known(Journal(path))
+    with suppress(InputError):
+        return Study(spec.plan, tuple(known[number] for number in sorted(known) if number < spec.plan.merges), found["title"])
+    return None
 
 
 def known_looks(vectors: TaskVectors, plan: Plan) -> dict[int, Look]:
@@ -117,9 +133,12 @@ def _kept(path: Path, set_hash: str) -> Kept | None:
     if about.get("set") != set_hash:
         return None
     with suppress(InputError):  # of another version
-        plan, looks = from_plain(Plan, about.get("plan")), _known(journal)
-        ended, merges = about["time"] if about["event"] == _DONE else 0.0, sum(number < plan.merges for number in looks)
-        return Kept(path, str(about.get("title", "")), plan, ended, journal.events()[-1]["time"], merges)
+        plan = from_plain(Plan, about.get("plan"))
+        settings = (event.get("setting") for event in journal.events(_LOOK))
+        made = {one["number"] for one in settings if isinstance(one, dict) and isinstance(one.get("number"), int)}
+        ended, merges = about["time"] if about["event"] == _DONE else 0.0, sum(number < plan.merges for number in made)
+        begun, changed = (asked or ends)[-1]["time"], journal.events()[-1]["time"]
+        return Kept(path, str(about.get("title", "")), plan, begun, ended, changed, merges)
     return None
 
 

@@ -1,4 +1,4 @@
-"""From an id to its report: a run, or the job of a comparison, a sweep or a damage map."""
+"""From an id to its report: a run, or the job of a comparison, a sweep, a damage map or a study of what tells."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dcmerge import jobs
 from dcmerge.errors import InputError
 from dcmerge.jobs.commands import repeated
 from dcmerge.jobs.damaging import map_so_far
+from dcmerge.jobs.telling import study_of
 from dcmerge.reports.model import Report
 from dcmerge.reports.of_comparison import report_of_comparison
 from dcmerge.reports.of_damage import report_of_damage
 from dcmerge.reports.of_runs import report_of_runs
 from dcmerge.reports.of_sweep import report_of_sweep
+from dcmerge.reports.of_tells import report_of_study
 from dcmerge.runs import RunStore
 
 
@@ -48,6 +50,8 @@ def _measured(job: jobs.Job, titles: Mapping[str, str] | None) -> Report:
             return report_of_sweep(found, job.label)
     if isinstance(spec, jobs.Damage) and (damage := map_so_far(job)) is not None and damage.units:
         return report_of_damage(damage, job.label, titles)
+    if isinstance(spec, jobs.Tells) and (study := study_of(job)) is not None:
+        return report_of_study(study, job.label)
     if runs := RunStore().find(group=job.id):
         return report_of_runs(sorted(runs, key=lambda run: run.recipe is None), titles)
     raise InputError(f"report: expected a job that has measured something, got {job.id}, which is {job.state}")

@@ -6,9 +6,12 @@ from datetime import datetime
 
 import streamlit as st
 
+from dcmerge import jobs
 from dcmerge.errors import InputError
+from dcmerge.jobs.commands import repeated
 from dcmerge.jobs.telling import Kept, kept_of
 from dcmerge.plots.tells import correlation_figure, regret_figure
+from dcmerge.reports import Report, report_of_study
 from dcmerge.studies.glossary import explained
 from dcmerge.studies.tells import ALL, MEASURES, SCOPES, Study
 from dcmerge.studies.tells.found import sentence
@@ -16,6 +19,7 @@ from dcmerge.studies.tells.tables import as_csv
 from dcmerge.ui import tells_setup
 from dcmerge.ui.charts import show
 from dcmerge.ui.job_buttons import Followed
+from dcmerge.ui.reporting import report_button
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import remembered
@@ -44,12 +48,12 @@ def tells_cards(page: Page) -> None:
     )
     job = known[name].job
     if job is None:
-        _cards(page, name)
+        _cards(page, name, None)
     else:
-        Followed("study", "merges", "tells", tells_setup.REFUSED, lambda job: _cards(page, name)).show(job.id, every=3.0)
+        Followed("study", "merges", "tells", tells_setup.REFUSED, lambda job: _cards(page, name, job)).show(job.id, every=3.0)
 
 
-def _cards(page: Page, name: str) -> None:
+def _cards(page: Page, name: str, job: jobs.Job | None) -> None:
     """What the study has found so far."""
     kept = next((one for one in kept_of(page.models.vectors) if one.name == name), None)
     found = kept and _found(str(kept.path), kept.changed, kept)
@@ -72,7 +76,13 @@ def _cards(page: Page, name: str) -> None:
         )
         with st.expander("What each measure is"):
             st.markdown("\n".join(f"- **{name}**: {plain(MEASURES[name].about)}" for name in found.measures))
-        st.download_button("Every merge as CSV", lambda: as_csv(found), "tells.csv", "text/csv", icon=":material/download:")
+        with st.container(horizontal=True):
+            st.download_button("Every merge as CSV", lambda: as_csv(found), "tells.csv", "text/csv", icon=":material/download:")
+            report_button(lambda: _report(page, found, job), "tells", "tells.report")
+
+
+def _report(page: Page, found: Study, job: jobs.Job | None) -> Report:
+    return report_of_study(found, f"What tells on {page.models.title}", repeated(job) if job else {})
 
 
 def _controls(page: Page, found: Study) -> tuple[str, str | None]:

@@ -122,35 +122,37 @@ def start(models: ModelSet, plan: Plan) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Listed:
-    """A study of this set: its plan, when it changed last, what is kept of it, and the job that made it last.
+    """A study of this set: its plan, when it was asked for last, what is kept of it, and the job that made it last.
 
     One that was made in a terminal has no job, one that waits in the queue has nothing kept yet.
     """
 
     plan: Plan
-    changed: float
+    asked: float
     kept: Kept | None
     job: jobs.Job | None
 
     @property
     def label(self) -> str:
-        """When and what, in one line."""
-        plan, made = self.plan, self.kept.merges if self.kept else 0
-        merges = f"{made} merges" if self.kept and self.kept.ended else f"{made} of {plan.merges} merges"
+        """When and what, in one line that stays the same while it runs: a list whose lines change forgets its choice."""
+        plan = self.plan
         images = f"{plan.limit} + {plan.unlabeled} images a task"
         methods = f"{len(plan.methods)} methods" if plan.methods else ""
-        parts = f"{datetime.fromtimestamp(self.changed):%d %b %H:%M:%S}", merges, images, methods, "subsets" * plan.subsets
-        return " · ".join(filter(None, parts))
+        parts = f"{datetime.fromtimestamp(self.asked):%d %b %H:%M:%S}", f"{plan.merges} merges", images, methods
+        return " · ".join(filter(None, (*parts, "subsets" * plan.subsets)))
 
 
 def listed(models: ModelSet) -> dict[str, Listed]:
-    """The studies of this set by name, those that changed last first; of jobs that made nothing those that still may."""
+    """The studies of this set by name, those that were asked for last first; of jobs that made nothing those that still may."""
     found: dict[str, Listed] = {}
     for job in jobs.all_jobs():
         if isinstance(spec := job.specification, jobs.Tells) and spec.set == models.name:
             found.setdefault(name_of(models.vectors, spec.plan), Listed(spec.plan, job.created, None, job))
-    found = {name: one for name, one in found.items() if one.job and (one.job.state in jobs.ACTIVE or one.job.resumable)}
-    for kept in kept_of(models.vectors):
-        job = found[kept.name].job if kept.name in found else None
-        found[kept.name] = Listed(kept.plan, max(kept.changed, job.created if job else 0.0), kept, job)
-    return dict(sorted(found.items(), key=lambda pair: -pair[1].changed))
+    kept = {one.name: one for one in kept_of(models.vectors)}
+    for name, one in list(found.items()):
+        if one.job and name not in kept and one.job.state not in jobs.ACTIVE and not one.job.resumable:
+            del found[name]
+    for name, one in kept.items():
+        job = found[name].job if name in found else None
+        found[name] = Listed(one.plan, max(one.asked, job.created if job else 0.0), one, job)
+    return dict(sorted(found.items(), key=lambda pair: -pair[1].asked))

@@ -43,7 +43,7 @@ SPECIFICATIONS: dict[str, dict[str, Any]] = {
             "parameters": {"smoothing": "linear"},
             "sampler": "tpe",
             "trials": 7,
-            "objectives": ["worst", "mean"],
+            "objectives": ("worst", "mean"),
             "limit": 20,
             "early": False,
             "test": False,

@@ -12,7 +12,7 @@ import pytest
 from dcmerge import jobs
 from dcmerge.errors import InputError
 from dcmerge.jobs.journal import Journal
-from dcmerge.jobs.telling import kept_of, known_looks, name_of
+from dcmerge.jobs.telling import kept_of, known_looks, name_of, study_of
 from dcmerge.runtime.state_files import jobs_folder
 from dcmerge.sets.model_sets import open_set_by_name, roots
 from dcmerge.studies.tells import Plan
@@ -48,6 +48,8 @@ def test_after_a_kill_no_merge_is_repeated_and_a_larger_plan_adds_to_them() -> N
     (kept,) = kept_of(demo.vectors)
     assert kept.ended and kept.merges == 5
     wanted = looks(demo.images, Plan.of(**{**PLAN, "merges": 5}))
+    told, before = study_of(larger), study_of(job)
+    assert told and before and len(told.looks) == 5 and len(before.looks) == 4
     assert [(look.setting, look.rows) for look in kept.study().looks] == [(look.setting, look.rows) for look in wanted]
 
 

@@ -44,7 +44,7 @@ def test_one_click_starts_a_study_of_what_tells(queue: None, open_page: Open) ->
     assert not app.exception and "The first figures appear after three merges" in words_of(app)
     (job,) = jobs.all_jobs()
     assert job.specification == jobs.Tells("demo", Plan.of(("average", "ties"), merges=12, limit=25, unlabeled=25))
-    assert app.selectbox(key="tells.study").options[0].endswith("0 of 12 merges · 25 + 25 images a task · 2 methods")
+    assert app.selectbox(key="tells.study").options[0].endswith("12 merges · 25 + 25 images a task · 2 methods")
     assert any(button.label == "Cancel" for button in app.button)
     jobs.cancel(job.id)
     assert "This study is cancelled" in words_of(app.run()) and any(button.label == "Resume" for button in app.button)
