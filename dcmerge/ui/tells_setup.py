@@ -13,9 +13,9 @@ from dcmerge.jobs.telling import Kept, kept_of, known_looks, name_of
 from dcmerge.methods import methods
 from dcmerge.sets.model_sets import ModelSet
 from dcmerge.studies.glossary import term
-from dcmerge.studies.tells import MERGES, Plan
+from dcmerge.studies.tells import Plan
 from dcmerge.studies.tells.forecast import predicted_seconds
-from dcmerge.studies.tells.plan import LIMIT, UNLABELED, unfit
+from dcmerge.studies.tells.plan import LIMIT, MERGES, UNLABELED, unfit
 from dcmerge.ui import tuning
 from dcmerge.ui.job_buttons import start_row
 from dcmerge.ui.shell import Page

@@ -55,11 +55,11 @@ def test_after_a_kill_no_merge_is_repeated_and_a_larger_plan_adds_to_them() -> N
 
 def test_what_is_made_already_takes_no_time() -> None:
     demo, plan = open_set_by_name("demo", roots()), Plan.of(**PLAN)
-    whole = predicted_seconds(plan, demo.images, 0.001, 3.0, {})
+    whole = predicted_seconds(plan, demo.images, 0.001, 1000.0, {})
     made = {look.setting.number: look for look in looks(demo.images, Plan.of(**{**PLAN, "merges": 3}))}
-    some = predicted_seconds(plan, demo.images, 0.001, 3.0, made)
+    some = predicted_seconds(plan, demo.images, 0.001, 1000.0, made)
     assert (whole[0], some[0]) == (4, 1) and some[1] < whole[1]
-    assert predicted_seconds(Plan.of(**{**PLAN, "merges": 3}), demo.images, 0.001, 3.0, made)[0] == 0
+    assert predicted_seconds(Plan.of(**{**PLAN, "merges": 3}), demo.images, 0.001, 1000.0, made)[0] == 0
 
 
 @pytest.mark.usefixtures("no_runner")
