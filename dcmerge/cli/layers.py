@@ -32,11 +32,14 @@ from dcmerge.merging.recipe import check_scale
 from dcmerge.methods import method
 from dcmerge.studies.inspection import consistency
 from dcmerge.studies.layer_table import COLUMNS, OF_MERGE, LayerTable, of_damage, of_drift, of_merge, of_set
-from dcmerge.studies.layer_table.found import as_csv, rows, task_rows
+from dcmerge.studies.layer_table.found import as_csv, rows, task_rows, two_as_csv, two_rows
+from dcmerge.vectors.naming import place_of
 from dcmerge.vectors.task_vectors import TaskVectors
 
 #: Decimals of each column in the text.
 _DECIMALS = {"norm": 3, "effective rank": 1, "top share": 1, "overlap, times chance": 1, "DirSim": 3, "drift": 2, "damage": 1}
+#: What is shown of two matrices.
+_OF_TWO = ("first", "second", "difference")
 
 
 def add_to(commands: Commands, common: Parser) -> None:
@@ -53,6 +56,8 @@ def add_to(commands: Commands, common: Parser) -> None:
     shown = parser.add_argument_group("what is shown")
     shown.add_argument("--match", metavar="TEXT", help="only matrices whose name holds this, or fits it with * and ?")
     shown.add_argument("--sort", choices=tuple(COLUMNS), metavar="COLUMN", help=f"largest first: {', '.join(COLUMNS)}")
+    shown.add_argument("--layer", metavar="NAME", help="show this matrix beside another: its name, or a part that no other has")
+    shown.add_argument("--minus-layer", metavar="NAME", help="the other matrix: show both, and the first minus this one")
     shown.add_argument("--csv", metavar="FILE", help="write every matrix and task as CSV")
 
 
@@ -69,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
             found |= _damage(args, vectors)
         if args.minus:
             found -= _of_method(args.minus, {}, None, vectors, bench, args, progress)
+    if args.layer:
+        return _two(args, found)
     found = found.matching(args.match) if args.match else found
     if args.sort:
         if args.sort not in found.values:
@@ -88,8 +95,33 @@ def _check(args: argparse.Namespace) -> None:
     needs = [name for name in ("minus", "drift", "damage", "set", "scale") if getattr(args, name) not in (None, False, [])]
     if needs and not args.method:
         raise InputError(f"expected --method SLUG with --{needs[0]}, got none")
+    if bool(args.layer) != bool(args.minus_layer):
+        raise InputError("expected --layer NAME and --minus-layer NAME, got only one of them")
+    if args.layer and (args.match or args.sort):
+        raise InputError("expected --layer without --match and --sort, which choose and order many matrices, got both")
     if args.minus and args.damage:
         raise InputError("expected --minus or --damage, got both: a damage map is of one merge")
+
+
+def _two(args: argparse.Namespace, found: LayerTable) -> int:
+    """Two matrices beside each other."""
+    first, second = found.one(args.layer), found.one(args.minus_layer)
+    pair = two_rows(found, first, second)
+    if args.csv is not None:
+        write_text(Path(args.csv), two_as_csv(found, first, second))
+    if args.json:
+        about = {"set": set_title(args), "method": args.method, "minus": args.minus, "columns": COLUMNS}
+        print_json({**about, "first": first, "second": second, "rows": pair})
+        return 0
+    labels = [place_of(name).label for name in (first, second)]
+    what = f"{args.method}{f' minus {args.minus}' if args.minus else ''} on " if args.method else ""
+    print(paragraph(f"{first} and {second}: {what}{set_title(args)}. Means over {len(found.tasks)} tasks."))
+    body = [[row["column"], *(_written(row[name], _DECIMALS[row["column"]]) for name in _OF_TWO)] for row in pair]
+    print("\n" + table(["", *labels, "difference"], body))
+    print("\nThe difference, task by task:")
+    tasks = [[row["column"], *(_written(value, _DECIMALS[row["column"]]) for value in row["tasks"].values())] for row in pair]
+    print(table(["", *found.tasks], tasks))
+    return 0
 
 
 def _of_method(

@@ -12,6 +12,7 @@ from typing import Any
 from dcmerge.checkpoints import open_checkpoint, write_text
 from dcmerge.cli.fitting import fit_of
 from dcmerge.cli.jobs import submitted
+from dcmerge.cli.measured import add_report, check_report, report_of_merge
 from dcmerge.cli.mixing import add_depth, chosen_mix
 from dcmerge.cli.options import (
     Commands,
@@ -107,6 +108,7 @@ def add_to(commands: Commands, common: Parser) -> None:
         metavar="SPLIT",
         help="evaluate on that split of the tasks' images (val, test) and write it into the card",
     )
+    add_report(group)
     group.add_argument("--task", metavar="NAME", help="whose model, for a method that makes one for each task (emr)")
     group.add_argument("--recipe", metavar="FILE", help="write the recipe as well, *.yaml or *.json; the command run takes it")
     group.add_argument(
@@ -136,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
         check_recipe_target(args.recipe, force=args.force)
     if args.workers > 1 and (args.background or args.measure):
         raise InputError("workers: expected it without --background and --measure, got one of them with it")
+    check_report(args)
     if args.background:
         return _submit(args, target, mix, parameters, scale, origin)
     with Progress() as progress:
@@ -280,7 +283,8 @@ def measured_and_written(
     merged = merge(vectors, args.method, bench=bench, progress=progress, **parameters)
     merged = replace(merged, told=(*merged.told, *bench.weak_experts(split=args.measure)))
     found = bench.evaluate(merged.model(bench, chosen["scale"]), args.method, split=args.measure, progress=progress)
-    return merged.write(replace(target, evaluation=found), **chosen), found
+    report = report_of_merge(args, bench, vectors.mix, found, parameters, chosen) if args.report else ""
+    return merged.write(replace(target, evaluation=found, report=report), **chosen), found
 
 
 def _content_text(report: dict) -> str:

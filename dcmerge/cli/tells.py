@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from dcmerge.checkpoints import check_text_target, write_text
+from dcmerge.checkpoints.regrouped import STORED
+from dcmerge.cli.jobs import submitted
 from dcmerge.cli.options import (
     Commands,
     Parser,
@@ -18,6 +21,7 @@ from dcmerge.cli.options import (
     whole_number,
 )
 from dcmerge.cli.output import Progress, paragraph, percent_with_interval, print_json, table
+from dcmerge.cli.plugins import add_plugins
 from dcmerge.errors import InputError
 from dcmerge.jobs.telling import study
 from dcmerge.studies.tells import MEASURES, SCOPES, Correlation, Plan, Regret, Study
@@ -32,6 +36,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_bench(parser)
     what = parser.add_argument_group("which merges; each is kept, and the same command goes on where it was stopped")
     what.add_argument("--merges", type=whole_number(3), default=MERGES, metavar="N", help=f"how many (default {MERGES})")
+    add_plugins(what)
     what.add_argument("--methods", default="", metavar="A,B", help="slugs (default: all quick ones that merge the weights alone)")
     what.add_argument(
         "--factors",
@@ -51,6 +56,9 @@ def add_to(commands: Commands, common: Parser) -> None:
         metavar="N",
         help=f"other validation images a task, looked at without their labels (default {UNLABELED})",
     )
+    parser.add_argument(
+        "--background", action="store_true", help="run it as a job that outlives this terminal; prints its id (with --zoo)"
+    )
     parser.add_argument("--csv", metavar="FILE", help="write every merge, α and task as CSV as well")
 
 
@@ -66,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.csv is not None:
         check_text_target(Path(args.csv))
+    if args.background:
+        return _submit(args, plan)
     with Progress() as progress:
         found = study(opened_bench(args, progress), plan, set_title(args), progress=progress)
     if args.csv is not None:
@@ -75,6 +85,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(as_text(found)))
     return 0
+
+
+def _submit(args: argparse.Namespace, plan: Plan) -> int:
+    """The same as a job; it goes on when this command has ended."""
+    if not args.zoo or args.folder or args.csv or args.qkv != STORED:
+        raise InputError("expected --background with --zoo NAME, without --from, --csv and --qkv: a job opens its set by name")
+    return submitted(args, {"kind": "tells", "set": args.zoo, "plan": asdict(plan)})
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from dcmerge.jobs.specification import (
     MethodChoice,
     Specification,
     Sweep,
+    Tells,
     specification,
     to_data,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Specification",
     "State",
     "Sweep",
+    "Tells",
     "all_jobs",
     "cancel",
     "duration",

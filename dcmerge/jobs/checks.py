@@ -83,8 +83,8 @@ def limit_of(name: str, data: Mapping[str, Any]) -> int | None:
     return value
 
 
-def flag_of(name: str, data: Mapping[str, Any]) -> bool:
-    value = data.get(name, False)
+def flag_of(name: str, data: Mapping[str, Any], default: bool = False) -> bool:
+    value = data.get(name, default)
     if not isinstance(value, bool):
         raise InputError(f"{name}: expected true or false, got {value!r}")
     return value

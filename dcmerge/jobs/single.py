@@ -6,6 +6,7 @@ The rows of base and experts are most of the work where nobody has measured them
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from dcmerge.evaluation import EXPERTS, ZERO_SHOT, Scale, choose_scale
 from dcmerge.jobs.record import Job
@@ -17,6 +18,7 @@ from dcmerge.runtime.plain import from_plain
 from dcmerge.sets.model_sets import ModelSet
 from dcmerge.studies.measuring import Row, Share, measure, references
 from dcmerge.studies.recording import keep_rows
+from dcmerge.studies.tells.proposing import scale_without_labels
 from dcmerge.vectors.mix import Mix
 
 Tell = Callable[[float | None, str], None]
@@ -27,25 +29,28 @@ def find_scale(job: Job, spec: FindScale, models: ModelSet, tell: Tell) -> str:
     cancelled, slug = job.cancel_marker.exists, spec.method.slug
     share = Share(tell, method(slug).title)
     _keep_set(job, models)
+    if spec.labels:
+        _know_experts(job, spec, models, share)
+    bench, vectors = models.images, models.vectors.mixed(Mix.from_data(spec.mix))
+    merged = merge(vectors, slug, bench=bench, progress=share.part(0.07, 0.12), cancelled=cancelled, **spec.method.parameters)
+    how: dict[str, Any] = {"limit": spec.val_limit, "progress": share.part(0.12, 1.0), "cancelled": cancelled}
+    if spec.labels:
+        found = choose_scale(bench, merged.deltas, modules=merged.modules, **how)
+    else:
+        found = scale_without_labels(bench, merged, keep_fixed=False, **how)
+    job.finish_step("scale", found)
+    return f"α = {found.value:g} ({found.origin})"
+
+
+def _know_experts(job: Job, spec: FindScale, models: ModelSet, share: Share) -> None:
+    """The experts' accuracies, by which those of the merge are divided: from the finished step, or measured."""
     bench, done = models.images, job.steps()
     if EXPERTS in done:
         bench.remember(from_plain(Row, done[EXPERTS]).measured)
-    else:
-        on_val = {"split": "val", "limit": spec.val_limit}
-        experts = bench.experts(**on_val, progress=share.part(0.0, 0.07), cancelled=cancelled)
-        job.finish_step(EXPERTS, Row(EXPERTS, EXPERTS, evaluation=experts))
-    vectors = models.vectors.mixed(Mix.from_data(spec.mix))
-    merged = merge(vectors, slug, bench=bench, progress=share.part(0.07, 0.12), cancelled=cancelled, **spec.method.parameters)
-    found = choose_scale(
-        bench,
-        merged.deltas,
-        modules=merged.modules,
-        limit=spec.val_limit,
-        progress=share.part(0.12, 1.0),
-        cancelled=cancelled,
-    )
-    job.finish_step("scale", found)
-    return f"α = {found.value:g} ({found.origin})"
+        return
+    on_val = {"split": "val", "limit": spec.val_limit}
+    experts = bench.experts(**on_val, progress=share.part(0.0, 0.07), cancelled=job.cancel_marker.exists)
+    job.finish_step(EXPERTS, Row(EXPERTS, EXPERTS, evaluation=experts))
 
 
 def evaluate(job: Job, spec: Evaluate, models: ModelSet, tell: Tell) -> str:

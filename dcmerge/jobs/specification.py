@@ -26,11 +26,15 @@ from dcmerge.studies.comparison import row_names
 from dcmerge.studies.damage import Plan as DamagePlan
 from dcmerge.studies.measuring import setting_names
 from dcmerge.studies.sweep import Plan
+from dcmerge.studies.tells.plan import FACTORS
+from dcmerge.studies.tells.plan import Plan as TellsPlan
 
 #: The steps of a sweep's look at test and of its outcome, and how many processes may share a sweep.
 TEST_STEP, CHOSEN_STEP, MOST_WORKERS = "test", "chosen", 64
 #: The steps of a damage map: the parts that are looked at, and that all looks are taken.
 FRAME_STEP, MAP_STEP = "frame", "map"
+#: The only step of a study of what tells: its merges lie in a journal that other studies of the same plan share.
+STUDY_STEP = "study"
 
 
 @dataclass(frozen=True)
@@ -81,24 +85,35 @@ class Compare:
 
 @dataclass(frozen=True)
 class FindScale:
-    """The α of one method, chosen on validation. ``val_limit``: images a task; ``mix`` as in a recipe."""
+    """The α of one method, chosen on validation: by accuracy, or without ``labels`` by agreement with the experts' answers.
+
+    ``val_limit``: images a task; ``mix`` as in a recipe.
+    """
 
     kind: ClassVar[str] = "scale"
-    steps: ClassVar[tuple[str, ...]] = ("set", EXPERTS, "scale")
 
     set: str
     method: MethodChoice
     val_limit: int | None = None
     mix: Mapping[str, Any] = field(default_factory=dict)
+    labels: bool = True
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> FindScale:
         """Raises InputError for anything that the search could not run with."""
-        return cls(set_with_images(data.get("set")), one_method(data), limit_of("val_limit", data), mix_of(data))
+        name, chosen, labels = set_with_images(data.get("set")), one_method(data), flag_of("labels", data, True)
+        if not labels and not method(chosen.slug).gives_one_model:
+            raise InputError(f"labels: expected a method that gives one model for all tasks, got {chosen.slug}, which does not")
+        return cls(name, chosen, limit_of("val_limit", data), mix_of(data), labels)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The experts' accuracies take labels too."""
+        return ("set", EXPERTS, "scale") if self.labels else ("set", "scale")
 
     @property
     def label(self) -> str:
-        return f"Find α of {method(self.method.slug).title} on {self.set}"
+        return f"Find α of {method(self.method.slug).title} on {self.set}{'' if self.labels else ' without labels'}"
 
 
 @dataclass(frozen=True)
@@ -192,15 +207,38 @@ class Damage:
         return f"Damage map of {method(self.plan.slug).title} on {self.set}"
 
 
+@dataclass(frozen=True)
+class Tells:
+    """A study of what tells without labels, over many merges of a set with tasks."""
+
+    kind: ClassVar[str] = "tells"
+    steps: ClassVar[tuple[str, ...]] = (STUDY_STEP,)
+
+    set: str
+    plan: TellsPlan
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Tells:
+        """Raises InputError for anything that the study could not be made with."""
+        name, given = set_with_images(data.get("set")), data.get("plan")
+        check_fields("plan", given, TellsPlan)
+        about = dict(given or {})
+        return cls(name, TellsPlan.of(about.pop("methods", ()), about.pop("factors", FACTORS), **about))
+
+    @property
+    def label(self) -> str:
+        return f"What tells on {self.set}: {self.plan.merges} merges"
+
+
 def point_step(number: int) -> str:
     """The name of a point's step."""
     return f"point-{number}"
 
 
-Specification = Compare | Merge | FindScale | Evaluate | Sweep | Damage
-KINDS = {kind.kind: kind for kind in (Compare, Merge, FindScale, Evaluate, Sweep, Damage)}
+Specification = Compare | Merge | FindScale | Evaluate | Sweep | Damage | Tells
+KINDS = {kind.kind: kind for kind in (Compare, Merge, FindScale, Evaluate, Sweep, Damage, Tells)}
 #: Jobs of one method may name its parameters beside it, as the command line does.
-_BESIDE = {Compare.kind: (), Sweep.kind: (), Damage.kind: ()}
+_BESIDE = {Compare.kind: (), Sweep.kind: (), Damage.kind: (), Tells.kind: ()}
 
 
 def specification(data: Mapping[str, Any] | Specification) -> Specification:
@@ -227,4 +265,6 @@ def plugins_for(spec: Specification) -> tuple[tuple[str, str], ...]:
 def _slugs(spec: Specification) -> tuple[str, ...]:
     if isinstance(spec, Sweep | Damage):
         return (spec.plan.slug,)
+    if isinstance(spec, Tells):
+        return spec.plan.methods
     return tuple(choice.slug for choice in spec.methods) if isinstance(spec, Compare) else (spec.method.slug,)

@@ -16,28 +16,45 @@ from pathlib import Path
 from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench
 from dcmerge.jobs.journal import Journal
+from dcmerge.jobs.record import Job
+from dcmerge.jobs.specification import STUDY_STEP, Tells
 from dcmerge.runtime.plain import from_plain, to_plain
 from dcmerge.runtime.state_files import jobs_folder
+from dcmerge.sets.model_sets import ModelSet
 from dcmerge.studies.tells.found import Study
 from dcmerge.studies.tells.looks import Look
 from dcmerge.studies.tells.measuring import looks
 from dcmerge.studies.tells.plan import Plan
 from dcmerge.vectors.task_vectors import TaskVectors
+from dcmerge.zoo import ZOOS
 
+Tell = Callable[[float | None, str], None]
 _STUDY, _LOOK, _DONE = "study", "look", "done"
 
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """A study that lies below the jobs' folder. ``ended``: the time of its last merge, 0 of an unfinished one."""
+    """A study that lies below the jobs' folder. ``plan``: the one asked for last; ``merges``: how many of its merges there are.
+
+    ``asked``: when that plan was first asked for; ``ended``: when it was finished, 0 where it is not; ``changed``: when the last
+    event was written.
+    """
 
     path: Path
     title: str
     plan: Plan
+    asked: float
     ended: float
+    changed: float
+    merges: int
+
+    @property
+    def name(self) -> str:
+        """The same for the same models and plan, whatever its number of merges; see ``name_of``."""
+        return self.path.stem
 
     def study(self) -> Study:
-        """Raises InputError where the journal holds too few merges."""
+        """What there is of it. Raises InputError where the journal holds too few merges."""
         known = _known(Journal(self.path))
         return Study(self.plan, tuple(known[number] for number in sorted(known) if number < self.plan.merges), self.title)
 
@@ -53,9 +70,9 @@ def study(
     """Make or finish a study; every merge is kept as it comes. Raises InputError where the set has nothing to study."""
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder / f"{_key(bench.vectors, plan)}.jsonl")
+    journal = Journal(folder / f"{name_of(bench.vectors, plan)}.jsonl")
     about = {"title": title, "set": bench.vectors.fingerprint, "plan": to_plain(plan)}
-    if not journal.events(_STUDY):
+    if [event.get("plan") for event in journal.events(_STUDY)[-1:]] != [about["plan"]]:
         journal.append(_STUDY, **about)
     found = looks(
         bench,
@@ -69,23 +86,59 @@ def study(
     return Study(plan, tuple(found), title)
 
 
-def newest(vectors: TaskVectors) -> Kept | None:
-    """The study of this set that was finished last; None where there is none."""
+def run_study(job: Job, spec: Tells, models: ModelSet, tell: Tell, log: Callable[[str], None]) -> None:
+    """The work of a job: the merges that are not kept yet."""
+    title = f"the zoo {spec.set}" if spec.set in ZOOS else models.title
+    found = study(models.images, spec.plan, title, progress=tell, cancelled=job.cancel_marker.exists)
+    failed = [look for look in found.looks if look.error]
+    for look in failed:
+        log(f"left out: {look.setting.label}: {look.error}")
+    log(f"{len(found.merged)} merges measured")
+    outcome = {"merges": len(found.merged), "failed": len(failed)}
+    job.finish_step(STUDY_STEP, {"study": name_of(models.vectors, spec.plan), "title": title, **outcome})
+
+
+def study_of(job: Job) -> Study | None:
+    """What a job that ended has found; None before its end, and where too few of its merges can be read."""
+    found = job.steps().get(STUDY_STEP)
+    path = _folder() / f"{found['study']}.jsonl" if isinstance(found, dict) and "study" in found else None
+    spec = job.specification
+    if path is None or not isinstance(spec, Tells):
+        return None
+    known = _known(Journal(path))
+    with suppress(InputError):
+        return Study(spec.plan, tuple(known[number] for number in sorted(known) if number < spec.plan.merges), found["title"])
+    return None
+
+
+def known_looks(vectors: TaskVectors, plan: Plan) -> dict[int, Look]:
+    """The merges that are made already for such a plan, by number."""
+    return _known(Journal(_folder() / f"{name_of(vectors, plan)}.jsonl"))
+
+
+def kept_of(vectors: TaskVectors) -> list[Kept]:
+    """All studies of this set, finished or not, the one that changed last first."""
     try:
         paths = [Path(entry.path) for entry in os.scandir(_folder()) if entry.name.endswith(".jsonl")]
     except OSError:
-        return None
-    kept = [one for path in paths if (one := _kept(path, vectors.fingerprint))]
-    return max(kept, key=lambda one: one.ended, default=None)
+        return []
+    found = [one for path in paths if (one := _kept(path, vectors.fingerprint))]
+    return sorted(found, key=lambda one: one.changed, reverse=True)
 
 
 def _kept(path: Path, set_hash: str) -> Kept | None:
     journal = Journal(path)
-    ends = journal.events(_DONE)
-    if not ends or ends[-1].get("set") != set_hash:
+    asked, ends = journal.events(_STUDY), journal.events(_DONE)
+    about = max((*asked, *ends), key=lambda event: event["time"], default={})
+    if about.get("set") != set_hash:
         return None
     with suppress(InputError):  # of another version
-        return Kept(path, str(ends[-1].get("title", "")), from_plain(Plan, ends[-1].get("plan")), ends[-1]["time"])
+        plan = from_plain(Plan, about.get("plan"))
+        settings = (event.get("setting") for event in journal.events(_LOOK))
+        made = {one["number"] for one in settings if isinstance(one, dict) and isinstance(one.get("number"), int)}
+        ended, merges = about["time"] if about["event"] == _DONE else 0.0, sum(number < plan.merges for number in made)
+        begun, changed = (asked or ends)[-1]["time"], journal.events()[-1]["time"]
+        return Kept(path, str(about.get("title", "")), plan, begun, ended, changed, merges)
     return None
 
 
@@ -99,8 +152,8 @@ def _known(journal: Journal) -> dict[int, Look]:
     return found
 
 
-def _key(vectors: TaskVectors, plan: Plan) -> str:
-    """A name that is the same for the same models and plan, whatever its number of merges."""
+def name_of(vectors: TaskVectors, plan: Plan) -> str:
+    """The name of a study, the same for the same models and plan, whatever its number of merges."""
     text = json.dumps([vectors.fingerprint, to_plain(replace(plan, merges=0))], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -18,7 +18,8 @@ from dcmerge.jobs.journal import Journal
 from dcmerge.jobs.merging import run_merge
 from dcmerge.jobs.record import Job, State, read_job
 from dcmerge.jobs.single import evaluate, find_scale
-from dcmerge.jobs.specification import Compare, Damage, FindScale, Merge, Sweep
+from dcmerge.jobs.specification import Compare, Damage, FindScale, Merge, Sweep, Tells
+from dcmerge.jobs.telling import run_study
 from dcmerge.methods import load_plugin
 from dcmerge.runs import COMPARISON
 from dcmerge.sets.model_sets import ModelSet, open_set_by_name
@@ -88,6 +89,8 @@ def _work(job: Job) -> None:
         run_merge(job, spec, tell, _log)
     elif isinstance(spec, Damage):
         run_damage(job, spec, _open(job, tell), tell, _log)
+    elif isinstance(spec, Tells):
+        run_study(job, spec, _open(job, tell), tell, _log)
     elif isinstance(spec, Sweep):
         from dcmerge.jobs.sweeping import run_sweep  # Optuna, which the other kinds do without
 

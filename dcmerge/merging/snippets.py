@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dcmerge.checkpoints.paths import shown
@@ -25,7 +25,7 @@ def command(recipe: Recipe, out: str = OUT) -> str:
     """
     if recipe.arithmetic != "float32":
         raise InputError(f"arithmetic: expected float32, in which the command merges, got {recipe.arithmetic}")
-    lines = ["python -m dcmerge merge", *(_option(name, value) for name, value in _options(recipe, out))]
+    lines = ["python -m dcmerge merge", *(option_text(name, value) for name, value in _options(recipe, out))]
     return " \\\n  ".join(lines)
 
 
@@ -46,32 +46,24 @@ def _options(recipe: Recipe, out: str) -> Iterator[tuple[str, str | None]]:
     if recipe.zoo:
         yield "zoo", recipe.zoo
     else:
-        for name, one in recipe.inputs.items():
-            if name == BASE:
-                yield "base", one["file"]
-            elif "=" in name or name != name.strip():
-                raise InputError(f"task: the command takes names without = and spaces around, got {shown(name)!r}")
-            else:
-                yield "expert", f"{name}={one['file']}"
+        yield from input_options({name: one["file"] for name, one in recipe.inputs.items()})
     if recipe.qkv != STORED:
         yield "qkv", recipe.qkv
-    for name, value in recipe.fit.items():
-        option = name.replace("_", "-")
-        yield from ((option, one) for one in value) if isinstance(value, list) else [(option, None if value is True else value)]
+    yield from fit_options(recipe.fit)
     if path := _plugin(recipe):
         yield "plugin", path
     yield "method", recipe.method
-    yield from (("set", f"{name}={_exact(value)}") for name, value in method(recipe.method).changed(recipe.parameters).items())
-    yield from _mix_options(recipe.mix)
+    yield from set_options(recipe.method, recipe.parameters)
+    yield from mix_options(recipe.mix)
     if recipe.tolerance:
-        yield "tolerance", _exact(recipe.tolerance)
+        yield "tolerance", exact(recipe.tolerance)
     if dtype := asked_dtype(recipe):
         yield "dtype", dtype
     if recipe.task is not None:
         yield "task", recipe.task
     chosen = method(recipe.method)
     if chosen.usual_scale_of or (recipe.scale, recipe.scale_origin) != (chosen.usual_scale, USUAL):
-        yield "scale", _exact(recipe.scale)
+        yield "scale", exact(recipe.scale)
         if recipe.scale_origin != GIVEN:
             yield "scale-origin", recipe.scale_origin
     if recipe.content != MODEL:
@@ -81,7 +73,32 @@ def _options(recipe: Recipe, out: str) -> Iterator[tuple[str, str | None]]:
     yield "out", out
 
 
-def _mix_options(mix: Mix) -> Iterator[tuple[str, str]]:
+def input_options(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The base's file and each task's; raises InputError for a task that no option holds."""
+    for name, file in files.items():
+        if name == BASE:
+            yield "base", file
+        elif "=" in name or name != name.strip():
+            raise InputError(f"task: the command takes names without = and spaces around, got {shown(name)!r}")
+        else:
+            yield "expert", f"{name}={file}"
+
+
+def fit_options(fit: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """How the files become one set, as ``Fit.to_data`` gives it."""
+    for name, value in fit.items():
+        option = name.replace("_", "-")
+        yield from ((option, one) for one in value) if isinstance(value, list) else [(option, None if value is True else value)]
+
+
+def set_options(slug: str, parameters: Mapping[str, Any], row: str = "") -> Iterator[tuple[str, str]]:
+    """A method's parameters that are not its defaults; of a ``row`` of a comparison under its name."""
+    before = f"{row}." if row else ""
+    yield from (("set", f"{before}{name}={exact(value)}") for name, value in method(slug).changed(parameters).items())
+
+
+def mix_options(mix: Mix) -> Iterator[tuple[str, str]]:
+    """Weights and profiles; raises InputError for experts' names that no option holds."""
     if mix.weights:
         if parsed_weights(text := weights_text(mix.weights)) != mix.weights:
             raise InputError("weights: the command takes experts' names without = and commas")
@@ -91,14 +108,15 @@ def _mix_options(mix: Mix) -> Iterator[tuple[str, str]]:
         yield "depth", profile_text(mix.depth)
 
 
-def _option(name: str, value: str | None) -> str:
+def option_text(name: str, value: str | None) -> str:
+    """An option for a POSIX shell."""
     if value is None:
         return f"--{name}"
     # What begins with a dash would be taken for an option.
     return f"--{name}={shlex.quote(value)}" if value.startswith("-") else f"--{name} {shlex.quote(value)}"
 
 
-def _exact(value: Any) -> str:
+def exact(value: Any) -> str:
     """As ``--set`` takes it, with all digits that it has."""
     text = value_text(value)
     return text if not isinstance(value, float) or float(text) == value else repr(value)

@@ -106,6 +106,11 @@ class Method:
         """It takes minutes rather than seconds: something is learned, step by step."""
         return "training" in self.needs
 
+    @property
+    def gives_one_model(self) -> bool:
+        """Whether one model of the base's layout serves every task: no part for each, and no network of whole blocks."""
+        return not (self.modules or self.assemble)
+
     def obstacle(self, vectors: TaskVectors, bench: Bench | None = None) -> str:
         """Why this set cannot be merged with the method, in half a sentence; empty where it can."""
         if "images" in self.needs:

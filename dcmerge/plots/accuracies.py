@@ -46,8 +46,13 @@ def _grouped(rows: Sequence[tuple[str, Evaluation, str]], titles: Mapping[str, s
     return titled(figure, title, "task", "top-1 accuracy", 430)
 
 
-def scale_curve(curves: Mapping[str, Scale], chosen: float | None = None) -> go.Figure:
-    """Mean normalised validation accuracy against α, a line a run; the line's best and the α in use are marked."""
+def scale_curve(
+    curves: Mapping[str, Scale], chosen: float | None = None, measured: str = "mean normalised accuracy"
+) -> go.Figure:
+    """Mean normalised validation accuracy, or another share that was ``measured``, against α, a line a run.
+
+    The α in use is marked.
+    """
     figure = go.Figure()
     for name, scale in curves.items():
         alpha, accuracy = zip(*scale.curve, strict=True)
@@ -58,4 +63,4 @@ def scale_curve(curves: Mapping[str, Scale], chosen: float | None = None) -> go.
         figure.add_vline(chosen, line={"dash": "dot", "width": 1.5}, annotation_text=f"α = {chosen:g}", name="α in use")
     figure.update_yaxes(ticksuffix=" %")
     origin = next(iter(curves.values())).origin
-    return titled(figure, f"Choice of α ({origin})", "scale α", "mean normalised accuracy", 360)
+    return titled(figure, f"Choice of α ({origin})", "scale α", measured, 360)

@@ -6,6 +6,7 @@ from dcmerge.reports.html import as_html
 from dcmerge.reports.model import Figure, Report, Section
 from dcmerge.reports.of_runs import report_of_runs
 from dcmerge.reports.of_set import report_of_set
+from dcmerge.reports.of_tells import report_of_study
 
 __all__ = [
     "Bound",
@@ -19,4 +20,5 @@ __all__ = [
     "report_of_job",
     "report_of_runs",
     "report_of_set",
+    "report_of_study",
 ]

@@ -23,8 +23,8 @@ _COLUMNS += (
 )
 
 
-def report_of_comparison(found: Comparison, title: str, command: str, titles: Mapping[str, str] | None = None) -> Report:
-    """``title`` names the set and the methods, ``command`` makes the comparison again."""
+def report_of_comparison(found: Comparison, title: str, titles: Mapping[str, str] | None = None) -> Report:
+    """``title`` names the set and the methods."""
     measured = [row for row in found.rows if row.evaluation]
     figures = [
         Figure(
@@ -51,4 +51,4 @@ def report_of_comparison(found: Comparison, title: str, command: str, titles: Ma
     values |= accuracy_values(best.measured) if best else {}
     about |= {"best method": best.title} if best else {}
     sections = [Section("Every method", text, rows=rows), Section("In pictures", figures=figures)]
-    return Report(title, about, sections, values, {"command": command}, {"comparison": found.to_dict()})
+    return Report(title, about, sections, values, data={"comparison": found.to_dict()})

@@ -10,8 +10,8 @@ from dcmerge.studies.damage import CHANGES, DamageMap
 from dcmerge.studies.damage.tables import rows, to_data
 
 
-def report_of_damage(found: DamageMap, title: str, command: str, titles: Mapping[str, str] | None = None) -> Report:
-    """``title`` names set and method, ``command`` makes the map again."""
+def report_of_damage(found: DamageMap, title: str, titles: Mapping[str, str] | None = None) -> Report:
+    """``title`` names set and method."""
     named = titles or {task: task for task in found.tasks}
     sections = []
     for change in found.changed:
@@ -32,4 +32,4 @@ def report_of_damage(found: DamageMap, title: str, command: str, titles: Mapping
     for change in found.changed:
         own = [cell["points"] / 100 for cell in cells if cell["change"] == change]
         values |= {f"{change}.largest": max(own), f"{change}.least": min(own)}
-    return Report(title, about, sections, values, {"command": command}, {"damage": to_data(found)})
+    return Report(title, about, sections, values, data={"damage": to_data(found)})

@@ -12,8 +12,8 @@ from dcmerge.studies.sweep import SCALE, Found, described
 from dcmerge.studies.sweep.tables import rows, to_data
 
 
-def report_of_sweep(found: Found, title: str, command: str) -> Report:
-    """``title`` names the set, ``command`` makes the sweep again."""
+def report_of_sweep(found: Found, title: str) -> Report:
+    """``title`` names the set."""
     best, honest, plan = found.best, found.honest_estimate, found.plan
     figures = [_curve(found, axis.name) for axis in plan.axes if _has_scale(found, axis.name)]
     if len(found.whole) > 1:
@@ -33,7 +33,7 @@ def report_of_sweep(found: Found, title: str, command: str) -> Report:
         values |= accuracy_values(measured, "test.")
     text = "Accuracies are normalised, in percent. A point that stopped early saw fewer images."
     sections = [Section("In pictures", figures=figures), Section("Every point", text, rows=rows(found))]
-    return Report(title, about, sections, values, {"command": command}, {"sweep": to_data(found)})
+    return Report(title, about, sections, values, data={"sweep": to_data(found)})
 
 
 def _has_scale(found: Found, name: str) -> bool:

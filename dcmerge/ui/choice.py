@@ -41,12 +41,16 @@ def use_scale(slug: str, scale: float) -> None:
     st.session_state.setdefault(_FOUND, {})[slug] = scale
 
 
-def found_scales(page: Page) -> dict[tuple, Scale]:
-    """What searches and sweeps on these models chose, of any session, and the points that this one took, by ``Choice.key``."""
+def found_scales(page: Page, labels: bool = True) -> dict[tuple, Scale]:
+    """What searches and sweeps on these models chose, of any session, and the points that this one took, by ``Choice.key``.
+
+    Without ``labels`` what the searches found that read none.
+    """
     if page.models.bench is None:
         return {}
     hash = SetId.of(page.models.vectors, page.models.name).hash
-    found = {**scales_of(page.models, hash), **tuning.chosen_of(page.models, hash), **tuning.taken(page.models)}
+    found = scales_of(page.models, hash, labels)
+    found |= {**tuning.chosen_of(page.models, hash), **tuning.taken(page.models)} if labels else {}
     return {(page.models.key, *key): scale for key, scale in found.items()}
 
 
@@ -78,10 +82,9 @@ def choice_of_method(page: Page) -> Choice:
         usual = chosen.usual_scale_for(page.models.vectors, parameters)
         alpha = _alpha_control(chosen, usual)
     choice = Choice(chosen, parameters)
-    found = found_scales(page).get(choice.key(page))
-    by_hand = USUAL if alpha == usual else "set by hand"
-    origin = found.origin if found and found.value == alpha else by_hand
-    return Choice(chosen, parameters, Scale(alpha, origin, found.curve if found else ()))
+    found = [found_scales(page, labels).get(choice.key(page)) for labels in (True, False)]
+    by_hand = Scale(alpha, USUAL if alpha == usual else "set by hand")
+    return Choice(chosen, parameters, next((one for one in found if one and one.value == alpha), by_hand))
 
 
 def live_methods(page: Page) -> tuple[dict[str, Method], dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dcmerge.errors import InputError
+from dcmerge.evaluation.prefixes import share_of_pass
 from dcmerge.studies.damage import BASE, BLOCKS, EXPERT, MATRICES, WITHOUT, Plan, units_of
 from dcmerge.studies.glossary import term
 from dcmerge.ui import damaging, tuning
@@ -85,7 +86,9 @@ def _how_long(page: Page, plan: Plan) -> str:
     a_image, merging = tuning.pace(page.models.key, page.models)
     bench, units = page.models.images, units_of(page.models.vectors, plan.by)
     images = sum(len(bench.split(task, "val", plan.limit)) for task in bench.tasks)
-    looks = 3 + len(units) * len(plan.changes) + len(units).bit_length()
+    # A pass begins at the block that is changed.
+    parts = sum(share_of_pass(bench.encoder, names) for names in units.values())
+    looks = 3 + parts * len(plan.changes) + len(units).bit_length()
     merges = 1 + len(bench.tasks) * (WITHOUT in plan.changes)
     taken = duration(looks * images * a_image + merges * merging)
     return f"{len(units)} parts take about {taken} on this machine as busy as it is now. {ahead_text()}"

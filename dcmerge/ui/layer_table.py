@@ -21,6 +21,7 @@ from dcmerge.ui import damaging
 from dcmerge.ui.alignment import consistency_of
 from dcmerge.ui.charts import show
 from dcmerge.ui.choice import Choice, choice_of_method, live_methods
+from dcmerge.ui.layer_pair import two_layers_card
 from dcmerge.ui.merging import QUICK_SPLIT, merged_once
 from dcmerge.ui.shell import Page, readable_errors
 from dcmerge.ui.text import plain
@@ -49,6 +50,7 @@ def layer_cards(page: Page) -> None:
         if other != _NONE:
             found = found - _merge_columns(page, _at_defaults(page, other), with_drift)
     _table_card(page, found, other)
+    two_layers_card(page, found, _FORMATS)
     _map_card(page, found, other)
 
 

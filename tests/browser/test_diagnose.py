@@ -8,12 +8,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dcmerge.evaluation import Scale
-from dcmerge.jobs.telling import study
+from dcmerge.jobs.telling import kept_of
 from dcmerge.merging.merge import merge
 from dcmerge.runs import LOOK
 from dcmerge.runs.recording import keep, measured_run
 from dcmerge.runtime.state_files import JOBS_VARIABLE
-from dcmerge.studies.tells import MERGES, Plan
+from dcmerge.studies.tells import MERGES
 from dcmerge.zoo import open_zoo
 from tests.browser.steps import LONG, asked, figure, pick, traces, visit
 from tools.app_server import running_app
@@ -103,7 +103,7 @@ def test_every_matrix_is_filtered_and_another_method_subtracted(page: Page, app_
     visit(page, f"{app_url}/Diagnose", diagnose="Every matrix", method="average", **{"layers.text": "mlp"})
     (cells,) = traces(page, "By task and matrix: DirSim")
     assert len(cells["x"]) == 18 and len(cells["y"]) == 8
-    expect(page.get_by_test_id("stDataFrame")).to_have_count(1)
+    expect(page.get_by_test_id("stDataFrame")).to_have_count(2)  # every matrix, and two of them beside each other
     pick(page, "Minus", "TIES-Merging")
     assert figure(page, "By task and matrix: difference of DirSim").count() == 1
     page.get_by_role("radio", name="effective rank").click()
@@ -113,17 +113,24 @@ def test_every_matrix_is_filtered_and_another_method_subtracted(page: Page, app_
 
 
 @pytest.mark.timeout(900)
-def test_the_newest_study_says_what_tells(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_is_made_and_says_what_tells(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(JOBS_VARIABLE, str(tmp_path))
-    plan = Plan.of(("average", "ties", "task_arithmetic"), (0.5, 1.0), merges=4, limit=3, unlabeled=3)
-    made = study(open_zoo("demo").bench, plan, "the zoo demo")
+    small = {"tells.merges": "4", "tells.limit": "25", "tells.methods": "average,ties,task_arithmetic"}
     with running_app() as app:
         page = new_page(browser)
-        visit(page, f"{app.url}/Diagnose", diagnose="Does it tell?")
+        visit(page, f"{app.url}/Diagnose", diagnose="Does it tell?", **small)
+        expect(page.get_by_text("4 merges take about")).to_be_visible(timeout=LONG * 1000)
+        page.get_by_role("button", name="Start the study").click()
+        expect(page.get_by_role("button", name="Cancel").first).to_be_visible(timeout=LONG * 1000)
+        page.reload()
+        expect(page.get_by_text("4 merges, 25 validation images a task with labels")).to_be_visible(timeout=LONG * 1000)
+        expect(page.get_by_role("button", name="Cancel")).to_have_count(0, timeout=LONG * 1000)
+        wait_idle(page, LONG)
+        expect(page.get_by_text("All of these merges are made already")).to_be_visible()
+        (kept,) = kept_of(open_zoo("demo").vectors)
+        made = kept.study()
         _, dots = traces(page, "Rank correlation of each measure")
-        expected = [one.value for name in made.measures if (one := made.correlation(name))]
-        assert dots["x"] == pytest.approx(expected)
-        expect(page.get_by_text("4 merges, 3 validation images a task with labels")).to_be_visible(timeout=LONG * 1000)
+        assert dots["x"] == pytest.approx([one.value for name in made.measures if (one := made.correlation(name))])
         pick(page, "What is chosen", "Which merge, each at its usual α")
         wait_idle(page, LONG)
         _, dots = traces(page, "Rank correlation of each measure")

@@ -18,7 +18,7 @@ def test_it_opens_offline_and_its_figures_react(browser: Browser, tmp_path: Path
     found = comparison()
     rows = tuple(replace(row, title=EVIL) if row.name == "average" else row for row in found.rows)
     file = tmp_path / "report.html"
-    file.write_text(as_html(report_of_comparison(replace(found, rows=rows), "Methods", "the command")), encoding="utf-8")
+    file.write_text(as_html(report_of_comparison(replace(found, rows=rows), "Methods")), encoding="utf-8")
     context = browser.new_context(offline=True)
     page = context.new_page()
     asked, problems = [], []

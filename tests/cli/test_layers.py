@@ -35,6 +35,24 @@ def test_a_merge_and_the_difference_of_two(run: Run, models: list[str]) -> None:
     assert "dc_merge minus average" in text and "DirSim are the difference" in text and "attention" not in text
 
 
+def test_two_matrices_of_a_merge(run: Run, models: list[str], tmp_path: Path) -> None:
+    merged = ("layers", *models, "--method=average")
+    whole = {row["matrix"]: row for row in run(*merged, "--json").json["matrices"]}
+    first, second = list(whole)[1], list(whole)[2]
+    options = (f"--layer={first}", f"--minus-layer={second}")
+    found = run(*merged, *options, "--csv", tmp_path / "two.csv", "--json").json
+    assert (found["first"], found["second"]) == (first, second)
+    for row in found["rows"]:
+        assert (row["first"], row["second"]) == (whole[first][row["column"]], whole[second][row["column"]])
+    norm = next(row for row in found["rows"] if row["column"] == "norm")
+    assert norm["difference"] == pytest.approx(norm["first"] - norm["second"])
+    assert sum(norm["tasks"].values()) / 3 == pytest.approx(norm["difference"])
+    with open(tmp_path / "two.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 3 * len(found["rows"])
+    text = run(*merged, *options).out
+    assert f"{first} and {second}: average on" in text and "difference, task by task" in text
+
+
 def test_drift_and_damage(run: Run, tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DCMERGE_JOBS", str(tmp_path / "jobs"))
     (tmp_path / "jobs").mkdir()
@@ -58,6 +76,9 @@ def test_drift_and_damage(run: Run, tiny_zoo: Path, tmp_path: Path, monkeypatch:
         (("--method=ties", "--minus=average", "--damage=x"), "expected --minus or --damage"),
         (("--method=ties", "--drift"), "drift: expected images"),
         (("--sort=drift",), "sort: expected one of norm"),
+        (("--layer=proj",), "expected --layer NAME and --minus-layer NAME"),
+        (("--layer=proj", "--minus-layer=mlp", "--match=x"), "expected --layer without --match and --sort"),
+        (("--layer=nowhere", "--minus-layer=mlp"), "layer: expected the name of one matrix, got 'nowhere', which fits none"),
     ],
 )
 def test_what_cannot_be_shown_is_one_line(run: Run, models: list[str], options: tuple[str, ...], words: str) -> None:

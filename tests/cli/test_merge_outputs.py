@@ -89,6 +89,21 @@ def test_what_is_measured_stands_in_the_card(run: Run, tiny_zoo: Path, tmp_path:
         assert f"| {task} | {100 * found['accuracy']:.1f} |" in card
 
 
+def test_a_report_of_what_was_measured_is_named_by_the_card(run: Run, tiny_zoo: Path, tmp_path: Path) -> None:
+    merge = ("merge", "--zoo=demo", "--method=average", "--measure=val", "--report")
+    done = run(*merge, "--out", tmp_path / "out", "--json").json
+    assert "report.html" in done["files"] and "[report.html](report.html)" in (tmp_path / "out/README.md").read_text()
+    html = (tmp_path / "out/report.html").read_text()
+    assert f"{100 * done['accuracies']['mean']:.1f} [" in html and "recipe of Weight averaging" in html
+    assert run(*merge, "--out", tmp_path / "out", "--force").code == 0  # the report is one of a merge's own files
+    one = run(*merge, "--card", "--out", tmp_path / "a b.safetensors", "--json").json
+    assert one["files"] == ["a b.safetensors", "a b.md", "a b.html"]
+    assert "[a b.html](a%20b.html)" in (tmp_path / "a b.md").read_text()
+    run("merge", "--zoo=demo", "--method=average", "--report", "--out", tmp_path / "no").assert_refused(
+        "report: expected --measure"
+    )
+
+
 def test_nothing_is_measured_without_images(run: Run, models: list[str], tmp_path: Path) -> None:
     done = run("merge", *models, "--method=average", "--measure=test", "--out", tmp_path / "out")
     done.assert_refused("measure: expected a set with images")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dcmerge.cli.options import named_zoo
-from dcmerge.jobs.telling import newest
+from dcmerge.jobs.telling import kept_of
 from tests.cli.conftest import Run
 
 TELLS = ("tells", "--zoo=demo", "--methods=average,ties,task_arithmetic", "--limit=3", "--unlabeled=3", "--factors=0.5,1")
@@ -31,15 +31,17 @@ def test_a_study_is_kept_and_goes_on(run: Run, folder: Path) -> None:
     assert more["merges"] == 4 and after.startswith(before)
     assert after[len(before) :].count(b'"event": "look"') == 1
     assert more["rows"][: len(found["rows"])] == found["rows"]
-    kept = newest(named_zoo("demo", None).vectors)
-    assert kept and len(kept.study().looks) == 4 and kept.title == "the zoo demo"
+    (kept,) = kept_of(named_zoo("demo", None).vectors)
+    assert kept.ended and (kept.merges, kept.plan.merges) == (4, 4) and kept.title == "the zoo demo"
+    assert len(kept.study().looks) == 4
 
 
-def test_a_study_that_has_not_ended_is_not_shown(run: Run, folder: Path) -> None:
+def test_a_study_that_has_not_ended_is_known_for_one(run: Run, folder: Path) -> None:
     run(*TELLS, "--merges=3")
     (journal,) = (folder / "jobs" / "tells").iterdir()
     journal.write_text("".join(line for line in journal.read_text().splitlines(True) if '"done"' not in line))
-    assert newest(named_zoo("demo", None).vectors) is None
+    (kept,) = kept_of(named_zoo("demo", None).vectors)
+    assert not kept.ended and kept.merges == 3
 
 
 def test_the_text_says_what_tells_and_against_what(run: Run) -> None:
@@ -55,6 +57,7 @@ def test_the_text_says_what_tells_and_against_what(run: Run) -> None:
         (("--factors=a",), "factors: expected numbers with commas between them, got 'a'"),
         (("--methods=surgery",), "surgery: expected a method that merges weights alone into one model"),
         (("--merges=1",), "an integer of at least 3"),
+        (("--background", "--csv=x.csv"), "expected --background with --zoo NAME"),
     ],
 )
 def test_what_no_study_can_be_made_of_is_one_line(run: Run, options: tuple[str, ...], message: str) -> None:

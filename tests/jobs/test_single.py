@@ -13,6 +13,7 @@ from dcmerge.errors import InputError
 from dcmerge.evaluation import choose_scale
 from dcmerge.runs import RunStore, SetId
 from dcmerge.sets.model_sets import open_set_by_name, roots
+from dcmerge.studies.tells.proposing import scale_without_labels
 from dcmerge.vectors.mix import Mix
 from tests.jobs.conftest import wait_for_end, wait_until
 
@@ -33,6 +34,16 @@ def test_the_search_finds_what_the_library_finds() -> None:
     told = [event["text"] for event in job.journal.events("progress")]
     assert any("experts" in text for text in told), told  # the experts' row is part of the bar
     assert shares(job) == sorted(shares(job)) and job.progress == jobs.Progress(1.0)
+
+
+def test_the_search_without_labels_finds_what_the_library_finds() -> None:
+    job = wait_for_end(jobs.submit({**FIND, "method": "average", "labels": False}))
+    assert job.state is jobs.State.DONE, job.log_tail()
+    demo = open_set_by_name("demo", roots())
+    wanted = scale_without_labels(demo.images, merge(demo.vectors, "average"), limit=2, keep_fixed=False)
+    assert job.scale() == wanted and len(wanted.curve) > 8  # who asks gets a search, though averaging keeps α at 1
+    assert list(job.steps()) == ["set", "scale"] and job.label == "Find α of Weight averaging on demo without labels"
+    assert shares(job) == sorted(shares(job))
 
 
 def test_an_evaluation_measures_base_experts_and_merge_and_keeps_them_as_runs() -> None:
@@ -95,6 +106,8 @@ def test_what_is_submitted_is_read_again() -> None:
         ({**FIND, "method": "tiez"}, "tiez"),
         ({**FIND, "val_limit": 0}, "val_limit"),
         ({**FIND, "scale": 1.0}, "scale"),
+        ({**FIND, "labels": "no"}, "labels: expected true or false"),
+        ({**FIND, "method": "emr", "labels": False}, "labels: expected a method that gives one model for all tasks"),
         ({**EVALUATE, "scale": float("nan")}, "scale"),
         ({**EVALUATE, "split": "train"}, "split"),
         ({**EVALUATE, "scale_origin": ""}, "scale_origin"),

@@ -12,7 +12,7 @@ import pytest
 from dcmerge import InputError, merge
 from dcmerge.evaluation import Bench, Scale
 from dcmerge.plots.style import LIGHT, PALETTE
-from dcmerge.reports import Report, Section, as_html, bounds, judged, report_of_runs, report_of_set
+from dcmerge.reports import Report, Section, as_html, bounds, judged, report_of_runs, report_of_set, report_of_study
 from dcmerge.reports.of_comparison import report_of_comparison
 from dcmerge.reports.of_sweep import report_of_sweep
 from dcmerge.runs import EVALUATION, Run
@@ -22,6 +22,9 @@ from dcmerge.studies.small_sets import tiny_bench
 from dcmerge.studies.sweep import Plan
 from dcmerge.studies.sweep.running import sweep
 from dcmerge.studies.sweep.store import Store
+from dcmerge.studies.tells import MERGES, Study
+from dcmerge.studies.tells import Plan as TellsPlan
+from dcmerge.studies.tells.measuring import looks
 from tests.plots.builders import comparison
 
 EVIL = "</script><script>alert(1)</script><b>x</b>"
@@ -73,10 +76,10 @@ def test_colours_are_those_of_the_light_theme(bench: Bench) -> None:
 
 def test_a_comparison_and_its_best_method() -> None:
     found = comparison()
-    report = report_of_comparison(found, "Compare", "the command")
+    report = report_of_comparison(found, "Compare")
     assert report.values["ties.mean"] == found.row("ties").measured.mean == report.values["mean"]
     html = as_html(report)
-    assert "TIES-Merging" in html and "failed: SLERP" in html and "the command" in html and len(drawn(html)) == 4
+    assert "TIES-Merging" in html and "failed: SLERP" in html and len(drawn(html)) == 4
 
 
 def test_a_sweep_and_what_its_choice_is_worth(bench: Bench, tmp_path: Path) -> None:
@@ -84,12 +87,23 @@ def test_a_sweep_and_what_its_choice_is_worth(bench: Bench, tmp_path: Path) -> N
     store = Store(tmp_path / "study.sqlite3", plan)
     found = sweep(bench, plan, store)
     store.close()
-    report = report_of_sweep(found, "Sweep", "the command")
+    report = report_of_sweep(found, "Sweep")
     assert found.best is not None and report.values["best"] == found.estimate(found.best).value
     assert {"other_images", "test.mean", "alpha"} <= set(report.values)
     curve = drawn(as_html(report))[0]
     assert sorted(x for trace in curve for x in trace["x"] if isinstance(x, float)) == pytest.approx([0.1, 0.5, 0.9])
     assert report.to_data()["sweep"]["best"]["point"] == found.best.number
+
+
+def test_a_study_of_what_tells(bench: Bench) -> None:
+    plan = TellsPlan.of(("average", "ties", "task_arithmetic"), (0.5, 1.0), merges=4, limit=8, unlabeled=7)
+    found = Study(plan, tuple(looks(bench, plan)), "tiny")
+    report = report_of_study(found, "What tells", {"command": "the command"})
+    correlation, regret = found.correlation("drift"), found.regret("drift", MERGES)
+    assert correlation and report.values["drift.correlation"] == correlation.value
+    assert regret and report.values["merges.drift.regret"] == regret.value
+    html = as_html(report)
+    assert len(drawn(html)) == 6 and "the command" in html and "Which α, merge by merge" in html
 
 
 def test_a_set_before_any_merge(bench: Bench) -> None:

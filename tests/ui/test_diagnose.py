@@ -8,6 +8,7 @@ from dcmerge import jobs
 from dcmerge.evaluation import Scale
 from dcmerge.jobs.damaging import make_map
 from dcmerge.sets.model_sets import open_set_by_name, roots
+from dcmerge.studies.tells import Plan
 from tests.ui.conftest import Open, opened, words_of
 
 DIAGNOSE = "pages/7_Diagnose.py"
@@ -33,6 +34,20 @@ def test_a_map_is_shown(queue: None) -> None:
     app = opened(DIAGNOSE).run()
     assert not app.exception and "Change of accuracy when one part is changed" in words_of(app)
     assert any(box.label == "Show each part" and list(box.options) == ["back to the base"] for box in app.selectbox)
+
+
+def test_one_click_starts_a_study_of_what_tells(queue: None, open_page: Open) -> None:
+    asked = {"diagnose": "Does it tell?", "tells.merges": "12", "tells.limit": "25", "tells.methods": "average,ties"}
+    app = open_page(DIAGNOSE, **asked)
+    assert not app.exception and "12 merges take about" in words_of(app) and "no study of this set yet" in words_of(app)
+    next(button for button in app.button if button.label == "Start the study").click().run()
+    assert not app.exception and "The first figures appear after three merges" in words_of(app)
+    (job,) = jobs.all_jobs()
+    assert job.specification == jobs.Tells("demo", Plan.of(("average", "ties"), merges=12, limit=25, unlabeled=25))
+    assert app.selectbox(key="tells.study").options[0].endswith("12 merges · 25 + 25 images a task · 2 methods")
+    assert any(button.label == "Cancel" for button in app.button)
+    jobs.cancel(job.id)
+    assert "This study is cancelled" in words_of(app.run()) and any(button.label == "Resume" for button in app.button)
 
 
 def test_a_set_without_images_is_asked_for_its_pairs(folder: Path, open_page: Open) -> None:

@@ -81,6 +81,32 @@ def test_what_a_search_found_sets_the_slider_of_who_asked_and_is_offered_to_othe
     assert not other.exception and other.slider(key="task_arithmetic.alpha").value == 0.35
 
 
+def test_a_search_without_labels_stands_beside_that_by_labels(open_page: Open, demo: ModelSet) -> None:
+    app = press(open_page(MERGE, **METHOD), "Choose α without labels")
+    [job] = jobs.all_jobs()
+    assert isinstance(job.specification, jobs.FindScale) and not job.specification.labels
+    blind = Scale(0.25, "validation split without labels, by agreement, 300 images a task", ((0.2, 0.6), (0.25, 0.7)))
+    end(job, SetId.of(demo.vectors, "demo").hash, scale=blind)
+    app.run()
+    assert not app.exception and app.slider(key="task_arithmetic.alpha").value == 0.25
+    assert "The best without labels for Task Arithmetic is α = 0.25" in said(app)
+    assert sum("Choice of α" in title for title in titles(app)) == 1
+    press(app, "Find α")
+    found = Scale(0.35, "validation split, 300 images a task", ((0.3, 0.7), (0.35, 0.8), (0.4, 0.75)))
+    end(jobs.all_jobs()[0], SetId.of(demo.vectors, "demo").hash, scale=found)
+    app.run()
+    assert app.slider(key="task_arithmetic.alpha").value == 0.35
+    assert sum("Choice of α" in title for title in titles(app)) == 2  # accuracies and agreement are no common scale
+    press(app, "Use α = 0.25")
+    assert not app.exception and app.slider(key="task_arithmetic.alpha").value == 0.25
+    assert any("validation split without labels" in code.value for code in app.code)
+
+
+def test_a_method_with_a_part_for_each_task_is_not_offered_the_choice_without_labels(open_page: Open) -> None:
+    app = open_page(MERGE, method="emr", quick="25")
+    assert next(button for button in app.button if button.label == "Choose α without labels").disabled
+
+
 def test_a_mix_is_part_of_what_is_searched_looked_at_and_saved(open_page: Open, demo: ModelSet) -> None:
     mixed = {**METHOD, "mix.weight.letters": "2", "mix.alpha": "linear", "mix.depth.last": "0.5"}
     app = press(open_page(MERGE, **mixed), "Find α")

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "dcmerge"
 PAGES = [REPOSITORY / "app.py", *sorted((REPOSITORY / "pages").glob("*.py")), *sorted((PACKAGE / "ui").glob("*.py"))]
 #: Modules whose texts are commands to copy.
-COMMANDS = {"merging/snippets.py", "zoo/results.py"}
+COMMANDS = {"jobs/commands.py", "merging/output/cards.py", "merging/snippets.py", "zoo/results.py"}
 
 OPTION = re.compile(r"(?<![\w-])--[a-z]")
 #: Words that mean nothing to somebody in a terminal.

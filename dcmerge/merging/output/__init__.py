@@ -14,7 +14,7 @@ from dcmerge.merging.output.cards import card
 from dcmerge.merging.output.folders import copy_companions, write_shards
 from dcmerge.merging.output.models import Parts, asked_dtype, infos_of, parts_of, tensors_of, written_dtypes
 from dcmerge.merging.output.rounding import Rounding
-from dcmerge.merging.output.targets import CARD, DTYPES, Target, Written, ours
+from dcmerge.merging.output.targets import DTYPES, Target, Written, ours
 from dcmerge.merging.output.vocabularies import widen_vocabulary
 from dcmerge.merging.recipe import METADATA_KEY, Recipe
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
@@ -86,8 +86,7 @@ def _write(
     if not target.is_folder:
         write_safetensors(target.path, tensors, infos, metadata)
         notes += length.notes(experts, scale, made.scale_origin) + ((rounding.text,) if rounding.text else ())
-        if target.card:
-            write_text(target.path.with_suffix(".md"), card(vectors, made, target, notes))
+        _write_texts(vectors, made, target, notes)
         return _written(target, len(infos), notes, rounding)
     base = vectors.base
     assert isinstance(base, StoredCheckpoint)  # a delta is no folder, and ``check_target`` refuses a model without a base
@@ -99,8 +98,16 @@ def _write(
             + length.notes(experts, scale, made.scale_origin)
         )
         notes += (rounding.text,) if rounding.text else ()
-        write_text(folder / CARD, card(vectors, made, target, notes))
+        _write_texts(vectors, made, replace(target, path=folder), notes)
     return _written(target, len(infos), notes, rounding)
+
+
+def _write_texts(vectors: TaskVectors, recipe: Recipe, target: Target, notes: tuple[str, ...]) -> None:
+    """The card, where the target has one, and the report that it names."""
+    if target.card_path:
+        write_text(target.card_path, card(vectors, recipe, target, notes))
+    if target.report_path:
+        write_text(target.report_path, target.report)
 
 
 def rounding_of(vectors: TaskVectors, deltas: Iterable[tuple[str, Delta]], scale: float, dtype: str | None = None) -> Rounding:
@@ -149,13 +156,12 @@ def _adapter(
     if not target.is_folder:
         done = write_lora_file(vectors, deltas, target.path, scale, target.rank, metadata)
         notes = (*told(), *_of_adapter(done, target.rank))
-        if target.card:
-            write_text(target.path.with_suffix(".md"), card(vectors, recipe, target, notes))
+        _write_texts(vectors, recipe, target, notes)
         return _written_adapter(target, done, notes)
     with new_folder(target.path, ours=ours if target.replace else None) as folder:
         done = write_factors(vectors, deltas, folder, scale, target.rank, metadata)
         notes = (*told(), *_of_adapter(done, target.rank))
-        write_text(folder / CARD, card(vectors, recipe, target, notes))
+        _write_texts(vectors, recipe, replace(target, path=folder), notes)
     return _written_adapter(target, done, notes)
 
 
@@ -193,7 +199,7 @@ def _written(target: Target, tensors: int, notes: tuple[str, ...], rounding: Rou
     if target.is_folder:
         files = sorted(entry for entry in target.path.rglob("*") if entry.is_file())
     else:
-        files = [target.path, *([target.path.with_suffix(".md")] if target.card else [])]
+        files = [target.path, *filter(None, (target.card_path, target.report_path))]
     size = sum(file.stat().st_size for file in files)
     lost = rounding if rounding and rounding.dtypes else None
     names = tuple(file.relative_to(target.path).as_posix() if target.is_folder else file.name for file in files)

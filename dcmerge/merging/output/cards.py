@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from dcmerge.checkpoints import ADAPTER_CONFIG, read_json, shown
 from dcmerge.checkpoints.hub import HubName, name_in_cache
@@ -89,6 +90,21 @@ def _body(recipe: Recipe, target: Target, notes: Sequence[str]) -> Iterator[str]
         yield from (f"- {_plain(text)}" for text in recipe.left_out)
     yield "\n## Accuracy\n"
     yield from _accuracies(target.evaluation)
+    if told := _report(target):
+        yield f"\n{told}"
+
+
+def _report(target: Target) -> str:
+    """Where the report is, or the commands that make one; those take a whole model."""
+    if target.report_path:
+        name = target.report_path.name
+        return f"Report: [{_plain(name)}]({quote(name)}), with figures, every value, the recipe and the versions."
+    if target.content != "model":
+        return ""
+    return (
+        "A report: `python -m dcmerge evaluate --checkpoint FILE`, with the tasks and their images, keeps what it measures as a "
+        "run, and `python -m dcmerge report RUN --out report.html` writes it with figures."
+    )
 
 
 def _accuracies(found: Evaluation | None) -> Iterator[str]:

@@ -14,7 +14,7 @@ from dcmerge.evaluation import Evaluation
 from dcmerge.merging.output.rounding import Rounding
 from dcmerge.vectors.task_vectors import TaskVectors
 
-CARD = "README.md"
+CARD, REPORT = "README.md", "report.html"
 #: What a whole model may be written in, instead of the base's own dtypes.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -47,7 +47,8 @@ class Target:
 
     A path that does not end in ``.safetensors`` is a folder, with a card in it; ``card`` writes one beside a single file too.
     ``rank`` bounds an adapter's, ``evaluation`` is what the card says of accuracies, and ``replace`` allows an earlier merge's
-    folder to be replaced. ``dtype`` is another one than the base's own dtypes, for a model alone.
+    folder to be replaced. ``dtype`` is another one than the base's own dtypes, for a model alone. ``report``: what was measured
+    as HTML, written beside the weights and named in the card.
     """
 
     path: Path
@@ -57,6 +58,19 @@ class Target:
     evaluation: Evaluation | None = None
     replace: bool = False
     dtype: str | None = None
+    report: str = field(default="", repr=False)
+
+    @property
+    def card_path(self) -> Path | None:
+        """Where the card stands; None where there is none."""
+        return self.path / CARD if self.is_folder else self.path.with_suffix(".md") if self.card else None
+
+    @property
+    def report_path(self) -> Path | None:
+        """The same of the report."""
+        if not self.report:
+            return None
+        return self.path / REPORT if self.is_folder else self.path.with_suffix(".html")
 
     @property
     def torch_dtype(self) -> torch.dtype | None:
@@ -94,7 +108,7 @@ def ours(name: str) -> bool:
     folder, slash, name = name.rpartition("/")
     if slash and not is_module(folder):
         return False
-    known = (CARD, ADAPTER_CONFIG, *COMPANIONS)
+    known = (CARD, REPORT, ADAPTER_CONFIG, *COMPANIONS)
     return name in known or name.endswith((SAFETENSORS_SUFFIX, SAFETENSORS_SUFFIX + INDEX_SUFFIX))
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import Bench, Scale
 from dcmerge.evaluation.ordered import Hits, OrderedImages
+from dcmerge.evaluation.prefixes import KEPT_BYTES, KeptTokens, changed, first_block
+from dcmerge.evaluation.tasks import Split
 from dcmerge.merging.merge import Merged, merge
 from dcmerge.studies.damage.found import EXPERT, WITHOUT, DamageMap, Repaired
 from dcmerge.studies.damage.plan import Plan, Units, units_of
@@ -153,10 +155,10 @@ class Looks:
         """The look of that name, as it is known or anew."""
         if self.cancelled and self.cancelled():
             raise Cancelled
-        if self.progress:
-            self.progress(min(1.0, self.done / self.total), name)
         self.done += 1
         if name not in self.known:
+            if self.progress:  # not of what is known: who tells the time left counts from the first word
+                self.progress(min(1.0, (self.done - 1) / self.total), name)
             self.known[name] = Look(name, look())
             if self.on_look:
                 self.on_look(self.known[name])
@@ -170,14 +172,41 @@ class Looks:
     def hits_of(self, changes: Mapping[str, str]) -> Hits:
         """Hits of the merge in which these parameters were changed, each task on its own images.
 
-        Where the change is the same for all tasks (the base) they see one model.
+        Where the change is the same for all tasks (the base) they see one model. What the change does not touch is not computed
+        again: passes begin at the first block that is another one than the merge's (see ``KeptTokens``).
         """
-        if not {EXPERT, WITHOUT} & set(changes.values()):
-            return self.images.hits(self._weights(changes, ""), cancelled=self.cancelled)
-        parts = self.images.parts()
+        if not changes:
+            return self.images.hits(self._merged, cancelled=self.cancelled)
+        same = not {EXPERT, WITHOUT} & set(changes.values())
+        weights = self._weights(changes, "") if same else {}
+        if same and not first_block(self.bench.encoder, changed(weights, self._merged)):
+            return self.images.hits(weights, cancelled=self.cancelled)
+        return {task: self._hits(weights or self._weights(changes, task), task) for task in self.bench.tasks}
+
+    def _hits(self, weights: Mapping[str, Tensor], task: str) -> Tensor:
+        """Which images of a task a model gets right that shares its first blocks with the merge."""
+        part, bench, other = self._parts[task], self.bench, changed(weights, self._merged)
+        if not other:  # the expert and the merge agree there
+            return self.known[MERGED].hits[task]
+        features = self._kept[task].features(weights, first_block(bench.encoder, other), self.cancelled)
+        return (features @ bench.tasks[task].head.T).argmax(dim=1) == part.labels
+
+    @cached_property
+    def _parts(self) -> Mapping[str, Split]:
+        return self.images.parts()
+
+    @cached_property
+    def _merged(self) -> Mapping[str, Tensor]:
+        """The merge as the encoder takes it."""
+        return self.bench.encoders_weights(self._whole)
+
+    @cached_property
+    def _kept(self) -> Mapping[str, KeptTokens]:
+        """Every task's images on their way through the merge; the bytes are shared among the tasks by their images."""
+        images = sum(map(len, self._parts.values()))
         return {
-            task: self.bench.hits(self._weights(changes, task), {task: part}, cancelled=self.cancelled)[task]
-            for task, part in parts.items()
+            task: KeptTokens(self.bench.encoder, self._merged, part.images, KEPT_BYTES * len(part) // images)
+            for task, part in self._parts.items()
         }
 
     def _weights(self, changes: Mapping[str, str], task: str) -> Mapping[str, Tensor]:

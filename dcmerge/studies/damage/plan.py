@@ -49,7 +49,7 @@ class Plan:
             raise InputError(f"by: expected {MATRICES} or {BLOCKS}, got {by!r}")
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 2):
             raise InputError(f"limit: expected at least 2 images a task or none for all, got {limit!r}")
-        if chosen.modules or chosen.assemble:
+        if not chosen.gives_one_model:
             raise InputError(f"{slug}: expected a method that gives one model of the base's layout, got one that does not")
         return cls(slug, chosen.check(parameters or {}), wanted, by, limit)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dcmerge.errors import InputError, listed
 from dcmerge.runs.tables import as_csv as csv_text
 from dcmerge.vectors.naming import place_of
 
@@ -66,6 +67,15 @@ class LayerTable:
         keep = [place for place, name in enumerate(self.layers) if _fits(name, wanted)]
         return self.taken(keep)
 
+    def one(self, text: str) -> str:
+        """The matrix of that name or label, or the only one that a pattern fits; raises InputError where there is no such."""
+        exact = [name for name in self.layers if text.lower() in (name.lower(), place_of(name).label.lower())]
+        fitting = exact or self.matching(text).layers
+        if len(fitting) != 1:
+            got = f"which fits {listed(fitting)}" if fitting else "which fits none"
+            raise InputError(f"layer: expected the name of one matrix, got {text!r:.100}, {got}")
+        return fitting[0]
+
     def taken(self, places: list[int]) -> LayerTable:
         """Only these matrices, in this order."""
         values = {name: value[:, places] for name, value in self.values.items()}
@@ -100,6 +110,41 @@ def task_rows(found: LayerTable) -> list[dict[str, Any]]:
         for place, name in enumerate(found.layers)
         for row, task in enumerate(found.tasks)
     ]
+
+
+def two_rows(found: LayerTable, first: str, second: str) -> list[dict[str, Any]]:
+    """One row a column: its means in two matrices, the first minus the second, and that difference for each task.
+
+    The difference is the mean over the tasks that have a value in both.
+    """
+    pair = found.taken([found.layers.index(name) for name in (first, second)])
+    return [
+        {
+            "column": column,
+            "first": pair.mean(column)[0],
+            "second": pair.mean(column)[1],
+            "difference": _known((values[:, 0] - values[:, 1]).nanmean().item()),
+            "tasks": dict(zip(pair.tasks, map(_known, (values[:, 0] - values[:, 1]).tolist()), strict=True)),
+        }
+        for column in COLUMNS
+        if (values := pair.values.get(column)) is not None
+    ]
+
+
+def two_as_csv(found: LayerTable, first: str, second: str) -> str:
+    """One row a column and task: its values in two matrices, and the first minus the second; as CSV."""
+    a, b = found.layers.index(first), found.layers.index(second)
+    return csv_text(
+        [
+            {"column": column, "task": task, first: _known(one), second: _known(two), "difference": _known(one - two)}
+            for column, table in found.values.items()
+            for task, one, two in zip(found.tasks, table[:, a].tolist(), table[:, b].tolist(), strict=True)
+        ]
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _about(name: str) -> dict[str, Any]:

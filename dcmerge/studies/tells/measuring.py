@@ -49,10 +49,10 @@ def looks(
     for place, setting in enumerate(wanted):
         if cancelled and cancelled():
             raise Cancelled
-        if progress:
-            progress(place / len(wanted), setting.label)
         look = known.get(setting.number)
         if look is None or look.setting != setting:
+            if progress:  # not of what is known: who tells the time left counts from the first word
+                progress(place / len(wanted), setting.label)
             images = images or Images.of(bench, plan.limit, plan.unlabeled, cancelled)
             look = _look(bench, plan, setting, images, cancelled)
             if on_look:

@@ -43,17 +43,28 @@ class Plan:
     @classmethod
     def of(cls, methods: Iterable[str] = (), factors: Iterable[float] = FACTORS, **about: Any) -> Plan:
         """Raises InputError for what no study could be made of."""
+        _check_lists(methods, factors)
         made = cls(methods=tuple(dict.fromkeys(methods)), factors=tuple(sorted(set(map(float, factors)))), **about)
-        for name, low in (("merges", _FEWEST), ("limit", 2), ("unlabeled", 2)):
+        if not isinstance(made.subsets, bool):
+            raise InputError(f"subsets: expected true or false, got {made.subsets!r}")
+        for name, low in (("merges", _FEWEST), ("limit", 2), ("unlabeled", 2), ("seed", 0)):
             value = getattr(made, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise InputError(f"{name}: expected an integer of at least {low}, got {value!r}")
         if 1.0 not in made.factors or not all(0 < one <= 10 for one in made.factors):
             raise InputError(f"factors: expected numbers above 0 and up to 10 with 1 among them, got {list(made.factors)}")
         for slug in made.methods:
-            if why := _unfit(method(slug)):
+            if why := unfit(method(slug)):
                 raise InputError(f"{slug}: expected a method that merges weights alone into one model, got one that {why}")
         return made
+
+
+def _check_lists(methods: Any, factors: Any) -> None:
+    """Raises InputError unless these are lists of slugs and of numbers."""
+    if not isinstance(methods, list | tuple) or not all(isinstance(one, str) for one in methods):
+        raise InputError(f"methods: expected a list of slugs, got {methods!r}")
+    if not isinstance(factors, list | tuple) or not all(isinstance(one, int | float) for one in factors):
+        raise InputError(f"factors: expected a list of numbers, got {factors!r}")
 
 
 @dataclass(frozen=True)
@@ -73,8 +84,9 @@ class Setting:
         return f"{chosen.title}, {values_text(other)}" if other else chosen.title
 
 
-def _unfit(one: Method) -> str:
-    if one.modules or one.assemble:
+def unfit(one: Method) -> str:
+    """Why a method can take no part, in words that follow "that"; empty where it can."""
+    if not one.gives_one_model:
         return "makes more than one model"
     others = [name for name in one.needs if name in ("images", "labels", "training", "task")]
     return f"needs {', '.join(others)}" if others else ""
@@ -83,7 +95,7 @@ def _unfit(one: Method) -> str:
 def settings(plan: Plan, vectors: TaskVectors) -> list[Setting]:
     """The merges in order, the same for the same plan and experts; fewer where the methods have no more different ones."""
     fitting = {slug: method(slug) for slug in plan.methods} or {
-        slug: one for slug, one in methods().items() if slug not in _SLOW and not _unfit(one)
+        slug: one for slug, one in methods().items() if slug not in _SLOW and not unfit(one)
     }
     # Draws follow from the slug, so that another list of methods does not change a method's own.
     streams = {slug: _of_method(one, plan) for slug, one in fitting.items() if not one.obstacle(vectors)}

@@ -38,17 +38,19 @@ def scale_without_labels(
     *,
     limit: int | None = None,
     images: Images | None = None,
+    keep_fixed: bool = True,
     progress: Progress | None = None,
     cancelled: IsCancelled | None = None,
 ) -> Scale:
     """The α of ``choose_scale``'s grid with the best mean score of a measure; no label is read.
 
-    ``limit``: validation images a task (default: all); ``images``: the same, where they are made already. Raises InputError for
-    a measure that α does not change, for a method with a part for each task, and Cancelled.
+    ``limit``: validation images a task (default: all); ``images``: the same, where they are made already; ``keep_fixed``: no
+    search for a method whose α is fixed. Raises InputError for a measure that α does not change, for a method with a part for
+    each task, and Cancelled.
     """
     if by not in PROPOSING:
         raise InputError(f"measure: expected one of {', '.join(PROPOSING)}, which change with α, got {by!r}")
-    if fixed := fixed_scale(merged.method):
+    if keep_fixed and (fixed := fixed_scale(merged.method)):
         return fixed
     if merged.modules or merged.assembly:
         raise InputError(f"{merged.method}: expected a method that gives one model for all tasks, got one that does not")

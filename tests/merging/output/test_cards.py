@@ -31,6 +31,7 @@ def test_inputs_method_parameters_and_scale(tmp_path: Path) -> None:
         "0.4 (chosen on validation)",
         "float32",
         "None was measured",
+        "python -m dcmerge evaluate --checkpoint FILE",
         vectors.base.fingerprint,
         *(expert.fingerprint for expert in vectors.experts.values()),
     ):

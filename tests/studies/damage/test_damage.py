@@ -11,6 +11,7 @@ import torch
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import Bench, Scale
 from dcmerge.evaluation.ordered import OrderedImages
+from dcmerge.evaluation.prefixes import blocks_of
 from dcmerge.merging.merge import merge
 from dcmerge.studies.damage import BASE, BLOCKS, EXPERT, MATRICES, WITHOUT, DamageMap, Plan, paired_change, units_of
 from dcmerge.studies.damage.measuring import Look, damage
@@ -54,6 +55,36 @@ def test_cells_are_what_a_few_lines_find(bench: Bench, whole: DamageMap, change:
         before = bench.evaluate(weights, "merged", split="val").tasks[task].accuracy
         after = bench.evaluate(weights | {QKV: base[QKV] + back}, "changed", split="val").tasks[task].accuracy
         assert whole.cell(change, QKV, task).value == pytest.approx(after - before)
+
+
+def test_what_is_kept_changes_no_prediction(bench: Bench, whole: DamageMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell once more by whole passes: where nothing may be kept, none begins at a block."""
+    monkeypatch.setattr("dcmerge.studies.damage.measuring.KEPT_BYTES", 0)
+    plain = damage(bench, Plan.of("task_arithmetic", changes=(EXPERT, BASE, WITHOUT), limit=None), HALF)
+    for change, units in whole.changed.items():
+        for unit, hits in units.items():
+            assert all(torch.equal(own, plain.changed[change][unit][task]) for task, own in hits.items()), (change, unit)
+    assert to_data(plain) == to_data(whole)
+
+
+def test_the_first_blocks_are_passed_once(bench: Bench) -> None:
+    blocks, seen = blocks_of(bench.encoder), []
+    assert blocks is not None and len(blocks) == 2
+    handle = blocks[0].register_forward_hook(lambda *_: seen.append(1))
+    plan = Plan.of("task_arithmetic", changes=(BASE,), by=BLOCKS, limit=6)
+    damage(bench, plan, HALF)
+    handle.remove()
+    # Merge, base and each expert; before the blocks and block 0 changed, for all tasks at once, as their passes are whole; then
+    # once a task on the way to block 1, and once to see that it may begin there. Block 1 and what comes after need none.
+    assert len(seen) == 2 + 3 + 2 + 3 + 3
+
+
+def test_a_part_that_the_merge_has_from_the_expert_costs_nothing(tmp_path: Path) -> None:
+    shapes = tiny_bench(tmp_path / "shapes", 1).encoder.shapes
+    own = {name: 0.3 * value for name, value in random_deltas(1, shapes=shapes)["task0"].items()}
+    bench = tiny_bench(tmp_path, deltas={"first": own, "second": own})
+    found = damage(bench, Plan.of("average", changes=(EXPERT,), limit=None), Scale(1.0, "given"))
+    assert {found.cell(EXPERT, unit, task).value for unit in found.units for task in found.tasks} == {0.0}
 
 
 def test_all_at_once_is_the_expert_or_the_base(bench: Bench, whole: DamageMap) -> None:

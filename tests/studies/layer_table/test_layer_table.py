@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcmerge.errors import Cancelled
+from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import Bench, Scale
 from dcmerge.evaluation.drift import feature_drift
 from dcmerge.merging.merge import merge
@@ -18,7 +18,7 @@ from dcmerge.studies.damage.measuring import damage
 from dcmerge.studies.diagnosis import directional_similarity
 from dcmerge.studies.inspection import consistency, matrices
 from dcmerge.studies.layer_table import OF_SET, LayerTable, of_damage, of_drift, of_merge, of_set
-from dcmerge.studies.layer_table.found import as_csv, rows, task_rows
+from dcmerge.studies.layer_table.found import as_csv, rows, task_rows, two_as_csv, two_rows
 from dcmerge.studies.small_sets import full_set, random_tensors, tiny_bench
 from dcmerge.studies.verdict import verdict
 
@@ -101,6 +101,29 @@ def test_rows_are_means_and_cells(bench: Bench, table: LayerTable) -> None:
     assert len(cells) == 3 * len(whole) == as_csv(found).count("\n") - 1
     own = [cell["norm"] for cell in cells if cell["matrix"] == QKV]
     assert next(row["norm"] for row in whole if row["matrix"] == QKV) == pytest.approx(sum(own) / 3)
+
+
+def test_two_matrices_stand_beside_each_other(bench: Bench, table: LayerTable) -> None:
+    found = table | merged_table(bench, "average")
+    by_column = {row["column"]: row for row in two_rows(found, QKV, PROJ)}
+    assert list(by_column) == [*OF_SET, "DirSim"]
+    places = [found.layers.index(name) for name in (QKV, PROJ)]
+    for column, row in by_column.items():
+        one, two = (found.values[column][:, place] for place in places)
+        known = [value for value in (one - two).tolist() if not math.isnan(value)]
+        assert row["difference"] == (pytest.approx(sum(known) / len(known)) if known else None)
+        assert row["first"] == found.mean(column)[places[0]] and row["second"] == found.mean(column)[places[1]]
+        for task, a, b in zip(found.tasks, one.tolist(), two.tolist(), strict=True):
+            assert row["tasks"][task] == (None if math.isnan(a - b) else pytest.approx(a - b))
+    assert two_as_csv(found, QKV, PROJ).count("\n") == 1 + 3 * len(by_column)
+
+
+def test_a_matrix_is_found_by_its_name_or_by_what_only_it_has(table: LayerTable) -> None:
+    assert table.one(PROJ) == table.one("VISUAL.PROJ") == PROJ and table.one("1.attn.in_proj") == QKV
+    with pytest.raises(InputError, match=r"layer: expected the name of one matrix, got 'in_proj', which fits .*in_proj"):
+        table.one("in_proj")
+    with pytest.raises(InputError, match="which fits none"):
+        table.one("nowhere")
 
 
 def test_one_expert_overlaps_with_nobody(tmp_path: Path) -> None:
