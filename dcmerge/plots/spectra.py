@@ -14,13 +14,18 @@ from dcmerge.studies.inspection import Concentration, LayerSpectra, TaskSpectrum
 from dcmerge.vectors.naming import place_of
 
 _OUTSIDE_COLUMN = "–"
+_FAINT = 0.25
 
 
 def layer_overview(concentration: Concentration, chosen: str) -> go.Figure:
-    """All matrices on a grid of depth x kind, coloured by energy concentration (mean over tasks); the chosen one is ringed."""
+    """All matrices on a grid of depth x kind, coloured by energy concentration (mean over tasks); the chosen one is ringed.
+
+    Matrices whose concentration is not known yet (NaN) are faint.
+    """
     places = [place_of(name) for name in concentration.layers]
     x = [_OUTSIDE_COLUMN if place.depth is None else str(place.depth) for place in places]
-    share = (100 * concentration.share.mean(dim=0)).tolist()
+    share = _percent(concentration.share.mean(dim=0)[None])[0]
+    low, high = _whole_tens(share)
     figure = go.Figure(
         go.Scatter(
             x=x,
@@ -31,7 +36,10 @@ def layer_overview(concentration: Concentration, chosen: str) -> go.Figure:
                 "symbol": "square",
                 "size": 26,
                 "color": share,
+                "opacity": [_FAINT if value is None else 1 for value in share],
                 "colorscale": SCALE,
+                "cmin": low,
+                "cmax": high,
                 "colorbar": {"title": {"text": "top 5 %<br>hold (% of s²)"}, "thickness": 12},
                 "line": {
                     "width": [4 if name == chosen else 0 for name in concentration.layers],
@@ -47,6 +55,17 @@ def layer_overview(concentration: Concentration, chosen: str) -> go.Figure:
     return titled(
         figure, "Every matrix by depth and kind: how concentrated is its energy?", "block", "kind of matrix", 130 + 36 * rows
     )
+
+
+def _percent(shares: Tensor) -> list[list[float | None]]:
+    """Rows in percent; None for NaN."""
+    return [[None if math.isnan(value) else round(100 * value, 1) for value in row] for row in shares.tolist()]
+
+
+def _whole_tens(*rows: Sequence[float | None]) -> tuple[float, float]:
+    """The ends of a scale of percents: whole tens, so that colours hardly move while values still come."""
+    known = [value for row in rows for value in row if value is not None] or [0.0, 100.0]
+    return 10 * math.floor(min(known) / 10), 10 * math.ceil(max(known) / 10)
 
 
 def _columns(x: Sequence[str]) -> list[str]:
@@ -198,10 +217,14 @@ def cumulative_lines(spectra: LayerSpectra, titles: dict[str, str], power: int) 
 
 
 def concentration_map(concentration: Concentration, titles: dict[str, str]) -> go.Figure:
-    """Tasks x layers: share of the energy held by the leading 5 % of the components."""
+    """Tasks x layers: share of the energy held by the leading 5 % of the components; cells that are not known yet are empty."""
+    z = _percent(concentration.share)
+    low, high = _whole_tens(*z)
     figure = go.Figure(
         go.Heatmap(
-            z=(100 * concentration.share).round(decimals=1).tolist(),
+            z=z,
+            zmin=low,
+            zmax=high,
             x=[place_of(name).label for name in concentration.layers],
             y=[titles.get(task, task) for task in concentration.tasks],
             colorscale=SCALE,

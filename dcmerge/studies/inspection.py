@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import dense
-from dcmerge.errors import Cancelled
+from dcmerge.evaluation import Bench
+from dcmerge.methods import deltas_of, method, planned
 from dcmerge.methods.dc_merge import Trace, trace
+from dcmerge.methods.loop import Plan
 from dcmerge.spectral.alignment import (
     block_energy,
     concatenated,
@@ -24,6 +26,7 @@ from dcmerge.spectral.alignment import (
 )
 from dcmerge.spectral.linalg import frobenius_norm, truncated_svd
 from dcmerge.spectral.spectra import KeyFigures, key_figures, top_share
+from dcmerge.studies.pieces import Piece, Pieces
 from dcmerge.vectors.layers import Layer, layer_of
 from dcmerge.vectors.naming import by_depth
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
@@ -91,13 +94,22 @@ def matrices(vectors: TaskVectors) -> list[str]:
 
 def concentration(vectors: TaskVectors, progress: Callable[[float, str], None] | None = None) -> Concentration:
     """Energy concentration of every matrix of every task."""
-    names = matrices(vectors)
-    columns = []
-    for done, name in enumerate(names):
-        if progress:
-            progress(done / len(names), name)
-        columns.append([top_share(s) for s in layer_of(vectors, name).spectra()])
-    return Concentration(vectors.tasks, tuple(names), torch.tensor(columns).T)
+    return concentrations(vectors).whole(progress)
+
+
+def concentrations(vectors: TaskVectors) -> Pieces[Concentration]:
+    """``concentration`` matrix by matrix."""
+    names = tuple(matrices(vectors))
+
+    def look(name: str) -> Piece:
+        return {"share": torch.tensor([top_share(s) for s in layer_of(vectors, name).spectra()])}
+
+    def together(found: Mapping[str, Piece]) -> Concentration:
+        unknown = torch.full((len(vectors.tasks),), math.nan)
+        columns = [found[name]["share"] if name in found else unknown for name in names]
+        return Concentration(vectors.tasks, names, torch.stack(columns, dim=1) if names else unknown[:, None][:, :0])
+
+    return Pieces("concentration", vectors, names, look, together)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,16 +200,40 @@ def consistency(
 
     Both sides are truncated: an expert to the rank DC-Merge gives it, the merged matrix to that of all tasks together.
     """
-    names = [name for name in matrices(vectors) if layer_of(vectors, name).default_rank() > 0]
-    columns = []
-    for done, name in enumerate(names):
-        if cancelled and cancelled():
-            raise Cancelled
-        if progress:
-            progress(done / len(names), name)
-        columns.append(_layer_consistency(layer_of(vectors, name), merged[name]))
-    table = torch.tensor(columns).reshape(len(names), len(vectors.tasks), len(MEASURES))
-    return Consistency(tuple(names), {measure: table[:, :, i].T for i, measure in enumerate(MEASURES)})
+    study = _consistencies("consistency", vectors, merged.__getitem__)
+    return study.whole(progress, cancelled)
+
+
+def consistencies(
+    vectors: TaskVectors, slug: str, parameters: Mapping[str, Any], bench: Bench | None = None
+) -> Pieces[Consistency]:
+    """``consistency`` of a merge that is made on the way, matrix by matrix: never more than one merged matrix is held."""
+    plans: list[Plan] = []
+
+    def prepare(cancelled: Callable[[], bool]) -> None:
+        plans.append(planned(vectors, slug, parameters, bench=bench, cancelled=cancelled))
+
+    def merged(name: str) -> Delta:
+        return dict(deltas_of(plans[-1], names=(name,)))[name]
+
+    chosen = method(slug)
+    what = f"consistency of {slug} {sorted(chosen.check(parameters).items())}"
+    study = _consistencies(what, vectors, merged)
+    return replace(study, prepare=prepare, kept="images" not in chosen.needs and not chosen.origin)
+
+
+def _consistencies(what: str, vectors: TaskVectors, merged: Callable[[str], Delta]) -> Pieces[Consistency]:
+    names = tuple(name for name in matrices(vectors) if layer_of(vectors, name).default_rank() > 0)
+
+    def look(name: str) -> Piece:
+        return {"measures": torch.tensor(_layer_consistency(layer_of(vectors, name), merged(name)))}
+
+    def together(found: Mapping[str, Piece]) -> Consistency:
+        unknown = torch.full((len(vectors.tasks), len(MEASURES)), math.nan)
+        table = torch.stack([found[name]["measures"] if name in found else unknown for name in names] or [unknown])[: len(names)]
+        return Consistency(names, {measure: table[:, :, i].T for i, measure in enumerate(MEASURES)})
+
+    return Pieces(what, vectors, names, look, together)
 
 
 def _layer_consistency(layer: Layer, merged: Delta) -> Sequence[Sequence[float]]:

@@ -106,8 +106,8 @@ class Budget:
             self._values.move_to_end(name)
         return found
 
-    def hold(self, name: _Name, value: Any, worth: int, own_limit: int | None) -> None:
-        """Keep a value, and let others leave until all are within the bound, and the memory within its own."""
+    def hold(self, name: _Name, value: Any, worth: int, own_limit: int | None, own_most: int | None) -> None:
+        """Keep a value, and let others leave until all are within the bound, and the memory within its own two."""
         owner, limit = name[0], self.limit()
         self.drop(name)
         self._values[name] = _Held(value, tensor_bytes(value), worth, self._asked)
@@ -115,6 +115,8 @@ class Budget:
         came_back = name in self._gone
         if own_limit is not None:
             self._make_room(name, came_back, lambda: self.held_by(owner) > own_limit, owner)
+        if own_most is not None:
+            self._make_room(name, False, lambda: sum(one[0] == owner for one in self._values) > own_most, owner)
         self._make_room(name, came_back, lambda: self.held > limit)
         self._gone.pop(name, None)
         while len(self._gone) > _REMEMBERED_NAMES:
@@ -167,13 +169,13 @@ _numbers = itertools.count()
 
 
 class Memo:
-    """Values by key: together with all other memories within ``budget``, and alone within ``max_bytes``. Never change a value.
+    """Values by key: with all other memories within ``budget``, alone within ``max_bytes``, and at most ``most`` of them.
 
-    A value is computed once, whoever asks for it meanwhile waits. It leaves when nobody holds the memory any more.
+    Never change a value. It is computed once: whoever asks for it meanwhile waits. All leave when nobody holds the memory.
     """
 
-    def __init__(self, max_bytes: int | None = None, *, budget: Budget = BUDGET) -> None:
-        self.max_bytes = max_bytes
+    def __init__(self, max_bytes: int | None = None, *, most: int | None = None, budget: Budget = BUDGET) -> None:
+        self.max_bytes, self.most = max_bytes, most
         self._budget, self._number = budget, next(_numbers)
         self._computing: dict[Hashable, tuple[threading.RLock, list[int]]] = {}
         weakref.finalize(self, budget.dead.append, self._number).atexit = False
@@ -198,7 +200,7 @@ class Memo:
                 return found.value
             value = compute()
             with self._budget.lock:
-                self._budget.hold(name, value, worth, self.max_bytes)
+                self._budget.hold(name, value, worth, self.max_bytes, self.most)
             return value
 
     @contextmanager

@@ -166,6 +166,12 @@ def test_a_memory_with_a_bound_of_its_own_takes_no_room_of_others() -> None:
     assert bounded.held == 2 * 1024 and walk(one, "abcd") == ""
 
 
+def test_at_most_so_many_values_are_kept_however_small() -> None:
+    memo = Memo(most=2)
+    walk(memo, "abc")
+    assert walk(memo, "bc") == "" and walk(memo, "a") == "a"
+
+
 def test_a_set_that_nobody_asks_for_leaves_first_whatever_it_is_worth(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("dcmerge.vectors.cache.memory.time.monotonic", lambda: now)
