@@ -71,6 +71,13 @@ def _peak_of(process: int | str) -> int:
     return 0
 
 
+def memory_of(process: int) -> tuple[int, int]:
+    """Resident bytes of a process now, and its largest so far (Linux)."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines() if ":" in line)
+    now, most = (int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return now, most
+
+
 class Ran(NamedTuple):
     """Of a command with its imports: wall seconds, largest resident bytes, seconds of processor time."""
 

@@ -14,47 +14,57 @@ from dcmerge.studies.inspection import Concentration, LayerSpectra, TaskSpectrum
 from dcmerge.vectors.naming import place_of
 
 _OUTSIDE_COLUMN = "–"
-_FAINT = 0.25
 
 
 def layer_overview(concentration: Concentration, chosen: str) -> go.Figure:
     """All matrices on a grid of depth x kind, coloured by energy concentration (mean over tasks); the chosen one is ringed.
 
-    Matrices whose concentration is not known yet (NaN) are faint.
+    Matrices whose concentration is not known yet (NaN) are grey.
     """
-    places = [place_of(name) for name in concentration.layers]
-    x = [_OUTSIDE_COLUMN if place.depth is None else str(place.depth) for place in places]
     share = _percent(concentration.share.mean(dim=0)[None])[0]
     low, high = _whole_tens(share)
-    figure = go.Figure(
-        go.Scatter(
-            x=x,
-            y=[place.kind for place in places],
-            mode="markers",
-            customdata=concentration.layers,
-            marker={
-                "symbol": "square",
-                "size": 26,
-                "color": share,
-                "opacity": [_FAINT if value is None else 1 for value in share],
-                "colorscale": SCALE,
-                "cmin": low,
-                "cmax": high,
-                "colorbar": {"title": {"text": "top 5 %<br>hold (% of s²)"}, "thickness": 12},
-                "line": {
-                    "width": [4 if name == chosen else 0 for name in concentration.layers],
-                    "color": ALIGNED,
-                },
-            },
-            hovertemplate="%{customdata}<br>top 5 % of components hold %{marker.color:.0f} % of the energy<extra></extra>",
-        )
+    known = [(name, value) for name, value in zip(concentration.layers, share, strict=True) if value is not None]
+    figure = go.Figure(_squares([name for name, _ in known], chosen))
+    figure.update_traces(
+        marker={
+            "color": [value for _, value in known],
+            "colorscale": SCALE,
+            "cmin": low,
+            "cmax": high,
+            "colorbar": {"title": {"text": "top 5 %<br>hold (% of s²)"}, "thickness": 12},
+        },
+        hovertemplate="%{customdata}<br>top 5 % of components hold %{marker.color:.0f} % of the energy<extra></extra>",
     )
-    figure.update_xaxes(type="category", categoryorder="array", categoryarray=_columns(x), showgrid=False)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    rows = len({place.kind for place in places})
-    return titled(
-        figure, "Every matrix by depth and kind: how concentrated is its energy?", "block", "kind of matrix", 130 + 36 * rows
+    if unknown := [name for name, value in zip(concentration.layers, share, strict=True) if value is None]:
+        come = _squares(unknown, chosen).update(name="still to come", marker={"color": RAW, "opacity": 0.3}, showlegend=False)
+        figure.add_trace(come.update(hovertemplate="%{customdata}<br>still to come<extra></extra>"))
+    places = [place_of(name) for name in concentration.layers]
+    kinds = list(dict.fromkeys(place.kind for place in places))
+    columns = _columns([_column(name) for name in concentration.layers])
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=columns, showgrid=False)
+    figure.update_yaxes(categoryorder="array", categoryarray=kinds, autorange="reversed", showgrid=False)
+    title = "Every matrix by depth and kind: how concentrated is its energy?"
+    return titled(figure, title, "block", "kind of matrix", 130 + 36 * len(kinds))
+
+
+def _squares(names: Sequence[str], chosen: str) -> go.Scatter:
+    """A square for each of these matrices, in its place; the chosen one has a ring."""
+    return go.Scatter(
+        x=[_column(name) for name in names],
+        y=[place_of(name).kind for name in names],
+        mode="markers",
+        customdata=list(names),
+        marker={
+            "symbol": "square",
+            "size": 26,
+            "line": {"width": [4 if name == chosen else 0 for name in names], "color": ALIGNED},
+        },
     )
+
+
+def _column(name: str) -> str:
+    depth = place_of(name).depth
+    return _OUTSIDE_COLUMN if depth is None else str(depth)
 
 
 def _percent(shares: Tensor) -> list[list[float | None]]:

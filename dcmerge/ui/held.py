@@ -27,11 +27,11 @@ def memory_line() -> None:
     held = BUDGET.held
     if held >= _WORTH_A_LINE:
         sets = sum(models.vectors.memo.held > 0 for models in OPEN.values())
-        told = f"for {sets} set{'s' if sets > 1 else ''}, " if sets else ""
-        st.caption(f"Holds {_size(held)} of factors {told}of at most {_size(BUDGET.limit())}", help=_ABOUT)
+        told = f" for {sets} set{'s' if sets > 1 else ''}" if sets else ""
+        st.caption(f"Holds {_size(held)} of factors{told}, of at most {_size(BUDGET.limit())}", help=_ABOUT)
 
 
 def _size(nbytes: int) -> str:
     """In units of 10⁹ bytes, as systems tell it."""
     gigabytes = nbytes / 1e9
-    return f"{gigabytes:.1f} GB" if gigabytes < 9.95 else f"{gigabytes:.0f} GB"
+    return f"{gigabytes:.1f} GB" if gigabytes < 2 else f"{gigabytes:.0f} GB"

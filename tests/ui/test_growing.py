@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from dcmerge.errors import InputError
 from dcmerge.studies.pieces import Piece, Pieces
 from dcmerge.ui import background
 from dcmerge.ui.background import Background, Filling
-from dcmerge.vectors.cache import Store
+from dcmerge.vectors.cache import Budget, Memo, Store
 from dcmerge.vectors.task_vectors import TaskVectors
 from tests.builders import full_set, random_deltas
+from tests.ui.conftest import Open
 
 
 @pytest.fixture
@@ -187,3 +189,44 @@ def test_a_study_that_failed_is_a_box_and_no_crash(vectors: TaskVectors) -> None
     FILLINGS[:] = [background.BACKGROUND.filling(("test", str(id(look))), lambda: Looks().pieces(vectors, look=look))]
     app = AppTest.from_function(page_that_grows, default_timeout=30).run()
     assert not app.exception and [box.value for box in app.error] == ["\\*task1\\* has changed"] and not app.text
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "charts"),
+    [
+        ("pages/1_Spectra.py", {}, 4),
+        ("pages/2_Alignment.py", {}, 5),
+        ("pages/7_Diagnose.py", {"diagnose": "Will it merge?"}, 0),
+        ("pages/7_Diagnose.py", {"diagnose": "Every matrix"}, 1),
+    ],
+)
+def test_pages_of_large_sets_are_drawn_before_all_is_known(
+    folder: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch, path: str, query: dict[str, str], charts: int
+) -> None:
+    monkeypatch.setattr("dcmerge.ui.growing.WAITED_FOR", 0)
+    with background.BACKGROUND.first():  # nothing is found yet
+        app = open_page(path, set=f"folder:{folder.name}", **query)
+        assert not app.exception and not app.error and len(app.get("plotly_chart")) == charts
+        assert all(": 0 of " in bar.proto.text for bar in app.get("progress")) and app.get("progress")
+    deadline = time.monotonic() + 60
+    while app.get("progress"):
+        assert time.monotonic() < deadline
+        app.run()
+    assert not app.exception and not app.error and len(app.get("plotly_chart")) >= max(1, charts)
+
+
+def line() -> None:
+    from dcmerge.ui.held import memory_line
+
+    memory_line()
+
+
+def test_the_sidebar_says_what_is_held_where_it_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(max_bytes=8_000_000_000)
+    monkeypatch.setattr("dcmerge.ui.held.BUDGET", budget)
+    monkeypatch.setattr("dcmerge.ui.held.OPEN", WeakValueDictionary())
+    assert not AppTest.from_function(line, default_timeout=30).run().caption
+    memo = Memo(budget=budget)
+    memo.get("factors", lambda: torch.empty(1).expand(150_000_000))  # nothing as large is allocated
+    (told,) = AppTest.from_function(line, default_timeout=30).run().caption
+    assert told.value == "Holds 0.6 GB of factors, of at most 8 GB" and "half of the memory" in told.help
