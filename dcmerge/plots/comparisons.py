@@ -65,6 +65,10 @@ def _write_in_cells(
     )
 
 
+#: Left and right of the points, as a share of the width that they take.
+_EDGE = 0.07
+
+
 def accuracy_against_cost(comparison: Comparison) -> go.Figure:
     """Mean accuracy against seconds of merging, a labelled point a method with its 95 % interval; references as lines."""
     rows = sorted((row for row in comparison.rows if row.evaluation and not row.is_reference), key=_cost)
@@ -95,7 +99,7 @@ def accuracy_against_cost(comparison: Comparison) -> go.Figure:
                 name=row.title,
                 annotation_position="top left",
             )
-    figure.update_xaxes(type="log", minor={"ticks": "outside"})
+    figure.update_xaxes(type="log", minor={"ticks": "outside"}, range=_cost_range(rows))
     figure.update_yaxes(ticksuffix=" %")
     return titled(
         figure,
@@ -110,8 +114,17 @@ def _cost(row: Row) -> float:
     return max(0.01, row.took.merge)
 
 
+def _cost_range(rows: Sequence[Row]) -> tuple[float, float] | None:
+    """Decades of the axis: from the cheapest to the dearest row, and an edge on both sides."""
+    if not rows:
+        return None
+    low, high = math.log10(_cost(rows[0])), math.log10(_cost(rows[-1]))
+    edge = _EDGE * max(high - low, 1.0)
+    return low - edge, high + edge
+
+
 def _label_sides(rows: Sequence[Row]) -> list[str]:
-    """Where each point's label stands: on the first side on which it covers no label that is already there."""
+    """Where each point's label stands: on the first side on which it is in the plot and covers no label that is already there."""
     if not rows:
         return []
     lowest, decades = _cost(rows[0]), max(1e-9, math.log10(_cost(rows[-1]) / _cost(rows[0])))
@@ -127,12 +140,13 @@ def _label_sides(rows: Sequence[Row]) -> list[str]:
             "top center": (x - width / 2, y + 0.05),
             "bottom center": (x - width / 2, y - 0.05),
         }
+        inside = [side for side, (left, _) in spots.items() if left >= -_EDGE and left + width <= 1 + _EDGE]
         free = [
             side
             for side, (left, at) in spots.items()
             if not any(abs(at - other) < 0.045 and left < end and start < left + width for start, end, other in placed)
         ]
-        side = free[0] if free else "middle right"
+        side = next((side for side in inside if side in free), (inside or free or ["top center"])[0])
         left, at = spots[side]
         placed.append((left, left + width, at))
         chosen.append(side)

@@ -17,6 +17,7 @@ from dcmerge.sets.layouts import FoundSet
 from dcmerge.sets.model_sets import ModelSet, available, open_set_by_name, roots, stamp
 from dcmerge.studies.inspection import matrices
 from dcmerge.ui.background import BACKGROUND
+from dcmerge.ui.browser_history import one_entry_a_page
 from dcmerge.ui.controls import parameter_control
 from dcmerge.ui.folders import sets_in_folders, still_searching
 from dcmerge.ui.held import OPEN, memory_line
@@ -98,6 +99,7 @@ def _frame(title: str, about: str) -> tuple[DeltaGenerator, str | None]:
     require_login()
     load_named()  # before anything asks for the methods; the Methods page tells what was left out
     arrive(title)
+    one_entry_a_page()
     _navigation()
     st.title(title)
     st.markdown(about)

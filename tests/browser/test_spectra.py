@@ -46,6 +46,23 @@ def test_smoothing_and_rho_redraw_and_stay_chosen(page: Page, app_url: str) -> N
     assert not errors_shown(page)
 
 
+def test_back_leaves_the_page_and_forward_finds_what_was_chosen(page: Page, app_url: str) -> None:
+    visit(page, f"{app_url}/Methods")
+    go(page, "Spectra")
+    entries = page.evaluate("history.length")
+    press(page, "ρ", "ArrowLeft", times=2)
+    press(page, "ρ", "ArrowLeft", times=2)
+    at_four = asked(page)
+    assert page.evaluate("history.length") == entries and "rho" in at_four
+    page.go_back()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Methods", timeout=LONG * 1000)
+    page.go_forward()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Spectra", timeout=LONG * 1000)
+    wait_idle(page, LONG)
+    assert asked(page) == at_four
+    assert not errors_shown(page)
+
+
 @pytest.mark.parametrize("components", ["kept", "all"])
 def test_the_lines_fill_their_plots(page: Page, app_url: str, components: str) -> None:
     visit(page, f"{app_url}/Spectra", smoothing="linear", components=components)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import plotly.graph_objects as go
@@ -46,7 +47,9 @@ def test_labels_of_points_that_lie_close_go_to_different_sides() -> None:
     found = comparison()
     crowd = tuple(replace(found.rows[2], title=f"Method {i}") for i in range(3))
     figure = accuracy_against_cost(replace(found, rows=(*found.rows[:2], *crowd)))
-    assert len({point.textposition for point in figure.data[1:]}) == 3
+    assert {point.textposition for point in figure.data[1:]} == {"middle left", "top center", "bottom center"}  # all in the plot
+    low, high = figure.layout.xaxis.range
+    assert low < math.log10(0.5) and math.log10(1.5) < high
 
 
 def test_before_any_method_there_are_only_the_lines() -> None:
