@@ -25,7 +25,7 @@ from dcmerge.spectral.alignment import (
     subspace_alignment_ratio,
 )
 from dcmerge.spectral.linalg import frobenius_norm, truncated_svd
-from dcmerge.spectral.spectra import KeyFigures, key_figures, top_share
+from dcmerge.spectral.spectra import KeyFigures, key_figures, leading_count, top_share
 from dcmerge.studies.pieces import Piece, Pieces
 from dcmerge.vectors.layers import Layer, layer_of
 from dcmerge.vectors.naming import by_depth
@@ -102,7 +102,7 @@ def concentrations(vectors: TaskVectors) -> Pieces[Concentration]:
     names = tuple(matrices(vectors))
 
     def look(name: str) -> Piece:
-        return {"share": torch.tensor([top_share(s) for s in layer_of(vectors, name).spectra()])}
+        return {"share": torch.tensor(_top_shares(layer_of(vectors, name)))}
 
     def together(found: Mapping[str, Piece]) -> Concentration:
         unknown = torch.full((len(vectors.tasks),), math.nan)
@@ -110,6 +110,19 @@ def concentrations(vectors: TaskVectors) -> Pieces[Concentration]:
         return Concentration(vectors.tasks, names, torch.stack(columns, dim=1) if names else unknown[:, None][:, :0])
 
     return Pieces("concentration", vectors, names, look, together)
+
+
+def _top_shares(layer: Layer) -> list[float]:
+    """``top_share`` of every task: of the kept components and the whole energy, ‖D‖², where so many are kept.
+
+    The other components would take as long again, and nobody else needs all of them.
+    """
+    rank, leading = layer.default_rank(), leading_count(min(layer.shape))
+    if layer.vectors.kind == "lora" or leading > rank:
+        return [top_share(s) for s in layer.spectra()]
+    kept = [s[:leading].double().square().sum().item() for s in layer.kept_values(rank)]
+    whole = [frobenius_norm(delta) ** 2 for delta in layer.deltas()]
+    return [part / energy if energy > 0 else 0.0 for part, energy in zip(kept, whole, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
