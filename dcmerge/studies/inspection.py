@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -127,16 +128,26 @@ def _top_shares(layer: Layer) -> list[float]:
 
 @dataclass(frozen=True, eq=False)
 class LayerAlignment:
-    """How the experts of one matrix share directions. All (T, T) but ``reconstruction`` (T,) and ``energy`` (T, T, T)."""
+    """How the experts of one matrix share directions: overlaps (T, T) before and after whitening."""
 
     stages: Trace
     before_U: Tensor
     after_U: Tensor
     before_V: Tensor
     after_V: Tensor
-    energy: Tensor
-    reconstruction: tuple[float, ...]
     whitening_distance: tuple[float, float]  # ‖C − [U_1..U_T]‖_F / √(T r), of U and of V
+
+    @cached_property
+    def energy(self) -> Tensor:
+        """Share of each task's ‖M_t‖² by block, (T, T, T)."""
+        return block_energy(self.stages.aligned, self.stages.basis.tasks)
+
+    @cached_property
+    def reconstruction(self) -> tuple[float, ...]:
+        """How far the cover basis is from rebuilding each task's smoothed delta, relative; most of the work of all here."""
+        stages = self.stages
+        each = zip(stages.truncated, stages.smoothed, stages.aligned, strict=True)
+        return tuple(reconstruction_error(svd, s, M, stages.basis) for svd, s, M in each)
 
     @property
     def kept_share(self) -> list[float]:
@@ -160,26 +171,13 @@ def _energy_shares(part: Tensor, whole: Tensor) -> list[float]:
 
 
 def layer_alignment(layer: Layer, **parameters: Any) -> LayerAlignment | None:
-    """Overlap before and after whitening, block energies and reconstruction error; None where no component a task fits."""
+    """How the experts share directions before and after whitening; None where no component a task fits."""
     stages = trace(layer, **parameters)
     if stages is None:
         return None
     before_U, after_U, moved_U = _side(stages, "U", stages.basis.U)
     before_V, after_V, moved_V = _side(stages, "V", stages.basis.V)
-    errors = tuple(
-        reconstruction_error(svd, s, M, stages.basis)
-        for svd, s, M in zip(stages.truncated, stages.smoothed, stages.aligned, strict=True)
-    )
-    return LayerAlignment(
-        stages,
-        before_U,
-        after_U,
-        before_V,
-        after_V,
-        block_energy(stages.aligned, stages.basis.tasks),
-        errors,
-        (moved_U, moved_V),
-    )
+    return LayerAlignment(stages, before_U, after_U, before_V, after_V, (moved_U, moved_V))
 
 
 def _side(stages: Trace, side: str, whitened: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -18,7 +18,7 @@ from dcmerge.errors import Cancelled, InputError
 from dcmerge.studies.pieces import Piece, Pieces
 
 Whole = TypeVar("Whole")
-#: Who has not asked for so long (seconds) has left; a page that shows one asks every second.
+#: Who has not asked for so long (seconds) has left; a page that shows one asks every two.
 PATIENCE = 10.0
 #: What is found is kept on disk at the end, when everybody has left, and after so many seconds.
 _SAVED_EVERY = 15.0

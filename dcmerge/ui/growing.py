@@ -12,8 +12,8 @@ from dcmerge.ui.text import duration, plain
 
 #: Studies of so many numbers are waited for: that takes a second or two, and a chart that grows would only be restless.
 WAITED_FOR = 1 << 26
-#: Seconds between two drawings.
-_EVERY, _LOOK = 1.0, 0.02
+#: Seconds between two drawings: a browser takes a tenth of one for each.
+_EVERY, _LOOK = 2.0, 0.02
 _WHOLE_PAGE = "growing.whole_page"
 
 
