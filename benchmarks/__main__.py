@@ -18,6 +18,7 @@ import torch
 from benchmarks.beside_mergekit import beside_mergekit
 from benchmarks.bounds import bounds
 from benchmarks.browser import browser
+from benchmarks.browser_at_size import browser_at_size
 from benchmarks.cases import CASES
 from benchmarks.measuring import Row, machine
 from benchmarks.stopping import stopping
@@ -60,6 +61,7 @@ def replace_section(text: str, name: str, body: str) -> str:
 def main() -> None:
     """Run the chosen cases and write their sections."""
     cases = {**CASES, "mergekit": beside_mergekit, "bounds": bounds, "stopping": stopping, "browser": browser}
+    cases["browser-at-size"] = browser_at_size
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure against a plain implementation.")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(cases)} (default: all)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each candidate, in turn (default 3)")

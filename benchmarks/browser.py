@@ -51,11 +51,11 @@ def browser(runs: int) -> Iterator[Row]:
                 layer = f"visual.transformer.resblocks.{block}.mlp.c_fc.weight"
                 open_page(page, f"{app.url}/Spectra?smoothing=linear&rho=3.5&layer={layer}", timeout=180)
                 waits += _waits(page, page.get_by_role("slider").first, SMOOTHED, "ArrowLeft", 5)
-            yield _row("ρ moved on the Spectra page to the redrawn lines", waits, "p95 < 0.4 s")
+            yield row("ρ moved on the Spectra page to the redrawn lines", waits, "p95 < 0.4 s")
             open_page(page, f"{app.url}/Merge?smoothing=linear&dc_merge.alpha=0.5", timeout=180)
-            waits = _rests(page, page.get_by_role("slider").last, 8)
-            yield _row("α moved on the Merge page to the new accuracy (50 images a task)", waits, "< 3 s")
-            yield _row("Cancel clicked during the search for α to the word that it was", [_cancelled(page) for _ in range(4)], "")
+            waits = rests(page, page.get_by_role("slider").last, 8)
+            yield row("α moved on the Merge page to the new accuracy (50 images a task)", waits, "< 3 s")
+            yield row("Cancel clicked during the search for α to the word that it was", [_cancelled(page) for _ in range(4)], "")
 
 
 def _first_chart(chrome: object, variables: dict[str, str]) -> float:
@@ -93,7 +93,7 @@ def _waits(page: Page, slider: Locator, state: str, key: str, presses: int) -> l
     return waits
 
 
-def _rests(page: Page, slider: Locator, presses: int) -> list[float]:
+def rests(page: Page, slider: Locator, presses: int, timeout: float = 60.0) -> list[float]:
     """Seconds from each key press until the page is at rest again: a new α can give the same accuracy."""
     waits = []
     for _ in range(presses):
@@ -101,7 +101,7 @@ def _rests(page: Page, slider: Locator, presses: int) -> list[float]:
         began = time.perf_counter()
         slider.press("ArrowRight")
         page.wait_for_timeout(250)  # the slider waits 0.2 s before it tells the server
-        wait_idle(page, settle=0.05)
+        wait_idle(page, timeout, settle=0.05)
         waits.append(time.perf_counter() - began)
     return waits
 
@@ -119,6 +119,8 @@ def _cancelled(page: Page) -> float:
     return took
 
 
-def _row(what: str, waits: list[float], target: str) -> Row:
+def row(what: str, waits: list[float], target: str, case: str = "f", remark: str = "") -> Row:
+    """Median and p95 of what was waited."""
     p95 = statistics.quantiles(waits, n=20)[-1]
-    return Row("f", what, None, statistics.median(waits), None, target, len(waits), f"p95 {p95:.2f} s")
+    told = "; ".join(filter(None, [f"p95 {p95:.2f} s", remark]))
+    return Row(case, what, None, statistics.median(waits), None, target, len(waits), told)

@@ -71,6 +71,19 @@ def _peak_of(process: int | str) -> int:
     return 0
 
 
+def memory_of(process: int) -> tuple[int, int]:
+    """Resident bytes of a process now, and its largest so far (Linux)."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines() if ":" in line)
+    now, most = (int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return now, most
+
+
+def processor_of(process: int) -> float:
+    """Seconds of processor time that a process has taken so far (Linux): what other work on the machine hardly changes."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Ran(NamedTuple):
     """Of a command with its imports: wall seconds, largest resident bytes, seconds of processor time."""
 

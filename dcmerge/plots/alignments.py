@@ -130,14 +130,17 @@ def block_energy_map(alignment: LayerAlignment, titles: Sequence[str]) -> go.Fig
 
 
 def consistency_lines(results: Mapping[str, Consistency], measure: str) -> go.Figure:
-    """Merged against expert over depth, a line a method: mean over experts, with the range over experts as a band."""
+    """Merged against expert over depth, a line a method: mean over experts, with the range over experts as a band.
+
+    Lines end where nothing is known yet (NaN).
+    """
     figure = go.Figure()
     slugs = {one.title: slug for slug, one in methods().items()}
     looks = method_looks([slugs.get(method, method) for method in results])
     for (method, result), (colour, dash) in zip(results.items(), looks, strict=True):
         x = [place_of(name).label for name in result.layers]
         table = result.measures[measure]
-        low, high = table.min(dim=0).values.tolist(), table.max(dim=0).values.tolist()
+        low, high, mean = (_known(values) for values in (table.amin(dim=0), table.amax(dim=0), table.mean(dim=0)))
         for y, which, fill in ((low, "lowest", None), (high, "highest", "tonexty")):
             figure.add_scatter(
                 x=x,
@@ -153,7 +156,7 @@ def consistency_lines(results: Mapping[str, Consistency], measure: str) -> go.Fi
             )
         figure.add_scatter(
             x=x,
-            y=table.mean(dim=0).tolist(),
+            y=mean,
             mode="lines+markers",
             name=method,
             legendgroup=method,
@@ -163,3 +166,7 @@ def consistency_lines(results: Mapping[str, Consistency], measure: str) -> go.Fi
     figure.update_xaxes(tickangle=-40)
     figure.update_yaxes(rangemode="tozero")
     return titled(figure, f"{measure} of the merged matrix and each expert, over depth", "matrix, by depth", measure, 470)
+
+
+def _known(values: Tensor) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]

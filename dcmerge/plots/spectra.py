@@ -17,36 +17,65 @@ _OUTSIDE_COLUMN = "–"
 
 
 def layer_overview(concentration: Concentration, chosen: str) -> go.Figure:
-    """All matrices on a grid of depth x kind, coloured by energy concentration (mean over tasks); the chosen one is ringed."""
+    """All matrices on a grid of depth x kind, coloured by energy concentration (mean over tasks); the chosen one is ringed.
+
+    Matrices whose concentration is not known yet (NaN) are grey.
+    """
+    share = _percent(concentration.share.mean(dim=0)[None])[0]
+    low, high = _whole_tens(share)
+    known = [(name, value) for name, value in zip(concentration.layers, share, strict=True) if value is not None]
+    figure = go.Figure(_squares([name for name, _ in known], chosen))
+    figure.update_traces(
+        marker={
+            "color": [value for _, value in known],
+            "colorscale": SCALE,
+            "cmin": low,
+            "cmax": high,
+            "colorbar": {"title": {"text": "top 5 %<br>hold (% of s²)"}, "thickness": 12},
+        },
+        hovertemplate="%{customdata}<br>top 5 % of components hold %{marker.color:.0f} % of the energy<extra></extra>",
+    )
+    if unknown := [name for name, value in zip(concentration.layers, share, strict=True) if value is None]:
+        come = _squares(unknown, chosen).update(name="still to come", marker={"color": RAW, "opacity": 0.3}, showlegend=False)
+        figure.add_trace(come.update(hovertemplate="%{customdata}<br>still to come<extra></extra>"))
     places = [place_of(name) for name in concentration.layers]
-    x = [_OUTSIDE_COLUMN if place.depth is None else str(place.depth) for place in places]
-    share = (100 * concentration.share.mean(dim=0)).tolist()
-    figure = go.Figure(
-        go.Scatter(
-            x=x,
-            y=[place.kind for place in places],
-            mode="markers",
-            customdata=concentration.layers,
-            marker={
-                "symbol": "square",
-                "size": 26,
-                "color": share,
-                "colorscale": SCALE,
-                "colorbar": {"title": {"text": "top 5 %<br>hold (% of s²)"}, "thickness": 12},
-                "line": {
-                    "width": [4 if name == chosen else 0 for name in concentration.layers],
-                    "color": ALIGNED,
-                },
-            },
-            hovertemplate="%{customdata}<br>top 5 % of components hold %{marker.color:.0f} % of the energy<extra></extra>",
-        )
+    kinds = list(dict.fromkeys(place.kind for place in places))
+    columns = _columns([_column(name) for name in concentration.layers])
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=columns, showgrid=False)
+    figure.update_yaxes(categoryorder="array", categoryarray=kinds, autorange="reversed", showgrid=False)
+    title = "Every matrix by depth and kind: how concentrated is its energy?"
+    return titled(figure, title, "block", "kind of matrix", 130 + 36 * len(kinds))
+
+
+def _squares(names: Sequence[str], chosen: str) -> go.Scatter:
+    """A square for each of these matrices, in its place; the chosen one has a ring."""
+    return go.Scatter(
+        x=[_column(name) for name in names],
+        y=[place_of(name).kind for name in names],
+        mode="markers",
+        customdata=list(names),
+        marker={
+            "symbol": "square",
+            "size": 26,
+            "line": {"width": [4 if name == chosen else 0 for name in names], "color": ALIGNED},
+        },
     )
-    figure.update_xaxes(type="category", categoryorder="array", categoryarray=_columns(x), showgrid=False)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    rows = len({place.kind for place in places})
-    return titled(
-        figure, "Every matrix by depth and kind: how concentrated is its energy?", "block", "kind of matrix", 130 + 36 * rows
-    )
+
+
+def _column(name: str) -> str:
+    depth = place_of(name).depth
+    return _OUTSIDE_COLUMN if depth is None else str(depth)
+
+
+def _percent(shares: Tensor) -> list[list[float | None]]:
+    """Rows in percent; None for NaN."""
+    return [[None if math.isnan(value) else round(100 * value, 1) for value in row] for row in shares.tolist()]
+
+
+def _whole_tens(*rows: Sequence[float | None]) -> tuple[float, float]:
+    """The ends of a scale of percents: whole tens, so that colours hardly move while values still come."""
+    known = [value for row in rows for value in row if value is not None] or [0.0, 100.0]
+    return 10 * math.floor(min(known) / 10), 10 * math.ceil(max(known) / 10)
 
 
 def _columns(x: Sequence[str]) -> list[str]:
@@ -198,10 +227,14 @@ def cumulative_lines(spectra: LayerSpectra, titles: dict[str, str], power: int) 
 
 
 def concentration_map(concentration: Concentration, titles: dict[str, str]) -> go.Figure:
-    """Tasks x layers: share of the energy held by the leading 5 % of the components."""
+    """Tasks x layers: share of the energy held by the leading 5 % of the components; cells that are not known yet are empty."""
+    z = _percent(concentration.share)
+    low, high = _whole_tens(*z)
     figure = go.Figure(
         go.Heatmap(
-            z=(100 * concentration.share).round(decimals=1).tolist(),
+            z=z,
+            zmin=low,
+            zmax=high,
             x=[place_of(name).label for name in concentration.layers],
             y=[titles.get(task, task) for task in concentration.tasks],
             colorscale=SCALE,

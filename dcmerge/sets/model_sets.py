@@ -132,17 +132,22 @@ def sets_with_images() -> tuple[str, ...]:
 
 
 def open_set_by_name(
-    name: str, allowed: Roots, *, in_folders: Mapping[str, FoundSet] | None = None, progress: Progress | None = None
+    name: str,
+    allowed: Roots,
+    *,
+    in_folders: Mapping[str, FoundSet] | None = None,
+    remembered: bool = False,
+    progress: Progress | None = None,
 ) -> ModelSet:
     """Open a zoo by name, ``saved:NAME``, or ``folder:PATH`` below the roots; raises InputError for anything else.
 
-    ``in_folders`` as in ``available``.
+    ``in_folders`` as in ``available``, ``remembered`` as in ``TaskVectors.open``.
     """
     if name in ZOOS:
         zoo = open_zoo(name, progress=progress)
         return ModelSet(zoo.name, zoo.title, zoo.vectors, zoo.bench)
     if name.startswith(SAVED):
-        return _open_saved(name, allowed, progress)
+        return _open_saved(name, allowed, remembered, progress)
     if not name.startswith(FOLDER):
         raise InputError(f"model set: expected one of {', '.join(available(allowed))}, got {name!r}")
     found = (folder_sets(allowed) if in_folders is None else in_folders).get(name)
@@ -150,18 +155,19 @@ def open_set_by_name(
         folder = name.removeprefix(FOLDER)
         raise InputError(f"expected a base and at least one expert in the folder {folder}, got none that go together")
     checked = _inside(found, allowed).checked()
-    vectors = TaskVectors.open(checked.base, checked.experts, progress=progress)
+    vectors = TaskVectors.open(checked.base, checked.experts, remembered=remembered, progress=progress)
     return ModelSet(name, _title(name, found), vectors, stamp=_stamp_of(found))
 
 
-def _open_saved(name: str, allowed: Roots, progress: Progress | None) -> ModelSet:
+def _open_saved(name: str, allowed: Roots, remembered: bool, progress: Progress | None) -> ModelSet:
     """A remembered set; its files must lie below today's roots, models of the hub in the hub's cache."""
     saved = saved_sets().get(name.removeprefix(SAVED))
     if saved is None:
         raise InputError(f"model set: expected a remembered set, got {shown(name)}, which was forgotten")
     base = None if saved.base is None else _resolved(saved.base, allowed)
     experts = {task: _resolved(path, allowed) for task, path in saved.experts.items()}
-    vectors = TaskVectors.open(base, experts, qkv=saved.qkv, fit=Fit.of(saved.fit), progress=progress)
+    how: dict[str, Any] = {"qkv": saved.qkv, "fit": Fit.of(saved.fit), "remembered": remembered, "progress": progress}
+    vectors = TaskVectors.open(base, experts, **how)
     bench = open_bench(vectors, _inside_roots(saved.bench, allowed), progress=progress) if saved.bench else None
     return ModelSet(name, saved.name, vectors, bench, stamp(name, allowed))
 

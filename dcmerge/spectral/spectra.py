@@ -65,7 +65,12 @@ def stable_rank(s: Tensor) -> float:
 
 def top_share(s: Tensor, fraction: float = 0.05, power: int = 2) -> float:
     """Share of the energy in the leading ``fraction`` of the components (at least one)."""
-    return energy_share(s, power)[: max(1, math.ceil(fraction * s.numel()))].sum().item()
+    return energy_share(s, power)[: leading_count(s.numel(), fraction)].sum().item()
+
+
+def leading_count(components: int, fraction: float = 0.05) -> int:
+    """How many components the leading ``fraction`` is, at least one."""
+    return max(1, math.ceil(fraction * components))
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dcmerge.checkpoints import dense
-from dcmerge.errors import Cancelled
+from dcmerge.evaluation import Bench
+from dcmerge.methods import deltas_of, method, planned
 from dcmerge.methods.dc_merge import Trace, trace
+from dcmerge.methods.loop import Plan
 from dcmerge.spectral.alignment import (
     block_energy,
     concatenated,
@@ -23,7 +26,8 @@ from dcmerge.spectral.alignment import (
     subspace_alignment_ratio,
 )
 from dcmerge.spectral.linalg import frobenius_norm, truncated_svd
-from dcmerge.spectral.spectra import KeyFigures, key_figures, top_share
+from dcmerge.spectral.spectra import KeyFigures, key_figures, leading_count, top_share
+from dcmerge.studies.pieces import Piece, Pieces
 from dcmerge.vectors.layers import Layer, layer_of
 from dcmerge.vectors.naming import by_depth
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
@@ -91,27 +95,59 @@ def matrices(vectors: TaskVectors) -> list[str]:
 
 def concentration(vectors: TaskVectors, progress: Callable[[float, str], None] | None = None) -> Concentration:
     """Energy concentration of every matrix of every task."""
-    names = matrices(vectors)
-    columns = []
-    for done, name in enumerate(names):
-        if progress:
-            progress(done / len(names), name)
-        columns.append([top_share(s) for s in layer_of(vectors, name).spectra()])
-    return Concentration(vectors.tasks, tuple(names), torch.tensor(columns).T)
+    return concentrations(vectors).whole(progress)
+
+
+def concentrations(vectors: TaskVectors) -> Pieces[Concentration]:
+    """``concentration`` matrix by matrix."""
+    names = tuple(matrices(vectors))
+
+    def look(name: str) -> Piece:
+        return {"share": torch.tensor(_top_shares(layer_of(vectors, name)))}
+
+    def together(found: Mapping[str, Piece]) -> Concentration:
+        unknown = torch.full((len(vectors.tasks),), math.nan)
+        columns = [found[name]["share"] if name in found else unknown for name in names]
+        return Concentration(vectors.tasks, names, torch.stack(columns, dim=1) if names else unknown[:, None][:, :0])
+
+    return Pieces("concentration", vectors, names, look, together)
+
+
+def _top_shares(layer: Layer) -> list[float]:
+    """``top_share`` of every task: of the kept components and the whole energy, ‖D‖², where so many are kept.
+
+    The other components would take as long again, and nobody else needs all of them.
+    """
+    rank, leading = layer.default_rank(), leading_count(min(layer.shape))
+    if layer.vectors.kind == "lora" or leading > rank:
+        return [top_share(s) for s in layer.spectra()]
+    kept = [s[:leading].double().square().sum().item() for s in layer.kept_values(rank)]
+    whole = [frobenius_norm(delta) ** 2 for delta in layer.deltas()]
+    return [part / energy if energy > 0 else 0.0 for part, energy in zip(kept, whole, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
 class LayerAlignment:
-    """How the experts of one matrix share directions. All (T, T) but ``reconstruction`` (T,) and ``energy`` (T, T, T)."""
+    """How the experts of one matrix share directions: overlaps (T, T) before and after whitening."""
 
     stages: Trace
     before_U: Tensor
     after_U: Tensor
     before_V: Tensor
     after_V: Tensor
-    energy: Tensor
-    reconstruction: tuple[float, ...]
     whitening_distance: tuple[float, float]  # ‖C − [U_1..U_T]‖_F / √(T r), of U and of V
+
+    @cached_property
+    def energy(self) -> Tensor:
+        """Share of each task's ‖M_t‖² by block, (T, T, T)."""
+        return block_energy(self.stages.aligned, self.stages.basis.tasks)
+
+    @cached_property
+    def reconstruction(self) -> tuple[float, ...]:
+        """How far the cover basis is from rebuilding each task's smoothed delta, relative; most of the work of all here."""
+        stages = self.stages
+        each = zip(stages.truncated, stages.smoothed, stages.aligned, strict=True)
+        return tuple(reconstruction_error(svd, s, M, stages.basis) for svd, s, M in each)
 
     @property
     def kept_share(self) -> list[float]:
@@ -135,26 +171,13 @@ def _energy_shares(part: Tensor, whole: Tensor) -> list[float]:
 
 
 def layer_alignment(layer: Layer, **parameters: Any) -> LayerAlignment | None:
-    """Overlap before and after whitening, block energies and reconstruction error; None where no component a task fits."""
+    """How the experts share directions before and after whitening; None where no component a task fits."""
     stages = trace(layer, **parameters)
     if stages is None:
         return None
     before_U, after_U, moved_U = _side(stages, "U", stages.basis.U)
     before_V, after_V, moved_V = _side(stages, "V", stages.basis.V)
-    errors = tuple(
-        reconstruction_error(svd, s, M, stages.basis)
-        for svd, s, M in zip(stages.truncated, stages.smoothed, stages.aligned, strict=True)
-    )
-    return LayerAlignment(
-        stages,
-        before_U,
-        after_U,
-        before_V,
-        after_V,
-        block_energy(stages.aligned, stages.basis.tasks),
-        errors,
-        (moved_U, moved_V),
-    )
+    return LayerAlignment(stages, before_U, after_U, before_V, after_V, (moved_U, moved_V))
 
 
 def _side(stages: Trace, side: str, whitened: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -188,16 +211,40 @@ def consistency(
 
     Both sides are truncated: an expert to the rank DC-Merge gives it, the merged matrix to that of all tasks together.
     """
-    names = [name for name in matrices(vectors) if layer_of(vectors, name).default_rank() > 0]
-    columns = []
-    for done, name in enumerate(names):
-        if cancelled and cancelled():
-            raise Cancelled
-        if progress:
-            progress(done / len(names), name)
-        columns.append(_layer_consistency(layer_of(vectors, name), merged[name]))
-    table = torch.tensor(columns).reshape(len(names), len(vectors.tasks), len(MEASURES))
-    return Consistency(tuple(names), {measure: table[:, :, i].T for i, measure in enumerate(MEASURES)})
+    study = _consistencies("consistency", vectors, merged.__getitem__)
+    return study.whole(progress, cancelled)
+
+
+def consistencies(
+    vectors: TaskVectors, slug: str, parameters: Mapping[str, Any], bench: Bench | None = None
+) -> Pieces[Consistency]:
+    """``consistency`` of a merge that is made on the way, matrix by matrix: never more than one merged matrix is held."""
+    plans: list[Plan] = []
+
+    def prepare(cancelled: Callable[[], bool]) -> None:
+        plans.append(planned(vectors, slug, parameters, bench=bench, cancelled=cancelled))
+
+    def merged(name: str) -> Delta:
+        return dict(deltas_of(plans[-1], names=(name,)))[name]
+
+    chosen = method(slug)
+    what = f"consistency of {slug} {sorted(chosen.check(parameters).items())}"
+    study = _consistencies(what, vectors, merged)
+    return replace(study, prepare=prepare, kept="images" not in chosen.needs and not chosen.origin)
+
+
+def _consistencies(what: str, vectors: TaskVectors, merged: Callable[[str], Delta]) -> Pieces[Consistency]:
+    names = tuple(name for name in matrices(vectors) if layer_of(vectors, name).default_rank() > 0)
+
+    def look(name: str) -> Piece:
+        return {"measures": torch.tensor(_layer_consistency(layer_of(vectors, name), merged(name)))}
+
+    def together(found: Mapping[str, Piece]) -> Consistency:
+        unknown = torch.full((len(vectors.tasks), len(MEASURES)), math.nan)
+        table = torch.stack([found[name]["measures"] if name in found else unknown for name in names] or [unknown])[: len(names)]
+        return Consistency(names, {measure: table[:, :, i].T for i, measure in enumerate(MEASURES)})
+
+    return Pieces(what, vectors, names, look, together)
 
 
 def _layer_consistency(layer: Layer, merged: Delta) -> Sequence[Sequence[float]]:

@@ -10,10 +10,12 @@ import streamlit as st
 from dcmerge import plots
 from dcmerge.plots.layers import layer_map
 from dcmerge.studies.glossary import explained, term
-from dcmerge.studies.inspection import MEASURES, Consistency, LayerAlignment, consistency, layer_alignment
+from dcmerge.studies.inspection import MEASURES, Consistency, LayerAlignment, consistencies, layer_alignment
+from dcmerge.ui.background import BACKGROUND, Filling
 from dcmerge.ui.charts import show
 from dcmerge.ui.choice import live_methods
-from dcmerge.ui.merging import merged_once
+from dcmerge.ui.growing import growing
+from dcmerge.ui.held import STAGES
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import percent, plain
 from dcmerge.ui.view import remembered
@@ -24,7 +26,9 @@ _DEFAULT_METHODS = ["average", "iso_c", "dc_merge"]
 
 
 def _alignment(page: Page) -> LayerAlignment:
-    found = _alignment_once(page.models.key, page.layer_name, tuple(page.smoothing.items()), page)
+    key = (page.models.key, page.layer_name, tuple(page.smoothing.items()))
+    with BACKGROUND.first():
+        found = STAGES.get(key, lambda: layer_alignment(page.layer, **page.smoothing), worth=0)
     if found is None:
         st.info(
             "This matrix is too small to give every task a component, so it has no cover basis. Choose another one in the "
@@ -33,11 +37,6 @@ def _alignment(page: Page) -> LayerAlignment:
         )
         st.stop()
     return found
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _alignment_once(name: str, layer: str, smoothing: tuple[tuple[str, object], ...], _page: Page) -> LayerAlignment | None:
-    return layer_alignment(_page.layer, **dict(smoothing))
 
 
 def overlap_card(page: Page) -> None:
@@ -132,15 +131,13 @@ def blocks_card(page: Page) -> None:
         )
 
 
-def consistency_of(page: Page, slug: str, parameters: Mapping[str, Any]) -> Consistency:
-    """A merge's directional consistency with every expert, from the cache where it was computed before."""
-    return _consistency(page.models.key, slug, tuple(parameters.items()), page)
-
-
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _consistency(name: str, slug: str, parameters: tuple, _page: Page) -> Consistency:
-    merged = merged_once(_page.models, slug, dict(parameters))
-    return consistency(_page.models.vectors, merged.deltas)
+def consistency_of(page: Page, slug: str, parameters: Mapping[str, Any]) -> Filling[Consistency]:
+    """A merge's directional consistency with every expert, as far as it is found."""
+    models = page.models
+    return BACKGROUND.filling(
+        (models.key, "consistency", slug, tuple(sorted(parameters.items()))),
+        lambda: consistencies(models.vectors, slug, parameters, models.bench),
+    )
 
 
 def consistency_card(page: Page) -> None:
@@ -170,19 +167,23 @@ def consistency_card(page: Page) -> None:
         if not chosen:
             st.info("Choose at least one method to compare.", icon=":material/info:")
             return
-        with st.spinner("Merging and comparing directions …"):
-            results = {}
-            for slug in chosen:
-                shared = page.smoothing if slug == "dc_merge" else {}
-                results[known[slug].title] = consistency_of(page, slug, known[slug].check(shared))
-        show(
-            plots.consistency_lines(results, measure),
-            "the line is the mean over the experts; the band spans the least and the best preserved one. Higher means that the "
-            "merged matrix still points where the experts pointed.",
-            key="alignment.consistency",
-            terms=(measure,),
-        )
-        _task_map(page, results, measure)
+        fillings = {
+            known[slug].title: consistency_of(page, slug, known[slug].check(page.smoothing if slug == "dc_merge" else {}))
+            for slug in chosen
+        }
+
+        def draw(*found: Consistency) -> None:
+            results = dict(zip(fillings, found, strict=True))
+            show(
+                plots.consistency_lines(results, measure),
+                "the line is the mean over the experts; the band spans the least and the best preserved one. Higher means that "
+                "the merged matrix still points where the experts pointed.",
+                key="alignment.consistency",
+                terms=(measure,),
+            )
+            _task_map(page, results, measure)
+
+        growing(list(fillings.values()), draw, "Merging and comparing directions")
 
 
 def _task_map(page: Page, results: Mapping[str, Consistency], measure: str) -> None:

@@ -15,12 +15,15 @@ from dcmerge.methods import method
 from dcmerge.plots.layers import layer_map
 from dcmerge.studies.damage import MATRICES
 from dcmerge.studies.glossary import explained, term
-from dcmerge.studies.layer_table import COLUMNS, DIRSIM, OF_MERGE, LayerTable, of_damage, of_drift, of_merge, of_set
+from dcmerge.studies.inspection import Consistency
+from dcmerge.studies.layer_table import COLUMNS, DIRSIM, OF_MERGE, LayerTable, columns_of_set, of_damage, of_drift, of_merge
 from dcmerge.studies.layer_table.found import as_csv, rows
 from dcmerge.ui import damaging
 from dcmerge.ui.alignment import consistency_of
+from dcmerge.ui.background import BACKGROUND, Filling
 from dcmerge.ui.charts import show
 from dcmerge.ui.choice import Choice, choice_of_method, live_methods
+from dcmerge.ui.growing import growing
 from dcmerge.ui.layer_pair import two_layers_card
 from dcmerge.ui.merging import QUICK_SPLIT, merged_once
 from dcmerge.ui.shell import Page, readable_errors
@@ -45,13 +48,19 @@ def layer_cards(page: Page) -> None:
     """The merge, then the table, then one column by task."""
     choice = choice_of_method(page)
     other, with_drift = _controls(page)
-    with readable_errors(), st.spinner("Looking at every matrix …"):
-        found = _set_columns(page.models.key, page) | _merge_columns(page, choice, with_drift)
-        if other != _NONE:
-            found = found - _merge_columns(page, _at_defaults(page, other), with_drift)
-    _table_card(page, found, other)
-    two_layers_card(page, found, _FORMATS)
-    _map_card(page, found, other)
+    choices = [choice, *([_at_defaults(page, other)] if other != _NONE else [])]
+    studies = [consistency_of(page, one.method.slug, one.parameters) for one in choices]
+
+    def draw(of_set: LayerTable, *consistent: Consistency) -> None:
+        columns = [_merge_columns(page, one, own, with_drift) for one, own in zip(choices, consistent, strict=True)]
+        found = of_set | columns[0]
+        found = found - columns[1] if len(columns) > 1 else found
+        _table_card(page, found, other)
+        two_layers_card(page, found, _FORMATS)
+        _map_card(page, found, other)
+
+    with readable_errors():
+        growing([_set_columns(page), *studies], draw, "Looking at every matrix")
 
 
 def _at_defaults(page: Page, slug: str) -> Choice:
@@ -86,15 +95,14 @@ def _controls(page: Page) -> tuple[str, bool]:
     return other, with_drift
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _set_columns(key: str, _page: Page) -> LayerTable:
-    return of_set(_page.models.vectors)
+def _set_columns(page: Page) -> Filling[LayerTable]:
+    return BACKGROUND.filling((page.models.key, "layer table"), lambda: columns_of_set(page.models.vectors))
 
 
-def _merge_columns(page: Page, choice: Choice, with_drift: bool) -> LayerTable:
+def _merge_columns(page: Page, choice: Choice, consistent: Consistency, with_drift: bool) -> LayerTable:
     """DirSim, the drift where it is asked for, and the damage where a map of this very merge was made."""
     vectors = page.models.vectors
-    found = of_merge(vectors, consistency_of(page, choice.method.slug, choice.parameters))
+    found = of_merge(vectors, consistent)
     if with_drift:
         drift = _drift(page.models.key, choice.method.slug, tuple(choice.parameters.items()), choice.scale.value, page)
         found = found if drift is None else found | of_drift(vectors, drift)

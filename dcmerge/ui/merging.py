@@ -12,6 +12,8 @@ import streamlit as st
 from dcmerge.evaluation import Evaluation
 from dcmerge.merging.merge import Merged, merge
 from dcmerge.sets.model_sets import ModelSet
+from dcmerge.ui.background import BACKGROUND
+from dcmerge.ui.held import MERGED
 
 #: Split of the quick look: α and parameters are tuned on validation images, never on test.
 QUICK_SPLIT = "val"
@@ -19,12 +21,9 @@ QUICK_SPLIT = "val"
 
 def merged_once(models: ModelSet, slug: str, parameters: Mapping[str, Any]) -> Merged:
     """The merged task vector, from the cache where it was merged before."""
-    return _merged(models.key, slug, tuple(sorted(parameters.items())), models)
-
-
-@st.cache_resource(max_entries=6, show_spinner=False)
-def _merged(key: str, slug: str, parameters: tuple[tuple[str, Any], ...], _models: ModelSet) -> Merged:
-    return merge(_models.vectors, slug, bench=_models.bench, **dict(parameters))
+    key = (models.key, slug, tuple(sorted(parameters.items())))
+    with BACKGROUND.first():
+        return MERGED.get(key, lambda: merge(models.vectors, slug, bench=models.bench, **parameters), worth=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +69,8 @@ def quick_look(models: ModelSet, slug: str, parameters: Mapping[str, Any], scale
 def _quick_look(
     key: str, slug: str, parameters: tuple[tuple[str, Any], ...], scale: float, limit: int, _models: ModelSet
 ) -> Look:
-    return look_at(_models, slug, dict(parameters), scale, split=QUICK_SPLIT, limit=limit, cancelled=_end_if_outdated)
+    with BACKGROUND.first():
+        return look_at(_models, slug, dict(parameters), scale, split=QUICK_SPLIT, limit=limit, cancelled=_end_if_outdated)
 
 
 def _end_if_outdated() -> bool:

@@ -16,9 +16,11 @@ from dcmerge.methods import load_named, method
 from dcmerge.sets.layouts import FoundSet
 from dcmerge.sets.model_sets import ModelSet, available, open_set_by_name, roots, stamp
 from dcmerge.studies.inspection import matrices
+from dcmerge.ui.background import BACKGROUND
 from dcmerge.ui.browser_history import one_entry_a_page
 from dcmerge.ui.controls import parameter_control
 from dcmerge.ui.folders import sets_in_folders, still_searching
+from dcmerge.ui.held import OPEN, memory_line
 from dcmerge.ui.jobs_panel import jobs_panel
 from dcmerge.ui.login import require_login
 from dcmerge.ui.text import plain
@@ -106,6 +108,7 @@ def _frame(title: str, about: str) -> tuple[DeltaGenerator, str | None]:
         # Drawn before the set is opened, which may end the page, and below the controls, which it must not move.
         controls = st.container()
         jobs_panel()
+        memory_line()
     with controls:
         sets = available(roots(), sets_in_folders(asked_for(SET)))
         still_searching()
@@ -193,7 +196,10 @@ def opened(name: str) -> ModelSet:
 
 @st.cache_resource(max_entries=3, show_spinner="Opening the checkpoints and checking that they fit together …")
 def _open(name: str, stamp: str, _in_folders: Mapping[str, FoundSet]) -> ModelSet:
-    return open_set_by_name(name, roots(), in_folders=_in_folders)
+    with BACKGROUND.first():
+        models = open_set_by_name(name, roots(), in_folders=_in_folders, remembered=True)
+    OPEN[models.key] = models
+    return models
 
 
 def _layer_control(models: ModelSet) -> str:

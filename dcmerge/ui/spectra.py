@@ -6,21 +6,23 @@ import streamlit as st
 
 from dcmerge import plots
 from dcmerge.studies.glossary import explained, term
-from dcmerge.studies.inspection import Concentration, LayerSpectra, concentration, layer_spectra
+from dcmerge.studies.inspection import Concentration, LayerSpectra, concentrations, layer_spectra
+from dcmerge.ui.background import BACKGROUND, Filling
 from dcmerge.ui.charts import show
+from dcmerge.ui.growing import growing, redraw_page
 from dcmerge.ui.shell import LAYER, Page
 from dcmerge.ui.text import percent, plain
 from dcmerge.ui.view import choose, remembered
 from dcmerge.vectors.naming import place_of
 
 _PICKER = "spectra.picker"
+_COMPUTING = "Computing all singular values"
 _PARTS = ("kept", "all")
 _POWERS = {"sum of s² (usual)": 2, "sum of s (DC-Merge's smoothing)": 1}
 
 
-@st.cache_resource(max_entries=8, show_spinner="Computing all singular values …")
-def _concentration(name: str, _page: Page) -> Concentration:
-    return concentration(_page.models.vectors)
+def _concentration(page: Page) -> Filling[Concentration]:
+    return BACKGROUND.filling((page.models.key, "concentration"), lambda: concentrations(page.models.vectors))
 
 
 def _spectra(page: Page) -> LayerSpectra:
@@ -29,26 +31,32 @@ def _spectra(page: Page) -> LayerSpectra:
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _spectra_once(name: str, layer: str, smoothing: tuple[tuple[str, object], ...], _page: Page) -> LayerSpectra:
-    return layer_spectra(_page.layer, **dict(smoothing))
+    with BACKGROUND.first():
+        return layer_spectra(_page.layer, **dict(smoothing))
 
 
 def _take_pick() -> None:
     points = st.session_state[_PICKER].selection.points
     if points:
         choose(LAYER, points[0]["customdata"])
+        redraw_page()
 
 
 def overview_card(page: Page) -> None:
     """Pick a matrix from a grid of depth x kind."""
-    with st.container(border=True):
-        figure = plots.layer_overview(_concentration(page.models.key, page), page.layer_name)
+
+    def draw(found: Concentration) -> None:
         reading = (
             "each square is a matrix. The lighter it is, the more of its energy sits in the top 5 % of its singular values "
             "(mean over tasks). **Click a square** to see that matrix above, or choose it under Matrix in the sidebar. The "
             "ringed one is shown now."
         )
         terms = ("energy in the top 5 %", "energy (sum of s²)")
+        figure = plots.layer_overview(found, page.layer_name)
         show(figure, reading, key=_PICKER, terms=terms, on_select=_take_pick, selection_mode="points")
+
+    with st.container(border=True):
+        growing([_concentration(page)], draw, _COMPUTING)
 
 
 def spectrum_card(page: Page) -> None:
@@ -144,11 +152,15 @@ def figures_card(page: Page) -> None:
 
 def concentration_card(page: Page) -> None:
     """Energy concentration over all layers and tasks."""
-    with st.container(border=True):
+
+    def draw(found: Concentration) -> None:
         show(
-            plots.concentration_map(_concentration(page.models.key, page), page.models.task_titles),
+            plots.concentration_map(found, page.models.task_titles),
             "a light cell is a matrix whose change is carried by few directions. A row that is light throughout belongs to a "
             "task whose weak directions are easily lost in the sum, or whose strong ones cover those of other tasks.",
             key="spectra.concentration",
             terms=("energy in the top 5 %", "energy (sum of s²)"),
         )
+
+    with st.container(border=True):
+        growing([_concentration(page)], draw, _COMPUTING)

@@ -10,9 +10,11 @@ from dcmerge.plots.verdicts import NUMBERS, WORD, pair_matrix
 from dcmerge.studies.damage import BLOCKS, MATRICES
 from dcmerge.studies.damage.tables import label_of
 from dcmerge.studies.glossary import explained, term
-from dcmerge.studies.verdict import MEANINGS, TROUBLE, PairVerdict, Verdict, verdict
+from dcmerge.studies.verdict import MEANINGS, TROUBLE, PairVerdict, Verdict, verdicts
 from dcmerge.studies.verdict.tables import as_csv, numbers
+from dcmerge.ui.background import BACKGROUND
 from dcmerge.ui.charts import show
+from dcmerge.ui.growing import growing
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import plain
 from dcmerge.ui.view import remembered
@@ -37,17 +39,18 @@ def verdict_cards(page: Page) -> None:
             required=True,
             help="By which parts of the model each pair is told here.",
         )
-    found = _found(page.models.key, by, page)
+    filling = BACKGROUND.filling((page.models.key, "verdict", by), lambda: verdicts(page.models.vectors, by))
+
+    def draw(found: Verdict | None) -> None:
+        if found is not None:
+            _matrix_card(page, found)
+            _pairs_card(page, found)
+
     with above:
-        _matrix_card(page, found)
-        _pairs_card(page, found)
+        growing([filling], draw, "Comparing every pair of experts", "parameters")
     with below:
-        _parts(page, found)
-
-
-@st.cache_resource(max_entries=8, show_spinner="Comparing every pair of experts …")
-def _found(key: str, by: str, _page: Page) -> Verdict:
-    return verdict(_page.models.vectors, by)
+        if (found := filling.so_far()) is not None:
+            _parts(page, found)
 
 
 def _matrix_card(page: Page, found: Verdict) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from dcmerge.vectors.fit import Fit
 from dcmerge.vectors.meeting import on_base, under_common_names
 from dcmerge.vectors.mix import CONSTANT, Mix
 from dcmerge.vectors.naming import Depth, depth_of, stacks_of
+from dcmerge.vectors.remembered import remembered_report, state_of
 from dcmerge.vectors.vocabulary import with_one_vocabulary
 
 Delta = Tensor | LowRank
@@ -70,24 +72,29 @@ class TaskVectors:
         *,
         qkv: str = STORED,
         fit: Fit | None = None,
+        remembered: bool = False,
         progress: Callable[[float, str], None] | None = None,
     ) -> TaskVectors:
         """Open checkpoints lazily and check that they fit together, reading one parameter at a time.
 
         ``qkv`` says how attention's q, k and v are merged: "stored" as the files have them, "split" as three matrices, "fused"
         as one. That changes what a method sees, and not the file that is written, which has the base's own scheme. ``fit``
-        chooses what is merged where not all files have the same; ``report`` says what was left out.
+        chooses what is merged where not all files have the same; ``report`` says what was left out. ``remembered``: the report
+        may be the one that the cache on disk keeps of files in this very state, which saves reading them.
 
         Raises InputError for a file that cannot be read and IncompatibleSet, with every reason, for a set that cannot be
         merged (missing parameters, other shapes, NaN or Inf).
         """
         fit = fit or Fit()
         opened_base, opened = open_set(base, experts, qkv, fit)
-        report = examine(opened_base, opened, fit, progress=progress)
+        store = default_store()
+        found = partial(examine, opened_base, opened, fit, progress=progress)
+        state = state_of(opened_base, opened, {"fit": fit.to_data(), "qkv": qkv}) if remembered else ""
+        report = remembered_report(store, state, found) if remembered else found()
         if report.errors:
             lines = "\n".join(f"- {finding.text}" for finding in report.errors)
             raise IncompatibleSet(f"these checkpoints cannot be merged:\n{lines}", report)
-        return cls(opened_base, opened, {p.name: p for p in report.parameters if p.mergeable}, report, fit=fit)
+        return cls(opened_base, opened, {p.name: p for p in report.parameters if p.mergeable}, report, store=store, fit=fit)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -182,6 +189,16 @@ class TaskVectors:
         parts += [f"qkv={self.qkv}"] if any(one.stored is not one for one in self._checkpoints) else []
         parts += [f"mix={self.mix.to_data()}"] if self.mix else []
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @property
+    def state(self) -> str:
+        """Hash of the state of every file at the opening (device, inode, size, time) and of how the files are put together.
+
+        It changes where ``fingerprint`` does, and reads nothing: what pages show is kept under it. A file whose time was set
+        back after it was written to would escape it, so what says what a file holds takes the fingerprint.
+        """
+        settings = {"fit": self.fit.to_data(), "qkv": self.qkv, "mix": self.mix.to_data(), "tolerance": self.tolerance}
+        return state_of(self.base, self.experts, settings)
 
     @property
     def in_rows(self) -> bool:

@@ -122,6 +122,17 @@ def test_concentration_of_every_matrix(tmp_path: Path) -> None:
     assert share.item() == pytest.approx((s[0] / s.sum()).item(), rel=1e-4)
 
 
+def test_concentration_is_that_of_the_whole_spectrum_whether_or_not_it_is_known(tmp_path: Path) -> None:
+    deltas = [*random_matrices(2, 48, 40, seed=4), torch.zeros(48, 40)]
+    few, many = layer_set(tmp_path / "few", deltas), layer_set(tmp_path / "many", deltas * 8)  # 2 of 40 lead; 13 are kept, or 1
+    for vectors in (few, many):
+        share = concentration(vectors).share[:, 0]
+        for found, delta in zip(share[:2].tolist(), deltas, strict=False):
+            energy = torch.linalg.svdvals(delta).square()
+            assert found == pytest.approx((energy[:2].sum() / energy.sum()).item(), rel=1e-5)
+        assert share[2] == 0
+
+
 def test_a_lone_expert_agrees_with_itself(tmp_path: Path) -> None:
     (delta,) = random_matrices(1, 9, 7)
     found = consistency(layer_set(tmp_path, [delta]), {"weight": delta})

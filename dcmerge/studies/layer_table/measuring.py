@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from dcmerge.errors import Cancelled
 from dcmerge.evaluation.drift import Drift
 from dcmerge.spectral.spectra import effective_rank
 from dcmerge.studies.damage import EXPERT, DamageMap
@@ -24,6 +23,7 @@ from dcmerge.studies.layer_table.found import (
     TOP_SHARE,
     LayerTable,
 )
+from dcmerge.studies.pieces import Piece, Pieces
 from dcmerge.studies.verdict.relations import relations
 from dcmerge.vectors.layers import Layer, layer_of
 from dcmerge.vectors.naming import Depth
@@ -37,18 +37,22 @@ def of_set(
     cancelled: Callable[[], bool] | None = None,
 ) -> LayerTable:
     """What the experts changed in every matrix; the singular values are shared with methods and pictures. Raises Cancelled."""
-    names = matrices(vectors)
-    columns: dict[str, list[Tensor]] = {column: [] for column in OF_SET}
-    for done, name in enumerate(names):
-        if cancelled and cancelled():
-            raise Cancelled
-        if progress:
-            progress(done / len(names), name)
-        for column, value in _of_layer(layer_of(vectors, name)).items():
-            columns[column].append(value)
-    empty = torch.zeros(len(vectors.tasks), 0, dtype=torch.float64)
-    values = {column: torch.stack(found, dim=1) if found else empty for column, found in columns.items()}
-    return LayerTable(vectors.tasks, tuple(names), values)
+    return columns_of_set(vectors).whole(progress, cancelled)
+
+
+def columns_of_set(vectors: TaskVectors) -> Pieces[LayerTable]:
+    """``of_set`` matrix by matrix."""
+    names = tuple(matrices(vectors))
+
+    def together(found: Mapping[str, Piece]) -> LayerTable:
+        unknown = torch.full((len(vectors.tasks),), math.nan, dtype=torch.float64)
+        values = {}
+        for column in OF_SET:
+            own = [found[name][column] if name in found else unknown for name in names]
+            values[column] = torch.stack(own, dim=1) if own else unknown[:, None][:, :0]
+        return LayerTable(vectors.tasks, names, values)
+
+    return Pieces("layer table", vectors, names, lambda name: _of_layer(layer_of(vectors, name)), together)
 
 
 def _of_layer(layer: Layer) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Will it merge? What the weights alone say of every pair of experts, before anything is merged."""
 
 from dcmerge.studies.verdict.found import PairFacts, PairVerdict, Verdict
-from dcmerge.studies.verdict.measuring import verdict
+from dcmerge.studies.verdict.measuring import verdict, verdicts
 from dcmerge.studies.verdict.words import (
     CONFLICT,
     DEAD,
@@ -28,4 +28,5 @@ __all__ = [
     "PairVerdict",
     "Verdict",
     "verdict",
+    "verdicts",
 ]

@@ -7,8 +7,9 @@ from functools import reduce
 from itertools import combinations
 from operator import add
 
-from dcmerge.errors import Cancelled, InputError
+from dcmerge.errors import InputError
 from dcmerge.studies.damage.plan import BLOCKS, MATRICES, units_of
+from dcmerge.studies.pieces import Piece, Pieces
 from dcmerge.studies.verdict.found import PairFacts, PairVerdict, Verdict, pair_facts, set_facts
 from dcmerge.studies.verdict.relations import Relations, relations
 from dcmerge.studies.verdict.text import paragraph
@@ -31,17 +32,26 @@ def verdict(
     Reads every expert once and takes the leading singular vectors of every matrix (shared with methods and pictures). Raises
     InputError for fewer than two experts, Cancelled when ``cancelled()`` turns true.
     """
+    return verdicts(vectors, by).whole(progress, cancelled)
+
+
+def verdicts(vectors: TaskVectors, by: str = BLOCKS) -> Pieces[Verdict]:
+    """``verdict`` parameter by parameter. There is none of a part of the model: it may be another one."""
     if len(vectors.tasks) < 2:
         raise InputError("verdict: expected at least two experts to compare, got one")
     if by not in (BLOCKS, MATRICES):
         raise InputError(f"by: expected {BLOCKS} or {MATRICES}, got {by!r}")
-    found: dict[str, Relations] = {}
-    for done, name in enumerate(vectors.parameters):
-        if cancelled and cancelled():
-            raise Cancelled
-        if progress:
-            progress(done / len(vectors.parameters), name)
-        found[name] = relations(layer_of(vectors, name))
+
+    def look(name: str) -> Piece:
+        return vars(relations(layer_of(vectors, name)))
+
+    def together(found: Mapping[str, Piece]) -> Verdict:
+        return _verdict(vectors, by, {name: Relations(**found[name]) for name in vectors.parameters})
+
+    return Pieces("relations", vectors, tuple(vectors.parameters), look, together, grows=False)
+
+
+def _verdict(vectors: TaskVectors, by: str, found: Mapping[str, Relations]) -> Verdict:
     whole = _sum(found, found)
     parts = {unit: _sum(found, names) for unit, names in units_of(vectors, by).items()}
     lengths = dict(zip(vectors.tasks, whole.norms.tolist(), strict=True))

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcmerge.vectors.cache import Memo, tensor_bytes
+from dcmerge.errors import InputError
+from dcmerge.vectors.cache import Budget, Memo, tensor_bytes
 
 
 @dataclass
@@ -132,7 +133,8 @@ def test_what_is_worth_less_leaves_first() -> None:
 
 def test_without_a_bound_half_of_the_free_memory_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     free = 2 << 30
-    memo = Memo()
+    monkeypatch.delenv("DCMERGE_MEMORY_BYTES", raising=False)
+    memo = Memo(budget=Budget())
     monkeypatch.setattr("dcmerge.vectors.cache.memory.free_memory", lambda: free - memo.held)
     quarter = torch.empty(1, dtype=torch.uint8).expand(free // 4)  # nothing as large is allocated
     for key in "abc":
@@ -141,3 +143,81 @@ def test_without_a_bound_half_of_the_free_memory_is_kept(monkeypatch: pytest.Mon
     with memo.within(free // 4):
         memo.get("d", lambda: quarter)
         assert memo.held == free // 4
+
+
+def test_sets_share_one_bound() -> None:
+    budget = Budget(max_bytes=6 * 1024)
+    one, other = Memo(budget=budget), Memo(budget=budget)
+    walk(one, "abcd")
+    walk(other, "abcd")
+    assert budget.held == one.held + other.held == 6 * 1024 and other.held == 4 * 1024
+    for _ in range(6):
+        walk(one, "abcd")
+        walk(other, "abcd")
+    assert budget.held == 6 * 1024
+    assert max(len(walk(one, "abcd")) + len(walk(other, "abcd")) for _ in range(6)) <= 4, "half of both stays"
+
+
+def test_a_memory_with_a_bound_of_its_own_takes_no_room_of_others() -> None:
+    budget = Budget(max_bytes=6 * 1024)
+    one, bounded = Memo(budget=budget), Memo(2 * 1024, budget=budget)
+    walk(one, "abcd")
+    walk(bounded, "abcdefgh")
+    assert bounded.held == 2 * 1024 and walk(one, "abcd") == ""
+
+
+def test_at_most_so_many_values_are_kept_however_small() -> None:
+    memo = Memo(most=2)
+    walk(memo, "abc")
+    assert walk(memo, "bc") == "" and walk(memo, "a") == "a"
+
+
+def test_a_set_that_nobody_asks_for_leaves_first_whatever_it_is_worth(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("dcmerge.vectors.cache.memory.time.monotonic", lambda: now)
+    budget = Budget(max_bytes=4 * 1024)
+    old, new = Memo(budget=budget), Memo(budget=budget)
+    walk(old, "ab", worth=5)
+    now = 1000.0
+    walk(new, "abcd", worth=0)
+    assert old.held == 0 and walk(new, "abcd", worth=0) == ""
+
+
+def test_what_a_closed_set_held_is_free_again() -> None:
+    budget = Budget(max_bytes=4 * 1024)
+    memo = Memo(budget=budget)
+    walk(memo, "ab")
+    assert budget.held == 2 * 1024
+    del memo
+    assert budget.held == 0
+
+
+def test_the_bound_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DCMERGE_MEMORY_BYTES", "2048")
+    memo = Memo(budget=Budget())
+    walk(memo, "abcd")
+    assert memo.held == 2048
+    monkeypatch.setenv("DCMERGE_MEMORY_BYTES", "much")
+    with pytest.raises(InputError, match="DCMERGE_MEMORY_BYTES: expected a number of bytes, got 'much'"):
+        memo.get("e", lambda: kilobytes(1))
+
+
+def test_who_asks_for_what_is_computed_already_waits_for_it() -> None:
+    memo, begun, go = Memo(), threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    def slowly() -> int:
+        calls.append("computed")
+        begun.set()
+        go.wait(10)
+        return 7
+
+    found: list[int] = []
+    threads = [threading.Thread(target=lambda: found.append(memo.get("key", slowly))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    begun.wait(10)
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert found == [7, 7, 7] and calls == ["computed"]
