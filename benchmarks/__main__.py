@@ -19,6 +19,8 @@ from benchmarks.beside_mergekit import beside_mergekit
 from benchmarks.bounds import bounds
 from benchmarks.browser import browser
 from benchmarks.cases import CASES
+from benchmarks.large import large
+from benchmarks.looks import looks
 from benchmarks.measuring import Row, machine
 from benchmarks.stopping import stopping
 
@@ -59,9 +61,17 @@ def replace_section(text: str, name: str, body: str) -> str:
 
 def main() -> None:
     """Run the chosen cases and write their sections."""
-    cases = {**CASES, "mergekit": beside_mergekit, "bounds": bounds, "stopping": stopping, "browser": browser}
+    cases = {
+        **CASES,
+        "mergekit": beside_mergekit,
+        "bounds": bounds,
+        "stopping": stopping,
+        "browser": browser,
+        "looks": looks,
+        "large": large,
+    }
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure against a plain implementation.")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(cases)} (default: all)")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(cases)} (default: all but large)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each candidate, in turn (default 3)")
     parser.add_argument("--blocks", type=int, help="transformer blocks of the towers (default: all)")
     parser.add_argument("--count", type=int, default=20, help="experts of the memory case (default 20)")
@@ -75,7 +85,7 @@ def main() -> None:
     if unknown:
         parser.error(f"expected some of {', '.join(cases)}, got {', '.join(sorted(unknown))}")
     torch.set_num_threads(options.threads)
-    for name in options.cases or cases:
+    for name in options.cases or [case for case in cases if case != "large"]:
         given: dict[str, Any] = {"folder": options.folder, "runs": options.runs, "count": options.count}
         given["mergekit"] = options.mergekit
         given["blocks"] = options.blocks or (12 if name == "full" else None)

@@ -122,3 +122,8 @@ def fitted_exponent(sizes: list[float], seconds: list[float]) -> float:
     x, y = torch.tensor(sizes).double().log(), torch.tensor(seconds).double().log()
     x, y = x - x.mean(), y - y.mean()
     return float((x @ y) / (x @ x))
+
+
+def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """‖found − wanted‖ / ‖wanted‖."""
+    return ((found - wanted).norm() / wanted.norm().clamp_min(1e-30)).item()
