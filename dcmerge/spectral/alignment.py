@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,8 +14,8 @@ from dcmerge.checkpoints import LowRank, dense, total
 from dcmerge.runtime.threads import on_all_threads
 from dcmerge.spectral.linalg import NULL_TOLERANCE, SVD, polar_decomposition
 
-#: Entries looked at together when the largest ones are searched.
-_CHUNK = 64
+#: Where the largest entries are searched, one of so many is looked at first, and so many times as many as wanted are sorted.
+_SAMPLED, _AMPLE = 31, 1.5
 #: By so much, as a share, a bound of an entry lies below a threshold before it counts as below: rounding is far smaller.
 _SURELY = 1e-4
 
@@ -102,24 +103,21 @@ def kept_entries(D: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def keep_thresholds(M: Tensor, count: int) -> Tensor:
-    """The magnitude of each task's ``count``-th largest entry, (T,); infinite where none is kept.
-
-    The count-th largest of the maxima of chunks bounds it from below, so only chunks that reach it are sorted.
-    """
-    flat = M.flatten(1)
-    count = min(count, flat.shape[1])
+    """The magnitude of each task's ``count``-th largest entry, (T,); infinite where none is kept."""
+    sizes = M.abs().flatten(1)
+    count = min(count, sizes.shape[1])
     if count == 0:
         return M.new_full((len(M),), math.inf)
-    if flat.shape[1] % _CHUNK or flat.shape[1] // _CHUNK < count:
-        return flat.abs().topk(count, dim=1).values[:, -1]
-    chunks = flat.unflatten(1, (_CHUNK, -1))  # entries far apart: reducing over the outer axis is what is quick
-    maxima = torch.maximum(chunks.amax(dim=1), -chunks.amin(dim=1))
-    bounds = maxima.topk(count, dim=1).values[:, -1:]
-    found = []
-    for own, maximum, bound in zip(chunks, maxima, bounds, strict=True):
-        sizes = own[:, maximum >= bound].abs()
-        found.append(sizes[sizes >= bound].topk(count).values[-1])
-    return torch.stack(found)
+    return M.new_tensor([_largest(own, count) for own in sizes.numpy()])
+
+
+def _largest(sizes: np.ndarray, count: int) -> float:
+    """The ``count``-th largest of (n,). A sample says what is about as large, and only what is larger is sorted."""
+    wanted, sample = math.ceil(_AMPLE * count / _SAMPLED) + 1, sizes[::_SAMPLED]
+    if wanted < len(sample):
+        large = sizes[sizes >= np.partition(sample, -wanted)[-wanted]]
+        sizes = large if len(large) >= count else sizes
+    return float(np.partition(sizes, -count)[-count])
 
 
 def own_kept_blocks(basis: CoverBasis, smoothed: Tensor, count: int) -> Tensor | None:
