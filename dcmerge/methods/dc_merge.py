@@ -187,7 +187,11 @@ def trace(
         return None
     values, basis = layer.kept_values(r), layer.cover_basis(r)
     strategy = smoothing_in_use(smoothing, layer.vectors.kind)
-    smoothed = torch.stack([_smoothed(s, own, strategy, rho) for s, own in zip(values, layer.own_ranks(r), strict=True)])
+    own = layer.own_ranks(r)
+    if min(own) == r:
+        smoothed = smooth(torch.stack(values), strategy, rho)
+    else:
+        smoothed = torch.stack([_smoothed(s, rank, strategy, rho) for s, rank in zip(values, own, strict=True)])
     return Trace(layer, strategy, smoothed, basis, entries_kept(layer, r, keep), elect, block_mask, layer.weights)
 
 
