@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.measuring import Row, Timer
 from dcmerge.evaluation import ImageEncoder
-from dcmerge.evaluation.precision import measured_speed
+from dcmerge.evaluation.precision import chosen, measured_speed
 from dcmerge.merging.merge import merge
 from dcmerge.zoo import open_zoo
 
@@ -26,8 +25,9 @@ BATCHES = (1, 4, 8, 16, 32, 64)
 def looks(runs: int) -> Iterator[Row]:
     """What decides on this machine, the demo in both, a ViT-B/32 with random weights in both, and its batches."""
     speed = measured_speed()
-    remark = f"bfloat16 is {speed:.2f} times as fast as float32 in products: looks run in {'bf' if speed >= 1.5 else ''}float"
-    yield Row("l", "what a server measures at its first look", remark=f"{remark}{16 if speed >= 1.5 else 32}")
+    dtype = str(chosen(speed).dtype).removeprefix("torch.")
+    remark = f"bfloat16 is {speed:.2f} times as fast as float32 in products: looks run in {dtype}"
+    yield Row("l", "what a server measures at its first look", remark=remark)
     yield from _demo()
     encoder = ImageEncoder(open_clip.get_model_config("ViT-B-32"))
     torch.manual_seed(0)
@@ -55,9 +55,9 @@ def _demo() -> Iterator[Row]:
         weights = merged.model(zoo.bench, 0.5)
         exact, near, seconds = {}, {}, []
         for found, dtype in ((exact, torch.float32), (near, torch.bfloat16)):
-            began = time.perf_counter()
+            began = Timer.clock()
             found |= zoo.bench.features(weights, split="val", limit=LIMIT, dtype=dtype)
-            seconds.append(time.perf_counter() - began)
+            seconds.append(Timer.clock() - began)
         heads = {task: own.head for task, own in zoo.bench.tasks.items()}
         labels = {task: zoo.bench.split(task, "val", LIMIT).labels for task in heads}
         said = [(exact[t] @ heads[t].T).argmax(1) for t in heads], [(near[t] @ heads[t].T).argmax(1) for t in heads]
@@ -77,9 +77,9 @@ def _random_tower(encoder: ImageEncoder, weights: dict[str, Tensor], images: Ten
     head = torch.nn.functional.normalize(torch.randn(CLASSES, 512, generator=torch.Generator().manual_seed(1)), dim=-1)
     found, seconds = [], []
     for dtype in (torch.float32, torch.bfloat16):
-        began = time.perf_counter()
+        began = Timer.clock()
         found.append(encoder.encode(weights, images, dtype=dtype))
-        seconds.append(time.perf_counter() - began)
+        seconds.append(Timer.clock() - began)
     cosines = (found[0] * found[1]).sum(dim=1)
     other = int(((found[0] @ head.T).argmax(1) != (found[1] @ head.T).argmax(1)).sum())
     return Row(
