@@ -20,7 +20,9 @@ from benchmarks.bounds import bounds
 from benchmarks.browser import browser
 from benchmarks.browser_at_size import browser_at_size
 from benchmarks.cases import CASES
-from benchmarks.measuring import Row, machine
+from benchmarks.large import large
+from benchmarks.looks import looks
+from benchmarks.measuring import PROCESSOR, WALL, Row, Timer, machine
 from benchmarks.stopping import stopping
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -60,14 +62,27 @@ def replace_section(text: str, name: str, body: str) -> str:
 
 def main() -> None:
     """Run the chosen cases and write their sections."""
-    cases = {**CASES, "mergekit": beside_mergekit, "bounds": bounds, "stopping": stopping, "browser": browser}
-    cases["browser-at-size"] = browser_at_size
+    cases = {
+        **CASES,
+        "mergekit": beside_mergekit,
+        "bounds": bounds,
+        "stopping": stopping,
+        "browser": browser,
+        "browser-at-size": browser_at_size,
+        "looks": looks,
+        "large": large,
+    }
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure against a plain implementation.")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(cases)} (default: all)")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(cases)} (default: all but large)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each candidate, in turn (default 3)")
     parser.add_argument("--blocks", type=int, help="transformer blocks of the towers (default: all)")
     parser.add_argument("--count", type=int, default=20, help="experts of the memory case (default 20)")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="seconds of processor time of one thread, for a machine on which other work runs (default: the wall's, --threads)",
+    )
     parser.add_argument("--folder", type=Path, default=Path("bench-models"), help="where the synthetic experts are kept")
     parser.add_argument(
         "--mergekit", type=Path, default=Path(".venv-mergekit/bin/mergekit-yaml"), help="mergekit's command (make mergekit)"
@@ -76,8 +91,9 @@ def main() -> None:
     unknown = set(options.cases) - set(cases)
     if unknown:
         parser.error(f"expected some of {', '.join(cases)}, got {', '.join(sorted(unknown))}")
-    torch.set_num_threads(options.threads)
-    for name in options.cases or cases:
+    torch.set_num_threads(1 if options.processor_time else options.threads)
+    Timer.clock = PROCESSOR if options.processor_time else WALL
+    for name in options.cases or [case for case in cases if case != "large"]:
         given: dict[str, Any] = {"folder": options.folder, "runs": options.runs, "count": options.count}
         given["mergekit"] = options.mergekit
         given["blocks"] = options.blocks or (12 if name == "full" else None)
@@ -86,7 +102,7 @@ def main() -> None:
         for row in cases[name](**{key: value for key, value in given.items() if key in wanted}):
             print(table([row]).splitlines()[-1], flush=True)
             rows.append(row)
-        said = f"{machine()}. {datetime.date.today()}."
+        said = f"{machine()}. {datetime.date.today()}.{' Seconds are processor time.' if options.processor_time else ''}"
         text = RESULTS.read_text() if RESULTS.exists() else HEAD
         RESULTS.write_text(replace_section(text, name, f"{said}\n\n{table(rows)}"))
 

@@ -12,20 +12,17 @@ import torch
 from torch import Tensor
 
 from benchmarks import models, plain
-from benchmarks.measuring import Row, Timer, command, fitted_exponent
-from dcmerge.checkpoints import dense
+from benchmarks.measuring import Row, Timer, command, fitted_exponent, relative_error
+from benchmarks.places import places
+from benchmarks.routes import routes
+from dcmerge.checkpoints import dense, scaled_sum
 from dcmerge.merging.merge import merge
 from dcmerge.methods.dc_merge import dc_merge
-from dcmerge.spectral.linalg import truncated_svd
 from dcmerge.vectors.cache import Memo, Store
 from dcmerge.vectors.layers import Layer, layer_of
 from dcmerge.vectors.task_vectors import TaskVectors
 
-TASKS = 8
-
-
-def relative_error(found: Tensor, wanted: Tensor) -> float:
-    return ((found - wanted).norm() / wanted.norm().clamp_min(1e-30)).item()
+TASKS = models.TASKS
 
 
 def fresh(vectors: TaskVectors, store: Store | None = None) -> TaskVectors:
@@ -35,33 +32,39 @@ def fresh(vectors: TaskVectors, store: Store | None = None) -> TaskVectors:
 
 
 def full(folder: Path, runs: int, blocks: int) -> Iterator[Row]:
-    """(a) cold, (b) after ρ changed, and a second start with the cache on disk: eight ViT-B/32-sized experts."""
+    """(a) cold, (a') a second start with the cache on disk, (b) after ρ, (b') after α changed: eight ViT-B/32-sized experts."""
     shapes = models.tower_shapes("ViT-B-32", blocks)
     vectors = models.opened(folder / f"b32-{blocks}", shapes, TASKS)
     base = {name: vectors.base_tensor(name) for name in shapes}
     experts = [{name: e.read(name) for name in shapes} for e in vectors.experts.values()]
     store = Store(folder / "cache", 32 << 30)
     merge(fresh(vectors, store), "dc_merge", smoothing="linear")
-    warm = merge(fresh(vectors, store), "dc_merge", smoothing="linear").vectors.memo
-    ratios = iter(range(2, 2 + 2 * runs))
+    held = merge(fresh(vectors, store), "dc_merge", smoothing="linear")
+    warm, ratios, scales = held.vectors.memo, iter(range(2, 2 + 2 * runs)), iter(range(2, 2 + 2 * runs))
 
     def after_rho() -> dict[str, Tensor]:
         vectors.memo, vectors.store = warm, store
         return merge(vectors, "dc_merge", smoothing="linear", rho=1 + next(ratios) / 10).deltas
 
-    timer = Timer(runs)
+    def after_alpha() -> dict[str, Tensor]:
+        scale = next(scales) / 10
+        return {name: scaled_sum(base[name], delta, scale) for name, delta in held.deltas.items()}
+
+    timer, how = Timer(runs), {"smoothing": "linear", "rho": 5.0, "keep": plain.KEEP}
     results = timer.alternate(
         plain=lambda: plain.whole_model(base, experts, 5.0),
-        cold=lambda: merge(fresh(vectors), "dc_merge", smoothing="linear", rho=5.0).deltas,
-        second=lambda: merge(fresh(vectors, store), "dc_merge", smoothing="linear", rho=5.0).deltas,
+        cold=lambda: merge(fresh(vectors), "dc_merge", **how).deltas,
+        second=lambda: merge(fresh(vectors, store), "dc_merge", **how).deltas,
         warm=after_rho,
+        alpha=after_alpha,
     )
     error = max(relative_error(results["cold"][name], value) for name, value in results["plain"].items())
     size = f"{TASKS} experts, ViT-B/32 image tower, {blocks} of 12 blocks"
     said = {
-        "cold": ("a", "cold", "3.5 x"),
+        "cold": ("a", "cold", "5 x"),
         "second": ("a'", "second start, factors from the cache on disk", ""),
-        "warm": ("b", "whole model after ρ changed", "40 x"),
+        "warm": ("b", "whole model after ρ changed", "60 x"),
+        "alpha": ("b'", "base + α · merged after α changed", "200 x"),
     }
     for name, (case, what, target) in said.items():
         yield Row(
@@ -207,28 +210,6 @@ def _cold_and_warm(folder: Path, runs: int, count: int, width: int) -> tuple[flo
     return timer.median("cold"), timer.median("warm")
 
 
-def routes(runs: int) -> Iterator[Row]:
-    """Why the truncated SVD finishes in float64: seconds, and the worst kept singular value against float64."""
-    for shape in ((768, 768), (768, 3072), (1024, 4096)):
-        D = models.delta(shape, torch.Generator().manual_seed(1))
-        r, timer = min(shape) // TASKS, Timer(runs)
-        found = timer.alternate(
-            full=lambda D=D: torch.linalg.svd(D, full_matrices=False),
-            gram32=lambda D=D: torch.linalg.eigh(D @ D.T),
-            ours=lambda D=D, r=r: truncated_svd(D, r),
-        )
-        exact = torch.linalg.svdvals(D.double())[:r]
-        errors = {
-            "full": found["full"].S[:r],
-            "gram32": found["gram32"].eigenvalues.flip(0)[:r].clamp_min(0).sqrt(),
-            "ours": found["ours"].s,
-        }
-        for name, what in (("gram32", "Gram matrix in float32"), ("ours", "float32 start, float64 finish (in use)")):
-            worst = ((errors[name] - exact).abs() / exact).max().item()
-            said = f"{r} of {shape}: {what} against a full float32 SVD"
-            yield Row("svd", said, timer.median("full"), timer.median(name), worst, "error < 1e-4", runs)
-
-
 CASES: dict[str, Callable[..., Iterator[Row]]] = {
     "full": full,
     "layer": one_layer,
@@ -237,4 +218,5 @@ CASES: dict[str, Callable[..., Iterator[Row]]] = {
     "memory": memory,
     "growth": growth,
     "svd": routes,
+    "places": places,
 }

@@ -13,6 +13,8 @@ from dcmerge.checkpoints import LowRank, TensorInfo, write_safetensors
 from dcmerge.vectors.cache import Store
 from dcmerge.vectors.task_vectors import TaskVectors
 
+#: Experts of the usual set.
+TASKS = 8
 #: width, blocks, width of the projection of open_clip's image towers.
 TOWERS = {"ViT-B-32": (768, 12, 512), "ViT-L-14": (1024, 24, 768)}
 

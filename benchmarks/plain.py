@@ -29,6 +29,12 @@ def whitened(C: Tensor) -> Tensor:
 
 def dc_merge(deltas: Sequence[Tensor], rank: int, rho: float | None, padded: bool) -> Tensor:
     """C_U (TIES(M_1..M_T) ∘ blocks) C_Vᵀ of one matrix; ``padded`` counts the kept share on min(m, n) columns."""
+    C_U, S, C_V = in_the_basis(deltas, rank, rho, padded)
+    return C_U @ S @ C_V.T
+
+
+def in_the_basis(deltas: Sequence[Tensor], rank: int, rho: float | None, padded: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """C_U (m, k), TIES(M_1..M_T) ∘ blocks (k, k) and C_V (n, k) of one matrix."""
     factors = []
     for D in deltas:
         U, s, Vt = torch.linalg.svd(D, full_matrices=False)
@@ -43,7 +49,7 @@ def dc_merge(deltas: Sequence[Tensor], rank: int, rho: float | None, padded: boo
     agrees = (M.sign() == sign) & (sign != 0)
     merged = (M * agrees).sum(0) / agrees.sum(0).clamp_min(1)
     mask = torch.block_diag(*[torch.ones(rank, rank)] * len(deltas))
-    return C_U @ (merged * mask) @ C_V.T
+    return C_U, merged * mask, C_V
 
 
 def tsv_m(deltas: Sequence[Tensor], rank: int) -> Tensor:

@@ -53,6 +53,18 @@ def remove_leftovers(folder: Path, *, below: bool = False) -> Removed:
     return found
 
 
+def left_by_others(folder: Path, name: str) -> list[Path]:
+    """Parts in a folder of what was to become ``name`` whose process on this machine is gone, the newest first."""
+    found: list[tuple[float, Path]] = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = _PART.fullmatch(entry.name)
+            is_of_it = match and entry.name.startswith(f".{name[:100]}.{match[1]}.")
+            if match and is_of_it and not entry.is_symlink() and not _lives(int(match[1])):
+                found.append((entry.stat().st_mtime, Path(entry.path)))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
 def _folders(folder: Path) -> Iterator[str]:
     for count, (place, inner, _) in enumerate(os.walk(folder)):
         inner[:] = [name for name in inner if not name.startswith(".")]

@@ -124,4 +124,4 @@ def total(deltas: Sequence[Tensor | LowRank]) -> Tensor | LowRank:
 
 def scaled_sum(base: Tensor, delta: Tensor | LowRank, scale: float) -> Tensor:
     """``base + scale · delta``."""
-    return delta.added_to(base, scale) if isinstance(delta, LowRank) else base + scale * delta
+    return delta.added_to(base, scale) if isinstance(delta, LowRank) else torch.add(base, delta, alpha=scale)

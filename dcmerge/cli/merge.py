@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dcmerge.checkpoints import open_checkpoint, write_text
+from dcmerge.cli.engines import add_workers, workers_of
 from dcmerge.cli.fitting import fit_of
 from dcmerge.cli.jobs import submitted
 from dcmerge.cli.measured import add_report, check_report, report_of_merge
@@ -116,14 +117,8 @@ def add_to(commands: Commands, common: Parser) -> None:
         action="store_true",
         help="merge as a job that outlives this terminal, and verify it; prints its id (see the command jobs)",
     )
-    group.add_argument(
-        "--workers",
-        type=whole_number(1, 64),
-        default=1,
-        metavar="N",
-        help="processes that share the weights of whole models (default 1); each takes its part of the threads",
-    )
     group.add_argument("--force", action="store_true", help="replace an existing file, or a folder that a merge wrote")
+    add_workers(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -136,8 +131,10 @@ def run(args: argparse.Namespace) -> int:
     target = checked_output(args)
     if args.recipe is not None:
         check_recipe_target(args.recipe, force=args.force)
-    if args.workers > 1 and (args.background or args.measure):
-        raise InputError("workers: expected it without --background and --measure, got one of them with it")
+    workers = workers_of(args)
+    if workers != 1 and (args.background or args.measure):
+        what = "workers" if args.workers > 1 else "engine"
+        raise InputError(f"{what}: expected it without --background and --measure, got one of them with it")
     check_report(args)
     if args.background:
         return _submit(args, target, mix, parameters, scale, origin)
@@ -153,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
         if args.measure:
             written, measured = measured_and_written(args, vectors, bench, target, chosen, parameters, progress)
         else:
-            chosen["workers"] = args.workers
+            chosen["workers"] = workers
             written = merge_to(vectors, args.method, target, bench=bench, progress=progress, **chosen, **parameters)
     recipe = recipe_of(
         vectors,

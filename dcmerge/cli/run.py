@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from dcmerge.cli.engines import add_workers, workers_of
 from dcmerge.cli.merge import as_text, report_of
 from dcmerge.cli.options import Commands, Parser, add_command, collected, pair
 from dcmerge.cli.output import Progress, print_json, printable
@@ -28,6 +29,7 @@ def add_to(commands: Commands, common: Parser) -> None:
     add_plugins(parser)
     parser.add_argument("--show", action="store_true", help="print the recipe as YAML and merge nothing")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
+    add_workers(parser)
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -58,11 +60,11 @@ def run(args: argparse.Namespace) -> int:
     if args.show:
         return show(source, as_json=args.json)
     target = target_of(_target(args, source.recipe), source.recipe.content, source.recipe.adapter_rank, force=args.force)
-    given = collected(args.input, "--input")
+    given, workers = collected(args.input, "--input"), workers_of(args)
     with Progress() as progress:
         ready = prepare(source, given, args.search, progress, download=args.download)
         refuse_inputs(target.path, ready.vectors)
-        written = ready.run(target.path, replace=args.force, progress=progress)
+        written = ready.run(target.path, replace=args.force, progress=progress, workers=workers)
     # Not before: bad input gets one line.
     for note in ready.notes:
         print(f"note: {printable(note)}", file=sys.stderr)

@@ -164,15 +164,17 @@ class Bench:
         limit: int | None = None,
         seed: int = 0,
         normalise: bool = True,
+        dtype: torch.dtype = torch.float32,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> Evaluation:
         """Top-1 of one model on every task, decided by each task's own head.
 
-        ``normalise`` adds the experts' accuracies on the same images (computed once).
+        ``normalise`` adds the experts' accuracies on the same images (computed once, in float32). ``dtype`` is the encoder's;
+        what is reported or kept is float32.
         """
         told = (lambda share: progress(share, f"{model}: {split} images")) if progress else None
-        features = self.features(weights, split=split, limit=limit, seed=seed, told=told, cancelled=cancelled)
+        features = self.features(weights, split=split, limit=limit, seed=seed, dtype=dtype, told=told, cancelled=cancelled)
         experts = self.experts(split=split, limit=limit, seed=seed, cancelled=cancelled) if normalise else None
         is_one = not isinstance(weights, Model) or weights.is_one
         return self.judged(features, model, split=split, limit=limit, seed=seed, experts=experts, joint=is_one)
@@ -207,15 +209,16 @@ class Bench:
         split: str = "test",
         limit: int | None = None,
         seed: int = 0,
+        dtype: torch.dtype = torch.float32,
         told: Callable[[float], None] | None = None,
         cancelled: Cancelled | None = None,
     ) -> dict[str, Tensor]:
-        """Unit features (N, d) of every task's images, by task.
+        """Unit features (N, d) of every task's images, by task, encoded in ``dtype``.
 
         All images pass the encoder in one go, or task by task where the model has a part for each. ``told`` hears of progress.
         """
         parts = {task: self.split(task, split, limit, seed) for task in self.tasks}
-        return self._encoded(weights, parts, told, cancelled)
+        return self._encoded(weights, parts, told, cancelled, dtype)
 
     def hits(
         self, weights: Weights | Model, parts: Mapping[str, Split], *, cancelled: Cancelled | None = None
@@ -230,30 +233,42 @@ class Bench:
         parts: Mapping[str, Split],
         told: Callable[[float], None] | None,
         cancelled: Cancelled | None,
+        dtype: torch.dtype = torch.float32,
     ) -> dict[str, Tensor]:
         served = weights if isinstance(weights, Model) else Model(weights)
         small = sum(part.images.nbytes for part in parts.values()) <= _JOINED
         encode = self._encoded_at_once if served.is_one and small else self._encoded_by_task
-        return encode(served, parts, told, cancelled)
+        return encode(served, parts, told, cancelled, dtype)
 
     def _encoded_at_once(
-        self, model: Model, parts: Mapping[str, Split], told: Callable[[float], None] | None, cancelled: Cancelled | None
+        self,
+        model: Model,
+        parts: Mapping[str, Split],
+        told: Callable[[float], None] | None,
+        cancelled: Cancelled | None,
+        dtype: torch.dtype,
     ) -> dict[str, Tensor]:
         images = torch.cat([part.images for part in parts.values()])
         encoder = model.encoder or self.encoder
-        features = encoder.encode(model.weights, images, progress=told, cancelled=cancelled)
+        features = encoder.encode(model.weights, images, dtype=dtype, progress=told, cancelled=cancelled)
         return dict(zip(parts, features.split([len(part) for part in parts.values()]), strict=True))
 
     def _encoded_by_task(
-        self, model: Model, parts: Mapping[str, Split], told: Callable[[float], None] | None, cancelled: Cancelled | None
+        self,
+        model: Model,
+        parts: Mapping[str, Split],
+        told: Callable[[float], None] | None,
+        cancelled: Cancelled | None,
+        dtype: torch.dtype,
     ) -> dict[str, Tensor]:
         features, encoder = {}, model.encoder or self.encoder
         for done, (task, part) in enumerate(parts.items()):
             if told:
                 told(done / len(parts))
             module = model.modules.get(task, TaskModule())
+            own = model.weights_for(task)
             features[task] = encoder.encode(
-                model.weights_for(task), part.images, edits=module.edits, repair=module.repair, cancelled=cancelled
+                own, part.images, edits=module.edits, repair=module.repair, dtype=dtype, cancelled=cancelled
             )
         return features
 

@@ -134,21 +134,29 @@ class ImageEncoder:
                 f"{listed(unused)}"
             )
 
-    def forward(self, weights: Mapping[str, Tensor], images: Tensor, edits: Mapping[str, Edit] | None = None) -> Tensor:
-        """Embeddings (N, d) of one batch of uint8 images, before their length is made one; runs where the weights are.
+    def forward(
+        self,
+        weights: Mapping[str, Tensor],
+        images: Tensor,
+        edits: Mapping[str, Edit] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Embeddings (N, d) of one batch of uint8 images in ``dtype``, their length not made one yet; runs where the weights are.
 
         Differentiable in the weights and in ``edits``, which change the outputs of submodules by their names in ``visual``.
         """
-        own = {name.removeprefix("visual."): weights[name].float() for name in self.shapes}
+        own = {name.removeprefix("visual."): weights[name].to(dtype) for name in self.shapes}
         # Running statistics of batch norms are used, not learned.
         own |= {name: own[name].detach() for name, _ in self.visual.named_buffers() if name in own}
         with self.turn(), self._edited(edits or {}):
-            return functional_call(self.visual, own, (self.pixels(images.to(own[next(iter(own))].device)),))
+            return functional_call(self.visual, own, (self.pixels(images.to(own[next(iter(own))].device)).to(dtype),))
 
-    def _placed(self, weights: Mapping[str, Tensor], edits: Mapping[str, Edit] | None) -> dict[str, Tensor]:
-        """The weights where they shall run: on the graphics card where there is one, but for edits, whose own weights are not."""
+    def _placed(
+        self, weights: Mapping[str, Tensor], edits: Mapping[str, Edit] | None, dtype: torch.dtype = torch.float32
+    ) -> dict[str, Tensor]:
+        """The weights as they shall run: on the graphics card where there is one, but for edits, whose own weights are not."""
         device = torch.device("cpu") if edits else compute_device()
-        return {name: weights[name].to(device) for name in self.shapes}
+        return {name: weights[name].to(device, dtype) for name in self.shapes}
 
     @contextmanager
     def _edited(self, edits: Mapping[str, Edit]) -> Iterator[None]:
@@ -171,15 +179,18 @@ class ImageEncoder:
         *,
         edits: Mapping[str, Edit] | None = None,
         repair: Edit | None = None,
+        dtype: torch.dtype = torch.float32,
         progress: Callable[[float], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Tensor:
-        """Features of unit length (N, d) of uint8 images (N, 3, H, W), with these weights in float32.
+        """Features of unit length (N, d) in float32 of uint8 images (N, 3, H, W), computed with these weights in ``dtype``.
 
-        ``edits`` change the outputs of submodules on the way, ``repair`` the embeddings before their length is made one.
+        ``edits`` change the outputs of submodules on the way, ``repair`` the embeddings before their length is made one; edits
+        work in float32.
         """
         self.check(weights)
-        weights = self._placed(weights, edits)
+        dtype = torch.float32 if edits else dtype
+        weights = self._placed(weights, edits, dtype)
         batches = math.ceil(len(images) / self.batch_size)
         features = []
         for done, batch in enumerate(images.split(self.batch_size)):
@@ -187,7 +198,7 @@ class ImageEncoder:
                 raise Cancelled
             if progress:
                 progress(done / batches)
-            found = self.forward(weights, batch, edits).cpu()
+            found = self.forward(weights, batch, edits, dtype).float().cpu()
             features.append(repair(found) if repair else found)
         return nn.functional.normalize(torch.cat(features), dim=-1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ from dcmerge.merging.recipe import (
     qkv_of,
     recipe_of,
 )
-from dcmerge.merging.workers import check_workers, in_processes
+from dcmerge.merging.workers import parts_by
 from dcmerge.methods import deltas_of, method, planned
-from dcmerge.methods.loop import finished
+from dcmerge.runtime.engines import Ray
 from dcmerge.vectors.cache import MEMO_BYTES
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
 
@@ -176,7 +176,7 @@ def merge(
     and Cancelled when ``cancelled()`` turns true.
     """
     plan = planned(vectors, slug, parameters, bench=bench, progress=progress, cancelled=cancelled, dtype=dtype)
-    deltas = dict(deltas_of(plan, progress=progress, cancelled=cancelled))
+    deltas = dict(deltas_of(plan, held=True, progress=progress, cancelled=cancelled))
     return Merged(vectors, slug, plan.values, deltas, plan.modules(), plan.curve, plan.assembly(), dtype, plan.notes())
 
 
@@ -197,14 +197,14 @@ def merge_to(
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     dtype: torch.dtype = torch.float32,
-    workers: int = 1,
+    workers: int | Ray = 1,
     **parameters: Any,
 ) -> Written:
     """``merge(...).save(...)`` or ``.save_adapter(...)`` one parameter at a time: each is written as it is merged, and not held.
 
     Only a method that surveys the whole model first may hold more. The file is the same, byte for byte. ``workers`` processes
-    share the parameters of whole models; each has its part of torch's threads. Raises as both do; whatever goes wrong, nothing
-    is left behind.
+    share the parameters of whole models, each with its part of torch's threads, or the nodes of a cluster. Raises as both do;
+    whatever goes wrong, nothing is left behind.
     """
     values = method(slug).check(parameters)
     further = _further(target.content, target.rank, task, dtype)
@@ -220,7 +220,7 @@ def follow(
     bench: Bench | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-    workers: int = 1,
+    workers: int | Ray = 1,
 ) -> Written:
     """Merge these models as a recipe says, by ``merge_to``'s way; what is written holds that recipe.
 
@@ -235,7 +235,7 @@ def _followed(
     recipe: Recipe,
     vectors: TaskVectors,
     target: Target,
-    workers: int,
+    workers: int | Ray,
     *,
     bench: Bench | None,
     progress: Callable[[float, str], None] | None,
@@ -249,10 +249,7 @@ def _followed(
     check_depth(slug, plan.assembly(), scale)
     own = own_delta(slug, plan.modules(), recipe.task)
     stream = ((name, own(name, delta)) for name, delta in deltas_of(plan, progress=progress, cancelled=cancelled))
-    parts = partial(finished, plan, progress=progress, cancelled=cancelled) if plan.all_in_parts and recipe.task is None else None
-    if workers > 1:
-        check_workers(plan, vectors, target.content)
-        parts = in_processes(plan, workers, progress=progress, cancelled=cancelled)
+    parts = parts_by(workers, plan, target.content, recipe.task, progress=progress, cancelled=cancelled)
     return write_merged(vectors, stream, target, scale, lambda dtype: _as_followed(recipe, vectors, dtype), plan.notes(), parts)
 
 

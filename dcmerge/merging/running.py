@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dcmerge.checkpoints import Checkpoint, Roots, open_checkpoint
 from dcmerge.checkpoints.documents import read_document
@@ -17,6 +18,7 @@ from dcmerge.merging.merge import follow
 from dcmerge.merging.mergekit import METHOD_KEY, from_mergekit
 from dcmerge.merging.output import Target, Written, asked_dtype, written_dtypes
 from dcmerge.merging.recipe import BASE, Recipe, settled_scale
+from dcmerge.runtime.engines import Ray
 from dcmerge.vectors.fit import Fit
 from dcmerge.vectors.task_vectors import TaskVectors
 from dcmerge.zoo import open_zoo
@@ -52,10 +54,11 @@ class Ready:
         replace: bool = False,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        workers: int | Ray = 1,
     ) -> Written:
         """Write the merge: byte for byte what the recipe comes from, where the package versions are the same.
 
-        ``replace`` allows an earlier merge's folder to be replaced.
+        ``replace`` allows an earlier merge's folder to be replaced; ``workers`` is ``merge_to``'s.
         """
         target = Target(
             Path(path),
@@ -64,7 +67,8 @@ class Ready:
             replace=replace,
             dtype=_another_dtype(self.recipe, self.vectors),
         )
-        return follow(self.recipe, self.vectors, target, bench=self.bench, progress=progress, cancelled=cancelled)
+        how: dict[str, Any] = {"progress": progress, "cancelled": cancelled, "workers": workers}
+        return follow(self.recipe, self.vectors, target, bench=self.bench, **how)
 
 
 def read_source(path: str | Path) -> Source:

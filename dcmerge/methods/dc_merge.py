@@ -25,6 +25,8 @@ from dcmerge.spectral.alignment import (
     keep_thresholds,
     kept_entries,
     own_blocks,
+    own_kept_blocks,
+    per_task,
 )
 from dcmerge.spectral.linalg import SVD
 from dcmerge.spectral.spectra import SMOOTHINGS, smooth
@@ -37,14 +39,13 @@ PUBLISHED_KEEP = 1e-3
 
 @dataclass(frozen=True)
 class Trace:
-    """Every stage of DC-Merge on one matrix, k = T·r. Plots and tests read it; nothing is computed twice to be drawn."""
+    """Every stage of DC-Merge on one matrix, k = T·r. Plots and tests read it; each stage is computed where it is asked for."""
 
     layer: Layer
     smoothing: str
     smoothed: Tensor  # (T, r)
     basis: CoverBasis
-    aligned: Tensor  # (T, k, k): M_t = C_Uᵀ D̄_t C_V
-    thresholds: Tensor  # (T,): magnitude of each task's smallest kept entry
+    count: int  # entries that each task keeps
     elect: bool
     block_mask: bool
     weights: Tensor | None = None  # (T,): by which the deltas were multiplied
@@ -55,6 +56,16 @@ class Trace:
         return self.layer.factors(self.basis.block)
 
     @cached_property
+    def aligned(self) -> Tensor:
+        """M_t = C_Uᵀ D̄_t C_V, (T, k, k)."""
+        return aligned_deltas(self.basis, self.smoothed)
+
+    @cached_property
+    def thresholds(self) -> Tensor:
+        """The magnitude of each task's smallest kept entry, (T,)."""
+        return keep_thresholds(self.aligned, self.count)
+
+    @cached_property
     def kept(self) -> Tensor:
         """The largest entries of each task, bool (T, k, k)."""
         return kept_entries(self.aligned, self.thresholds)
@@ -62,6 +73,13 @@ class Trace:
     def _combined(self, survivors: Tensor) -> Tensor:
         """Φ of entries (T, ...): TIES' disjoint mean, or without election the sum."""
         return elected(survivors, weights=self.weights) if self.elect else survivors.sum(dim=0)
+
+    def _of_one_task(self, blocks: Tensor) -> Tensor:
+        """``_combined`` of blocks (T, r, r) to each of which one task alone contributes."""
+        if not self.elect or self.weights is None:
+            return blocks
+        sizes = per_task(self.weights.abs(), blocks)
+        return blocks / sizes.where(sizes > 0, 1)
 
     @cached_property
     def elected(self) -> Tensor:
@@ -71,6 +89,8 @@ class Trace:
     @cached_property
     def blocks(self) -> Tensor:
         """The T diagonal blocks of ``elected``, (T, r, r): with the mask nothing else needs to be computed."""
+        if (alone := own_kept_blocks(self.basis, self.smoothed, self.count)) is not None:
+            return self._of_one_task(alone)
         own = own_blocks(self.aligned, self.basis.tasks).contiguous()  # (T, T, r, r)
         return self._combined(own * kept_entries(own, self.thresholds))
 
@@ -167,10 +187,12 @@ def trace(
         return None
     values, basis = layer.kept_values(r), layer.cover_basis(r)
     strategy = smoothing_in_use(smoothing, layer.vectors.kind)
-    smoothed = torch.stack([_smoothed(s, own, strategy, rho) for s, own in zip(values, layer.own_ranks(r), strict=True)])
-    M = aligned_deltas(basis, smoothed)
-    thresholds = keep_thresholds(M, entries_kept(layer, r, keep))
-    return Trace(layer, strategy, smoothed, basis, M, thresholds, elect, block_mask, layer.weights)
+    own = layer.own_ranks(r)
+    if min(own) == r:
+        smoothed = smooth(torch.stack(values), strategy, rho)
+    else:
+        smoothed = torch.stack([_smoothed(s, rank, strategy, rho) for s, rank in zip(values, own, strict=True)])
+    return Trace(layer, strategy, smoothed, basis, entries_kept(layer, r, keep), elect, block_mask, layer.weights)
 
 
 @merging_method(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,6 +24,8 @@ Progress = Callable[[float, str], None]
 Finished = TypeVar("Finished")
 #: Share of the progress that preparing takes where it looks at images.
 _PREPARING = 0.9
+#: Matrices are merged several at once where the result is held and the experts' stack of the largest takes no more bytes.
+_SEVERAL = 256 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,7 @@ class Plan:
 
     def _merged(self, layer: Layer) -> Delta:
         if not (self.method.everywhere or layer.is_matrix):
-            return layer.mean()
+            return layer.held_mean()
         known = {"prepared": self.prepared} if self.method.prepare else {}
         with guarded(self.method, layer.name):
             return checked_shape(self.method, layer, self.method.function(layer, **self.values, **known))
@@ -138,13 +140,15 @@ def deltas_of(
     plan: Plan,
     *,
     names: tuple[str, ...] | None = None,
+    held: bool = False,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[str, Delta]]:
-    """The merged delta of each parameter, whole. Raises Cancelled on the way."""
+    """The merged delta of each parameter, whole; ``held`` where the caller keeps them all. Raises Cancelled on the way."""
     wanted = [layer for layer in plan.layers if names is None or layer.name in names]
     parts: list[Tensor] = []
-    for part, delta in finished(plan, lambda part, delta: (part, delta), wanted, progress=progress, cancelled=cancelled):
+    how: dict[str, Any] = {"held": held, "progress": progress, "cancelled": cancelled}
+    for part, delta in finished(plan, lambda part, delta: (part, delta), wanted, **how):
         if part.rows is None:
             yield part.name, delta
             continue
@@ -160,13 +164,15 @@ def finished(
     finish: Callable[[Layer, Delta], Finished],
     layers: Sequence[Layer] | None = None,
     *,
+    held: bool = False,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> Iterator[Finished]:
+) -> Generator[Finished, None, None]:
     """``finish`` of each part of each parameter and its merged delta, in order: the only loop over parameters.
 
     Parts, and adapters' factors, are small: several at once scale, threads within one do not. They are computed ahead, ``finish``
-    with them, while the last one is used. Raises Cancelled between two of them.
+    with them, while the last one is used. So are matrices, where the whole result is ``held`` anyway and memory is not what
+    counts. Raises Cancelled between two of them.
     """
     progress = _part(progress, _PREPARING if "images" in plan.method.needs else 0.0, 1.0)
     layers = plan.layers if layers is None else layers
@@ -175,7 +181,7 @@ def finished(
     def work(part: Layer) -> Finished:
         return finish(part, plan.delta(part))
 
-    factors = bool(parts) and plan.method.keeps_factors and parts[0].vectors.kind == "lora"
+    factors = bool(parts) and plan.method.keeps_factors and (parts[0].vectors.kind == "lora" or (held and _are_small(layers)))
     ahead = factors or (bool(parts) and all(map(plan.in_parts, layers)))
     with closing(ahead_on_all_threads(work, parts) if ahead else (work(part) for part in parts)) as results:
         for done, part in enumerate(parts):
@@ -184,6 +190,10 @@ def finished(
             if progress:
                 progress(done / len(parts), part.name)
             yield next(results)
+
+
+def _are_small(layers: Sequence[Layer]) -> bool:
+    return max(4 * layer.parameter.numel * len(layer.tasks) for layer in layers) <= _SEVERAL
 
 
 def _part(progress: Progress | None, start: float, end: float) -> Progress | None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from dcmerge.errors import Cancelled, InputError
@@ -21,6 +23,8 @@ IsCancelled = Callable[[], bool]
 RAY = "ray"
 #: The address that starts a cluster on this machine, and seconds between two looks at who is done.
 LOCAL, _LOOK_EVERY = "local", 0.2
+#: Pieces of work for each place that may be ahead of the one whose result is waited for.
+_AHEAD = 3
 
 
 class Engine(Protocol):
@@ -61,8 +65,7 @@ class Ray:
     ) -> Iterator[tuple[In, Out]]:
         """Raises InputError for a cluster that does not answer, or has no node with so many processors."""
         ray = _connected(self.address)
-        work = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=-1)(_with_threads)
-        shared, waiting, left = ray.put(function), {}, iter(items)
+        begun, waiting, left = self._begun(ray, function), {}, iter(items)
         is_over = False
         try:
             while waiting or not is_over:
@@ -73,13 +76,43 @@ class Ray:
                     except StopIteration:
                         is_over = True
                     else:
-                        waiting[work.remote(shared, item, max(1, int(self.cpus)))] = item
+                        waiting[begun(item)] = item
                 done, _ = ray.wait(list(waiting), timeout=_LOOK_EVERY) if waiting else ([], [])
                 for one in done:
                     yield waiting.pop(one), _result(ray, one)
         finally:
             for one in waiting:
                 ray.cancel(one, force=True)
+
+    def in_order(
+        self, function: Callable[[In], Out], items: Iterable[In], cancelled: IsCancelled | None = None
+    ) -> Generator[Out, None, None]:
+        """The results in the order of the items; a few for each place are computed ahead of what is asked for.
+
+        Raises as ``map`` does.
+        """
+        ray = _connected(self.address)
+        begun, left = self._begun(ray, function), iter(items)
+        waiting: deque[Any] = deque()
+        try:
+            while True:
+                for item in islice(left, max(0, _AHEAD * self._places(ray) - len(waiting))):
+                    waiting.append(begun(item))
+                if not waiting:
+                    return
+                while not ray.wait([waiting[0]], timeout=_LOOK_EVERY)[0]:
+                    _end_if(cancelled)
+                _end_if(cancelled)
+                yield _result(ray, waiting.popleft())
+        finally:
+            for one in waiting:
+                ray.cancel(one, force=True)
+
+    def _begun(self, ray: Any, function: Callable[[In], Out]) -> Callable[[In], Any]:
+        """Hands an item out and returns the reference to its result."""
+        work = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=-1)(_with_threads)
+        shared, threads = ray.put(function), max(1, int(self.cpus))
+        return lambda item: work.remote(shared, item, threads)
 
     def _places(self, ray: Any) -> int:
         """How many pieces of work the cluster holds at once, as it is now: nodes come and go."""

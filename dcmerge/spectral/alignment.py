@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,8 +14,10 @@ from dcmerge.checkpoints import LowRank, dense, total
 from dcmerge.runtime.threads import on_all_threads
 from dcmerge.spectral.linalg import NULL_TOLERANCE, SVD, polar_decomposition
 
-#: Entries looked at together when the largest ones are searched.
-_CHUNK = 64
+#: Where the largest entries are searched, one of so many is looked at first, and so many times as many as wanted are sorted.
+_SAMPLED, _AMPLE = 31, 1.5
+#: By so much, as a share, a bound of an entry lies below a threshold before it counts as below: rounding is far smaller.
+_SURELY = 1e-4
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,12 @@ class CoverBasis:
         return LowRank(self.U @ S, self.V.T)
 
     def project_blocks_back(self, blocks: Tensor) -> LowRank:
-        """C_U S C_Vᵀ, as two factors, of an S that is zero outside its T diagonal blocks, (T, r, r)."""
-        own_columns = self.U.split(self.block, dim=1)
-        return LowRank(torch.cat([U @ S for U, S in zip(own_columns, blocks, strict=True)], dim=1), self.V.T)
+        """C_U S C_Vᵀ, as two factors, of an S that is zero outside its diagonal blocks (T, r, r); it goes to the shorter side."""
+        if len(self.U) <= len(self.V):
+            own_columns = self.U.split(self.block, dim=1)
+            return LowRank(torch.cat([U @ S for U, S in zip(own_columns, blocks, strict=True)], dim=1), self.V.T)
+        own_columns = self.V.split(self.block, dim=1)
+        return LowRank(self.U, torch.cat([S @ V.T for V, S in zip(own_columns, blocks, strict=True)]))
 
 
 def concatenated(factors: Sequence[SVD], side: str) -> Tensor:
@@ -97,24 +103,61 @@ def kept_entries(D: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def keep_thresholds(M: Tensor, count: int) -> Tensor:
-    """The magnitude of each task's ``count``-th largest entry, (T,); infinite where none is kept.
-
-    The count-th largest of the maxima of chunks bounds it from below, so only chunks that reach it are sorted.
-    """
-    flat = M.flatten(1)
-    count = min(count, flat.shape[1])
+    """The magnitude of each task's ``count``-th largest entry, (T,); infinite where none is kept."""
+    sizes = M.abs().flatten(1)
+    count = min(count, sizes.shape[1])
     if count == 0:
         return M.new_full((len(M),), math.inf)
-    if flat.shape[1] % _CHUNK or flat.shape[1] // _CHUNK < count:
-        return flat.abs().topk(count, dim=1).values[:, -1]
-    chunks = flat.unflatten(1, (_CHUNK, -1))  # entries far apart: reducing over the outer axis is what is quick
-    maxima = torch.maximum(chunks.amax(dim=1), -chunks.amin(dim=1))
-    bounds = maxima.topk(count, dim=1).values[:, -1:]
-    found = []
-    for own, maximum, bound in zip(chunks, maxima, bounds, strict=True):
-        sizes = own[:, maximum >= bound].abs()
-        found.append(sizes[sizes >= bound].topk(count).values[-1])
-    return torch.stack(found)
+    return M.new_tensor([_largest(own, count) for own in sizes.numpy()])
+
+
+def _largest(sizes: np.ndarray, count: int) -> float:
+    """The ``count``-th largest of (n,). A sample says what is about as large, and only what is larger is sorted."""
+    wanted, sample = math.ceil(_AMPLE * count / _SAMPLED) + 1, sizes[::_SAMPLED]
+    if wanted < len(sample):
+        large = sizes[sizes >= np.partition(sample, -wanted)[-wanted]]
+        sizes = large if len(large) >= count else sizes
+    return float(np.partition(sizes, -count)[-count])
+
+
+def own_kept_blocks(basis: CoverBasis, smoothed: Tensor, count: int) -> Tensor | None:
+    """The kept entries of each M_t in its own diagonal block, (T, r, r), where it keeps none in another's; None otherwise.
+
+    ``count`` entries of all k x k are kept. With eight tasks a quarter of M_t, a task's own rows and columns, nearly always
+    holds them: of the rest only what could reach their count-th largest entry is computed (see ``_none_elsewhere``).
+    """
+    scaled = basis.left * smoothed[:, None, :]
+    rows = _own(scaled, 1) @ basis.right  # (T, r, k)
+    columns = scaled @ _own(basis.right, 2)  # (T, k, r)
+    _own(columns, 1).zero_()  # they are in the rows already
+    thresholds = keep_thresholds(torch.cat([rows.flatten(1), columns.flatten(1)], dim=1), count)
+    if not _none_elsewhere(basis, scaled, smoothed, thresholds):
+        return None
+    blocks = _own(rows, 2)
+    return blocks * kept_entries(blocks, thresholds)
+
+
+def _none_elsewhere(basis: CoverBasis, scaled: Tensor, smoothed: Tensor, thresholds: Tensor) -> bool:
+    """Whether every entry of each M_t beside its own rows and columns lies below the task's threshold.
+
+    Entry (i, j) is at most ‖√s̄ L_i‖ ‖√s̄ R_j‖ (Cauchy-Schwarz; L = C_Uᵀ U_t, ``scaled`` = L s̄, R = V_tᵀ C_V). Where the largest
+    such products reach a threshold, the entries of those rows and columns are computed.
+    """
+    lengths = (scaled * basis.left).sum(dim=2).sqrt(), (smoothed[:, :, None] * basis.right.square()).sum(dim=1).sqrt()
+    for side in lengths:
+        _own(side, 1).zero_()
+    highest = [side.amax(dim=1) for side in lengths]
+    below = (1 - _SURELY) * thresholds
+    for t in (highest[0] * highest[1] >= below).nonzero().flatten().tolist():
+        rows, columns = (side[t] * other[t] >= below[t] for side, other in zip(lengths, highest[::-1], strict=True))
+        if not below[t] > 0 or (scaled[t][rows] @ basis.right[t][:, columns]).abs().max() >= below[t]:
+            return False
+    return True
+
+
+def _own(M: Tensor, axis: int) -> Tensor:
+    """Of (T, .., T·r, ..) each task's own r along an axis, as a view with the tasks first."""
+    return M.unflatten(axis, (len(M), -1)).diagonal(dim1=0, dim2=axis).movedim(-1, 0)
 
 
 def elected(D: Tensor, undecided: Tensor | float = 0.0, aggregate: str = "mean", weights: Tensor | None = None) -> Tensor:

@@ -49,16 +49,25 @@ def live_card(page: Page, choice: Choice) -> Look | None:
         _metrics(look.zero_shot, look.merged, look.experts)
         _change(page, look.merged, limit)
         if run:
-            against_pinned(run)
+            against_pinned(page, choice, run)
         show_notes(merged_once(page.models, choice.method.slug, choice.parameters).notes(choice.scale.value, choice.scale.origin))
         show(
             plots.accuracy_bars(look.zero_shot, look.merged, look.experts, page.models.task_titles, label=choice.method.title),
             "grey is the base without fine-tuning, green the task's own expert, blue the merged model. The whiskers are 95 % "
-            f"intervals: with {limit} images a task, a difference inside them means nothing.",
+            f"intervals: with {limit} images a task, a difference inside them means nothing. {_arithmetic(look)}",
             key="merge.live",
             terms=("zero-shot", "expert", "interval"),
         )
     return look
+
+
+def _arithmetic(look: Look) -> str:
+    if look.precision.is_exact:
+        return "Computed in float32."
+    return (
+        "The merged model is computed in bfloat16, which is faster here and may differ in single images. What you evaluate, pin "
+        "or save is computed in float32."
+    )
 
 
 def _change(page: Page, merged: Evaluation, limit: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from dcmerge.evaluation import Evaluation
+from dcmerge.evaluation.precision import EXACT, LookPrecision, look_precision
 from dcmerge.merging.merge import Merged, merge
 from dcmerge.sets.model_sets import ModelSet
 from dcmerge.ui.background import BACKGROUND
@@ -28,17 +29,21 @@ def merged_once(models: ModelSet, slug: str, parameters: Mapping[str, Any]) -> M
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """Zero-shot, merged and expert accuracies on the same images, and the seconds that the merged model's took."""
+    """Zero-shot, merged and expert accuracies on the same images, and the seconds that the merged model's took.
+
+    The merged model's are in the look's ``precision``, the other two in float32.
+    """
 
     zero_shot: Evaluation
     merged: Evaluation
     experts: Evaluation
     seconds: float
+    precision: LookPrecision = EXACT
 
     @property
     def pace(self) -> float:
-        """Seconds an image."""
-        return self.seconds / sum(task.images for task in self.merged.tasks.values())
+        """Seconds an image in float32."""
+        return self.precision.pace * self.seconds / sum(task.images for task in self.merged.tasks.values())
 
 
 def look_at(
@@ -49,6 +54,7 @@ def look_at(
     *,
     split: str,
     limit: int | None = None,
+    precision: LookPrecision = EXACT,
     cancelled: Callable[[], bool] | None = None,
 ) -> Look:
     """Merge and evaluate on one split, beside the base and the experts, whose rows the bench remembers."""
@@ -56,12 +62,12 @@ def look_at(
     images: dict[str, Any] = {"split": split, "limit": limit, "cancelled": cancelled}
     zero_shot, experts = bench.zero_shot(**images), bench.experts(**images)
     started = time.perf_counter()
-    found = bench.evaluate(merged.model(bench, scale), slug, **images)
-    return Look(zero_shot, found, experts, time.perf_counter() - started)
+    found = bench.evaluate(merged.model(bench, scale), slug, dtype=precision.dtype, **images)
+    return Look(zero_shot, found, experts, time.perf_counter() - started, precision)
 
 
 def quick_look(models: ModelSet, slug: str, parameters: Mapping[str, Any], scale: float, limit: int) -> Look:
-    """Merge and evaluate on ``limit`` validation images a task; each combination is computed once."""
+    """Merge and evaluate on ``limit`` validation images a task, in the arithmetic of looks; each combination is computed once."""
     return _quick_look(models.key, slug, tuple(sorted(parameters.items())), scale, limit, models)
 
 
@@ -69,8 +75,9 @@ def quick_look(models: ModelSet, slug: str, parameters: Mapping[str, Any], scale
 def _quick_look(
     key: str, slug: str, parameters: tuple[tuple[str, Any], ...], scale: float, limit: int, _models: ModelSet
 ) -> Look:
+    how: dict[str, Any] = {"precision": look_precision(), "cancelled": _end_if_outdated}
     with BACKGROUND.first():
-        return look_at(_models, slug, dict(parameters), scale, split=QUICK_SPLIT, limit=limit, cancelled=_end_if_outdated)
+        return look_at(_models, slug, dict(parameters), scale, split=QUICK_SPLIT, limit=limit, **how)
 
 
 def _end_if_outdated() -> bool:

@@ -14,7 +14,7 @@ from dcmerge.studies.glossary import explained
 from dcmerge.studies.run_names import label_of
 from dcmerge.ui.choice import Choice
 from dcmerge.ui.history import told
-from dcmerge.ui.merging import Look
+from dcmerge.ui.merging import Look, look_at
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import interval, plain
 
@@ -23,11 +23,23 @@ _LAST, _REFUSED = "pinning.last", "pinning.refused"
 
 
 def kept_look(page: Page, choice: Choice, look: Look) -> Run | None:
-    """The look as a run, recorded; None where the store cannot be used, which a box says then."""
+    """The look as a run, recorded where it is in float32; None where the store cannot be used, which a box says then."""
     last: Run | None = st.session_state.get(_LAST)
     if last and last.evaluation is look.merged and last.alpha_origin == choice.scale.origin:
         return last
-    run = measured_run(
+    run = _run_of(page, choice, look)
+    if not look.precision.is_exact:
+        st.session_state[_LAST] = run
+        return run
+    id = told(RunStore().record, run, default="")
+    if not id:
+        return None
+    kept = st.session_state[_LAST] = replace(run, id=id)
+    return kept
+
+
+def _run_of(page: Page, choice: Choice, look: Look) -> Run:
+    return measured_run(
         page.models.images,
         page.models.name,
         LOOK,
@@ -38,14 +50,9 @@ def kept_look(page: Page, choice: Choice, look: Look) -> Run | None:
         mix=page.models.vectors.mix,
         seconds=look.seconds,
     )
-    id = told(RunStore().record, run, default="")
-    if not id:
-        return None
-    kept = st.session_state[_LAST] = replace(run, id=id)
-    return kept
 
 
-def against_pinned(run: Run) -> None:
+def against_pinned(page: Page, choice: Choice, run: Run) -> None:
     """How far this look is from the pinned run, and buttons to pin it or to pin nothing."""
     if refused := st.session_state.pop(_REFUSED, ""):
         st.warning(plain(refused), icon=":material/info:")
@@ -53,7 +60,7 @@ def against_pinned(run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(_told(run, pinned), help=explained("pinned run", "paired bootstrap", "points"), width="stretch")
         if pinned is None or pinned.id != run.id:
-            st.button("Pin this", icon=":material/keep:", on_click=_pin, args=(run.id,), width="content")
+            st.button("Pin this", icon=":material/keep:", on_click=_pin, args=(page, choice, run), width="content")
         if pinned:
             st.button("Unpin", icon=":material/keep_off:", on_click=_unpin, args=(run,), width="content")
 
@@ -79,11 +86,17 @@ def difference_to(run: Run, pinned: Run) -> Difference | None:
         return None
 
 
-def _pin(id: str) -> None:
+def _pin(page: Page, choice: Choice, run: Run) -> None:
     try:
-        RunStore().pin(id)
+        RunStore().pin(run.id or RunStore().record(_run_of(page, choice, _exact(page, choice, run))))
     except InputError as error:
         st.session_state[_REFUSED] = str(error)
+
+
+def _exact(page: Page, choice: Choice, run: Run) -> Look:
+    """The same look in float32, as what is kept must be."""
+    on = run.evaluation
+    return look_at(page.models, choice.method.slug, choice.parameters, choice.scale.value, split=on.split, limit=on.limit)
 
 
 def _unpin(run: Run) -> None:

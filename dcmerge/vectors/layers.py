@@ -24,6 +24,8 @@ from dcmerge.vectors.task_vectors import Delta, Rows, TaskVectors
 Found = TypeVar("Found")
 #: Matrices with fewer entries than this are computed as fast as a file is read.
 _WORTH_A_FILE = 1 << 16
+#: The largest mean that is held, in entries.
+_HELD = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,12 @@ class Layer:
     def mean(self) -> Delta:
         """(1/T) Σ D_t, with a mix Σ D_t over the sum of the coefficients; of adapters as factors."""
         return self.sum() * (1 / self.vectors.divisor(self.name))
+
+    def held_mean(self) -> Delta:
+        """``mean``, remembered where it is not large: what is no matrix is this whatever a method's settings are."""
+        if math.prod(self.shape) > _HELD:
+            return self.mean()
+        return self.vectors.memo.get((self.name, "mean", self.dtype, self.rows), self.mean, worth=0)
 
     def in_kind(self, merged: LowRank) -> Delta:
         """A merged matrix as the deltas came: factors for adapters, dense for full fine-tuning."""

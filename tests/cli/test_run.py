@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from dcmerge import Recipe
@@ -42,6 +43,26 @@ def test_the_recipe_that_merge_writes_makes_the_same_file(run: Run, saved: Path)
     done = run("run", saved.parent / "r.yaml")
     assert (done.code, done.err) == (0, "") and "α = 0.123457 (by hand)" in done.out
     assert (saved.parent / "r.safetensors").read_bytes() == saved.read_bytes()
+
+
+@pytest.mark.slow
+def test_two_workers_follow_a_recipe_to_the_same_file(run: Run, saved: Path) -> None:
+    recipe, threads = saved.parent / "r.yaml", torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        files = [saved.parent / f"{n}.safetensors" for n in (1, 2)]
+        found = [run("run", recipe, "--out", file, f"--workers={n}") for n, file in enumerate(files, 1)]
+    finally:
+        torch.set_num_threads(threads)
+    assert [(one.code, one.err) for one in found] == [(0, ""), (0, "")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_workers_and_a_cluster_at_once_are_refused(run: Run, saved: Path) -> None:
+    recipe = saved.parent / "r.yaml"
+    run("run", recipe, "--force", "--cpus=2").assert_refused("cpus: expected --engine ray beside it, got none")
+    run("run", recipe, "--force", "--engine=ray", "--workers=2").assert_refused("workers: expected --workers or --engine ray")
+    run("run", recipe, "--force", "--engine=ray", "--cpus=0").assert_refused("cpus: expected more than 0")
 
 
 @pytest.mark.parametrize("form", ["yml", "json"])

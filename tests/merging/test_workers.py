@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,16 +26,21 @@ def vectors(tmp_path: Path) -> TaskVectors:
     return found.mixed(weights={"a": 1.5}, depth="linear:0.5:1")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("slug", ["dc_merge", "ties"])
-def test_two_processes_write_what_one_writes(vectors: TaskVectors, tmp_path: Path, slug: str) -> None:
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many threads as each of two workers has on two cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        targets = {n: Target(tmp_path / f"{n}.safetensors", dtype="bfloat16") for n in (1, 2)}
-        one, two = (merge_to(vectors, slug, target, scale=0.7, workers=n) for n, target in targets.items())
-    finally:
-        torch.set_num_threads(threads)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("slug", ["dc_merge", "ties"])
+def test_two_processes_write_what_one_writes(vectors: TaskVectors, tmp_path: Path, slug: str) -> None:
+    targets = {n: Target(tmp_path / f"{n}.safetensors", dtype="bfloat16") for n in (1, 2)}
+    one, two = (merge_to(vectors, slug, target, scale=0.7, workers=n) for n, target in targets.items())
     assert one.path.read_bytes() == two.path.read_bytes()
     assert one.rounding and two.rounding and one.rounding.unchanged == two.rounding.unchanged
     assert one.rounding.error_square == pytest.approx(two.rounding.error_square)

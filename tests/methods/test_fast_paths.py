@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from dcmerge.methods.dc_merge import dc_merge
+from dcmerge.methods.dc_merge import dc_merge, trace
 from dcmerge.methods.tsv_m import tsv_m
+from dcmerge.spectral.alignment import own_kept_blocks
 from dcmerge.vectors.layers import layer_of
 from tests.builders import layer_set, random_matrices, relative_error
 from tests.methods import published
@@ -40,6 +43,8 @@ CASES: dict[str, tuple[Callable[[], list[Tensor]], int | None, float]] = {
     "two identical": (lambda: [*2 * random_matrices(1, 24, 40), *random_matrices(1, 24, 40, 5)], None, 1.0),
     "a zero delta": (lambda: [torch.zeros(24, 40), *random_matrices(2, 24, 40)], None, 1.0),
     "more asked than fits": (random(4, 12, 30), 8, 1e-2),
+    "hardly related": (random(4, 160, 240), 4, 2e-4),
+    "hardly related, tall": (random(4, 240, 160), 4, 2e-4),
     "one row": (random(3, 1, 30), None, 1e-2),
     "as many rows as tasks": (random(3, 3, 30), None, 1.0),
 }
@@ -83,6 +88,16 @@ def test_dc_merge_is_the_plain_formula(tmp_path: Path, case: str) -> None:
     for rho in (5.0, 2.0):  # the second time only ρ is new
         found = dc_merge(layer, rank=rank, smoothing="linear", rho=rho, keep=keep)
         assert relative_error(found, plain_dc_merge(deltas, rank, keep, rho).float()) < TOLERANCE
+
+
+@pytest.mark.parametrize("elect", [True, False])
+def test_blocks_of_one_task_each_are_what_all_blocks_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elect: bool) -> None:
+    vectors = layer_set(tmp_path, random(4, 160, 240)()).mixed(weights={"task0": 2.0, "task1": -0.5})
+    stages = trace(layer_of(vectors, "weight"), rank=4, keep=2e-4, elect=elect)
+    assert stages is not None and own_kept_blocks(stages.basis, stages.smoothed, stages.count) is not None
+    quick = stages.blocks
+    monkeypatch.setattr(sys.modules[dc_merge.__module__], "own_kept_blocks", lambda *given: None)
+    torch.testing.assert_close(quick, replace(stages).blocks)
 
 
 @pytest.mark.parametrize("case", CASES)

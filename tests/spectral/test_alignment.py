@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dcmerge.spectral.alignment import (
+    CoverBasis,
     aligned_deltas,
     block_energy,
     cosine,
@@ -22,6 +23,8 @@ from dcmerge.spectral.alignment import (
     keep_thresholds,
     kept_entries,
     overlap,
+    own_blocks,
+    own_kept_blocks,
     reconstruction_error,
     subspace_affinity,
     subspace_alignment_ratio,
@@ -150,6 +153,30 @@ def test_as_many_entries_as_asked_are_kept_without_ties(count: int, seed: int) -
     found = kept(M, count)
     assert found.sum(dim=(1, 2)).tolist() == [count, count]
     assert all(m[k].abs().min() >= m[~k].abs().max() for m, k in zip(M, found, strict=True) if count < 16)
+
+
+def independent(tasks: int, rank: int, size: int) -> tuple[CoverBasis, Tensor]:
+    """The basis of ``tasks`` unrelated deltas (size, size), and their singular values."""
+    factors = [truncated_svd(D, rank) for D in random_matrices(tasks, size, size)]
+    return cover_basis(factors), torch.stack([svd.s for svd in factors])
+
+
+@pytest.mark.parametrize(("tasks", "rank", "count"), [(4, 4, 6), (8, 3, 10), (1, 5, 7)])
+def test_own_blocks_alone_are_what_all_entries_say(tasks: int, rank: int, count: int) -> None:
+    basis, s = independent(tasks, rank, 320)
+    found = own_kept_blocks(basis, s, count)
+    M = aligned_deltas(basis, s)
+    all_kept = own_blocks(M * kept(M, count), tasks)  # (T, T, r, r)
+    assert found is not None and not all_kept[~torch.eye(tasks, dtype=torch.bool)].any()
+    torch.testing.assert_close(found, torch.stack([all_kept[t, t] for t in range(tasks)]))
+
+
+def test_own_blocks_alone_are_not_taken_where_another_block_may_keep_entries() -> None:
+    shared = [truncated_svd(D, 4) for D in 2 * random_matrices(1, 40, 40)]
+    assert own_kept_blocks(cover_basis(shared), torch.stack([svd.s for svd in shared]), 4) is None
+    basis, s = independent(4, 4, 320)
+    assert own_kept_blocks(basis, s, 16 * 16) is None
+    assert own_kept_blocks(basis, 0 * s, 4) is None
 
 
 def test_elected_worked_by_hand() -> None:

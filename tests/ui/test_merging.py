@@ -11,6 +11,7 @@ import torch
 
 from dcmerge import merge
 from dcmerge.evaluation import Bench, ImageEncoder, Split, Task
+from dcmerge.evaluation.precision import VARIABLE
 from dcmerge.sets.model_sets import ModelSet
 from dcmerge.ui.merging import quick_look
 from tests.builders import full_set, random_tensors
@@ -47,3 +48,18 @@ def test_looks_at_the_same_time_do_not_mix_their_weights(models: ModelSet) -> No
     for look, evaluation in zip(looks, wanted, strict=True):
         for task, measured in evaluation.tasks.items():
             assert torch.equal(look.merged.tasks[task].hits, measured.hits)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_a_look_says_its_arithmetic_and_keeps_its_references_exact(
+    models: ModelSet, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, name)
+    look, bench = quick_look(models, "average", {}, 0.7, 60), models.images
+    wanted = bench.evaluate(
+        merge(models.vectors, "average").model(bench, 0.7), "average", split="val", dtype=look.precision.dtype
+    )
+    assert str(look.precision.dtype) == f"torch.{name}" and look.precision.is_exact == (name == "float32")
+    for task in bench.tasks:
+        assert torch.equal(look.merged.tasks[task].hits, wanted.tasks[task].hits)
+    assert look.zero_shot is bench.zero_shot(split="val", limit=60) and look.experts is bench.experts(split="val", limit=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from dcmerge.checkpoints import StoredCheckpoint, new_folder, shown, write_safetensors, write_text
 from dcmerge.checkpoints.leftovers import remove_leftovers
@@ -12,6 +13,7 @@ from dcmerge.merging.lengths import Length
 from dcmerge.merging.output.adapters import Shrunk, in_one_file, places, write_factors, write_lora_file
 from dcmerge.merging.output.cards import card
 from dcmerge.merging.output.folders import copy_companions, write_shards
+from dcmerge.merging.output.kept import Kept, claimed
 from dcmerge.merging.output.models import Parts, asked_dtype, infos_of, parts_of, tensors_of, written_dtypes
 from dcmerge.merging.output.rounding import Rounding
 from dcmerge.merging.output.targets import DTYPES, Target, Written, ours
@@ -55,8 +57,12 @@ def write_merged(
     """
     check_target(vectors, target)
     folder = target.path.absolute().parent
+    finished = claimed(target.path)
     left = remove_leftovers(folder).note(shown(folder))
-    written = _write(vectors, deltas, target, scale, recipe, told, parts)
+    try:
+        written = _write(vectors, deltas, target, scale, recipe, told, parts, finished)
+    finally:
+        finished.unlink(missing_ok=True)
     return replace(written, notes=(*written.notes, left)) if left else written
 
 
@@ -68,6 +74,7 @@ def _write(
     recipe: Callable[[str], Recipe],
     told: tuple[str, ...],
     parts: Parts | None,
+    finished: Path,
 ) -> Written:
     # From here on everything has the names and the grouping of the files.
     length, experts = Length(), vectors
@@ -77,9 +84,9 @@ def _write(
         return _adapter(vectors, deltas, target, scale, made, lambda: told + length.notes(experts, scale, made.scale_origin))
     infos = infos_of(vectors, target.content, target.torch_dtype)
     metadata = {METADATA_KEY: made.to_json(), "content": target.content}
-    rounding = Rounding()
+    rounding, kept = Rounding(), Kept(finished, made.to_json())
     if parts and target.content == "model" and vectors is experts and not vectors.report.copies:
-        tensors = parts_of(vectors, parts, scale, target.torch_dtype, rounding, length)
+        tensors = parts_of(vectors, parts, scale, target.torch_dtype, rounding, length, kept)
     else:
         tensors = tensors_of(vectors, deltas, target.content, scale, target.torch_dtype, rounding)
     notes = told + (_notes(vectors) if target.content == "model" else ())
@@ -87,7 +94,7 @@ def _write(
         write_safetensors(target.path, tensors, infos, metadata)
         notes += length.notes(experts, scale, made.scale_origin) + ((rounding.text,) if rounding.text else ())
         _write_texts(vectors, made, target, notes)
-        return _written(target, len(infos), notes, rounding)
+        return _written(target, len(infos), notes + kept.notes, rounding)
     base = vectors.base
     assert isinstance(base, StoredCheckpoint)  # a delta is no folder, and ``check_target`` refuses a model without a base
     with new_folder(target.path, ours=ours if target.replace else None) as folder:
@@ -99,7 +106,7 @@ def _write(
         )
         notes += (rounding.text,) if rounding.text else ()
         _write_texts(vectors, made, replace(target, path=folder), notes)
-    return _written(target, len(infos), notes, rounding)
+    return _written(target, len(infos), notes + kept.notes, rounding)
 
 
 def _write_texts(vectors: TaskVectors, recipe: Recipe, target: Target, notes: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from dcmerge.checkpoints import Checkpoint, LowRank, TensorInfo, dense, scaled_s
 from dcmerge.checkpoints.writing import Piece
 from dcmerge.errors import InputError
 from dcmerge.merging.lengths import Length
+from dcmerge.merging.output.kept import Kept
 from dcmerge.merging.output.rounding import Rounding
 from dcmerge.merging.output.targets import DTYPES
 from dcmerge.merging.recipe import MODEL, Recipe
@@ -22,8 +23,9 @@ from dcmerge.vectors.compatibility import PART_ENTRIES
 from dcmerge.vectors.layers import Layer
 from dcmerge.vectors.task_vectors import Delta, Rows, TaskVectors
 
-#: Merges in parts: asked with what is to be done with each part and its delta, it gives the results, in order.
-Parts = Callable[["Finish"], Iterator["Ready"]]
+#: Merges in parts: asked with what is to be done with each part and its delta, it gives the results, in order. Given layers as
+#: well, those alone.
+Parts = Callable[..., Generator["Ready", None, None]]
 
 
 def infos_of(vectors: TaskVectors, content: str, dtype: torch.dtype | None = None) -> dict[str, TensorInfo]:
@@ -98,7 +100,13 @@ def _model(
 
 
 def parts_of(
-    vectors: TaskVectors, parts: Parts, scale: float, dtype: torch.dtype | None, rounding: Rounding, length: Length
+    vectors: TaskVectors,
+    parts: Parts,
+    scale: float,
+    dtype: torch.dtype | None,
+    rounding: Rounding,
+    length: Length,
+    kept: Kept,
 ) -> Iterator[Piece]:
     """``tensors_of`` of a model whose parts are merged several at once: each is made ready for the file where it is merged.
 
@@ -106,11 +114,12 @@ def parts_of(
     """
     base = _base(vectors)
     untouched = dict(base.infos)
-    for ready in parts(Finish(vectors, scale, dtype)):
-        rounding.include(ready.lost)
-        length.add(ready.square)
-        untouched.pop(ready.name, None)
-        yield base.source_names[ready.name], ready.value, ready.rows and ready.rows[0]
+    with kept:
+        for ready in parts(Finish(vectors, scale, dtype, kept)):
+            rounding.include(ready.lost)
+            length.add(ready.square)
+            untouched.pop(ready.name, None)
+            yield base.source_names[ready.name], ready.value, ready.rows and ready.rows[0]
     yield from _rest(base, untouched, dtype)
 
 
@@ -132,6 +141,21 @@ class Finish:
     vectors: TaskVectors
     scale: float
     dtype: torch.dtype | None
+    kept: Kept | None = None
+
+    def knows(self, name: str) -> bool:
+        """Whether the same merge finished a parameter before it was killed."""
+        return self.kept is not None and self.kept.has(name, self.written(name))
+
+    def known(self, name: str) -> Ready:
+        """A parameter that it ``knows``."""
+        assert self.kept is not None
+        return Ready(name, None, *self.kept.get(name, self.written(name)))
+
+    def keep(self, ready: Ready) -> None:
+        """Have a whole parameter at hand if this merge is killed."""
+        if self.kept and ready.rows is None:
+            self.kept.add(ready.name, ready.value, ready.lost, ready.square)
 
     def written(self, name: str) -> TensorInfo:
         """Shape and dtype of a parameter in the file."""
