@@ -4,6 +4,7 @@ import streamlit as st
 
 from dcmerge.studies.glossary import explained, term
 from dcmerge.ui.home import findings_table, links_to_pages, parameter_table, task_gallery
+from dcmerge.ui.reached import reached_card
 from dcmerge.ui.shell import start_page
 
 page = start_page(
@@ -14,6 +15,8 @@ page = start_page(
     with_layer=False,
 )
 models = page.models
+
+reached_card(page)
 
 st.header("Where to go")
 links_to_pages()

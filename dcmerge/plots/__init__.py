@@ -1,6 +1,6 @@
 """Plotly figures from result objects. No Streamlit here, and no mathematics: every number comes in ready."""
 
-from dcmerge.plots.accuracies import accuracy_bars, comparison_bars, scale_curve
+from dcmerge.plots.accuracies import accuracy_bars, comparison_bars, reached_bars, scale_curve
 from dcmerge.plots.alignments import aligned_delta_map, block_energy_map, consistency_lines, overlap_maps
 from dcmerge.plots.comparisons import accuracy_against_cost, dirsim_bars, drift_lines, loss_lines, normalised_map
 from dcmerge.plots.sequels import sequel_lines
@@ -21,6 +21,7 @@ __all__ = [
     "loss_lines",
     "normalised_map",
     "overlap_maps",
+    "reached_bars",
     "scale_curve",
     "sequel_lines",
     "spectrum_facets",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from dcmerge.evaluation import Evaluation, Scale
-from dcmerge.plots.style import EXPERT, MERGED, PALETTE, PINNED, ZERO_SHOT, bar_look, titled, whiskers
+from dcmerge.plots.style import EXPERT, MERGED, PALETTE, PINNED, TEXT, ZERO_SHOT, bar_look, titled, whiskers
 
 
 def accuracy_bars(
@@ -44,6 +44,30 @@ def _grouped(rows: Sequence[tuple[str, Evaluation, str]], titles: Mapping[str, s
     figure.update_layout(barmode="group", bargap=0.25)
     figure.update_yaxes(range=[0, 104], ticksuffix=" %")
     return titled(figure, title, "task", "top-1 accuracy", 430)
+
+
+def reached_bars(models: Mapping[str, tuple[float, float, float]], measured_on: str) -> go.Figure:
+    """How far a merge gets between base and experts: the mean accuracy of each model by title, as (mean, low, high) shares."""
+    means, lows, highs = ([100 * part for part in parts] for parts in zip(*models.values(), strict=True))
+    colours = [ZERO_SHOT, *[MERGED] * (len(models) - 2), EXPERT]
+    figure = go.Figure(
+        go.Bar(
+            x=list(models),
+            y=means,
+            marker=bar_look(colours),
+            error_y=whiskers(means, lows, highs),
+            customdata=list(zip(lows, highs, strict=True)),
+            text=[f"{mean:.1f} %" for mean in means],
+            textposition="inside",
+            insidetextanchor="middle",
+            textfont={"color": TEXT},
+            hovertemplate="%{x}: %{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
+        )
+    )
+    figure.update_yaxes(range=[0, 104], ticksuffix=" %")
+    return titled(
+        figure, f"How far a merge gets from the base to the experts ({measured_on})", "model", "mean top-1 accuracy", 320
+    )
 
 
 def scale_curve(

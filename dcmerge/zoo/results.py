@@ -18,7 +18,9 @@ FILE = "comparison.json"
 class DemoRow:
     """One method's means on the demo, as shares."""
 
+    title: str
     accuracy: float
+    interval: tuple[float, float]
     normalised: float | None
     scale: float | None
     scale_origin: str
@@ -47,5 +49,7 @@ def demo_results(data: Path = DATA) -> DemoResults | None:
 
 def _row(row: Mapping[str, Any]) -> DemoRow:
     scale = row["scale"] or {"value": None, "origin": ""}
-    means = row["accuracy"]["mean"], row["accuracy"]["mean_normalised"]
-    return DemoRow(*means, scale["value"], scale["origin"], row["parameters"])
+    measured = row["accuracy"]
+    low, high = measured["mean_interval"]
+    means = measured["mean"], (low, high), measured["mean_normalised"]
+    return DemoRow(row["title"], *means, scale["value"], scale["origin"], row["parameters"])

@@ -9,13 +9,16 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from dcmerge import merge
-from dcmerge.evaluation import paired_difference
+from dcmerge.evaluation import EXPERTS, ZERO_SHOT, paired_difference
 from dcmerge.evaluation.accuracy import TaskAccuracy
 from dcmerge.methods import methods
+from dcmerge.runs import EVALUATION, RunStore
+from dcmerge.runs.recording import measured_run
 from dcmerge.sets.model_sets import ModelSet, open_set_by_name, roots
 from dcmerge.spectral.spectra import smooth
 from dcmerge.ui.text import percent
 from dcmerge.zoo import DATA, ZOOS
+from dcmerge.zoo.results import demo_results
 from tests.ui.conftest import PAGES, Open
 from tests.ui.test_pages import MERGE, SPECTRA, figures, smoothed_values, texts
 
@@ -51,6 +54,24 @@ def test_the_adapters_can_be_chosen(open_page: Open) -> None:
     assert not app.exception and not app.error
     values = smoothed_values(app)
     assert values == pytest.approx([values[0]] * len(values), rel=1e-3)
+
+
+def test_the_home_page_begins_with_how_far_a_merge_gets(open_page: Open, demo: ModelSet) -> None:
+    kept = demo_results()
+    assert kept is not None
+    app = open_page("app.py")
+    assert app.metric[0].value == f"{100 * kept.rows['dc_merge'].normalised:.1f} %"
+    (figure,) = figures(app)
+    assert list(figure["data"][0]["x"]) == ["Base", "Weight averaging", "DC-Merge", "Experts"]
+
+    bench, store = demo.images, RunStore()
+    merged = merge(demo.vectors, "ties")
+    for slug, weights in ((ZERO_SHOT, bench.base_weights()), ("ties", bench.merged_weights(merged.deltas, 1.0))):
+        evaluation = bench.evaluate(weights, slug, split="test", limit=QUICK)
+        store.record(measured_run(bench, "demo", EVALUATION, slug, evaluation))
+    store.record(measured_run(bench, "demo", EVALUATION, EXPERTS, bench.experts(limit=QUICK)))
+    app = open_page("app.py")
+    assert app.metric[0].label.startswith("TIES") and app.metric[0].value == percent(evaluation.mean_normalised)
 
 
 def test_the_home_page_shows_every_task(open_page: Open, demo: ModelSet) -> None:
