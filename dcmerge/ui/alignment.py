@@ -183,7 +183,7 @@ def consistency_card(page: Page) -> None:
             )
             _task_map(page, results, measure)
 
-        growing(list(fillings.values()), draw, "Merging and comparing directions")
+        growing(list(fillings.values()), draw, "Merging and comparing directions", "merged matrices")
 
 
 def _task_map(page: Page, results: Mapping[str, Consistency], measure: str) -> None:

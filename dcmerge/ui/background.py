@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from dcmerge.errors import Cancelled, InputError
+from dcmerge.runtime.limits import give_back_memory
 from dcmerge.studies.pieces import Piece, Pieces
 
 Whole = TypeVar("Whole")
@@ -110,6 +111,7 @@ class Filling(Generic[Whole]):
         if self._pieces and self.unkept:
             self._pieces.save(self.found)
             self._saved, self._kept = time.monotonic(), len(self.found)
+            give_back_memory()
 
     def _finish(self) -> None:
         """The whole is made once; with it go the models from here."""
@@ -191,9 +193,11 @@ class Background:
                     return min(waiting, key=lambda one: one.share)
                 if not any(one.unkept for one in undone):
                     self._thread = None
-                    return None
+                    break
             for one in undone:
                 one.keep()
+        give_back_memory()
+        return None
 
 
 #: Of this server.

@@ -20,7 +20,7 @@ _WHOLE_PAGE = "growing.whole_page"
 def growing(fillings: Sequence[Filling[Any]], draw: Callable[..., None], label: str, unit: str = "matrices") -> None:
     """``draw`` with every study as far as it is found (None of one that shows no part), until all are whole.
 
-    ``label`` says what is computed, in words ("Computing all singular values"), ``unit`` what is counted. ``draw`` may hold
+    ``label`` says what is computed, in words ("Computing singular values"), ``unit`` what is counted. ``draw`` may hold
     widgets; a callback of theirs that changes something elsewhere on the page calls ``redraw_page``. Small studies are waited
     for; of one that failed a box tells why.
     """

@@ -16,7 +16,7 @@ from dcmerge.ui.view import choose, remembered
 from dcmerge.vectors.naming import place_of
 
 _PICKER = "spectra.picker"
-_COMPUTING = "Computing all singular values"
+_COMPUTING = "Computing singular values"
 _PARTS = ("kept", "all")
 _POWERS = {"sum of s² (usual)": 2, "sum of s (DC-Merge's smoothing)": 1}
 
