@@ -127,10 +127,15 @@ def _until(batches: Sequence[Tensor], cancelled: IsCancelled | None) -> Iterable
 
 def _with_blocks(visual: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
     """The tower with other blocks; all else is shared, so it must not run while the tower itself does."""
-    tower, transformer = copy.copy(visual), copy.copy(visual.transformer)
-    transformer.__dict__["_modules"] = {**transformer._modules, "resblocks": nn.ModuleList(blocks)}
-    tower.__dict__["_modules"] = {**tower._modules, "transformer": transformer}
-    return tower
+    transformer = _with(visual.get_submodule("transformer"), resblocks=nn.ModuleList(blocks))
+    return _with(visual, transformer=transformer)
+
+
+def _with(module: nn.Module, **others: nn.Module) -> nn.Module:
+    """A shallow copy with other submodules."""
+    found = copy.copy(module)
+    found._modules = {**module._modules, **others}
+    return found
 
 
 class _Skip(nn.Module):
