@@ -57,6 +57,13 @@ def changed(weights: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> list
 
 
 @dataclass(eq=False)
+class Proof:
+    """Whether a tower gives the same features from its kept tokens; None before it was tried. Images of one tower share it."""
+
+    holds: bool | None = None
+
+
+@dataclass(eq=False)
 class KeptTokens:
     """Images on their way through the tower with ``weights``, the tokens of each batch kept at the input of ``block``.
 
@@ -69,6 +76,7 @@ class KeptTokens:
     weights: Mapping[str, Tensor] = field(repr=False)
     images: Tensor = field(repr=False)
     most: int = KEPT_BYTES
+    proof: Proof = field(default_factory=Proof, repr=False)
     block: int = 0
     tokens: Sequence[Tensor] = field(default=(), repr=False)
     refused: bool = False
@@ -101,8 +109,10 @@ class KeptTokens:
         """Whether there is room for the tokens of all images, and the tower gives the same features from there on."""
         if tokens.nbytes * len(self.images) > self.most * len(batch):
             return False
-        own = {name: self.weights[name].to(compute_device()) for name in self.encoder.shapes}
-        return torch.equal(self._pass(self.weights, tokens, start), self.encoder.forward(own, batch))
+        if self.proof.holds is None:
+            own = {name: self.weights[name].to(compute_device()) for name in self.encoder.shapes}
+            self.proof.holds = torch.equal(self._pass(self.weights, tokens, start), self.encoder.forward(own, batch))
+        return self.proof.holds
 
     def _pass(self, weights: Mapping[str, Tensor], given: Tensor, first: int, last: int | None = None) -> Tensor:
         """What the blocks from ``first`` on make of tokens, or from 0 on of images: tokens at block ``last``, or embeddings."""
@@ -127,10 +137,15 @@ def _until(batches: Sequence[Tensor], cancelled: IsCancelled | None) -> Iterable
 
 def _with_blocks(visual: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
     """The tower with other blocks; all else is shared, so it must not run while the tower itself does."""
-    tower, transformer = copy.copy(visual), copy.copy(visual.transformer)
-    transformer.__dict__["_modules"] = {**transformer._modules, "resblocks": nn.ModuleList(blocks)}
-    tower.__dict__["_modules"] = {**tower._modules, "transformer": transformer}
-    return tower
+    transformer = _with(visual.get_submodule("transformer"), resblocks=nn.ModuleList(blocks))
+    return _with(visual, transformer=transformer)
+
+
+def _with(module: nn.Module, **others: nn.Module) -> nn.Module:
+    """A shallow copy with other submodules."""
+    found = copy.copy(module)
+    found._modules = {**module._modules, **others}
+    return found
 
 
 class _Skip(nn.Module):

@@ -100,12 +100,10 @@ def run_study(job: Job, spec: Tells, models: ModelSet, tell: Tell, log: Callable
 
 def study_of(job: Job) -> Study | None:
     """What a job that ended has found; None before its end, and where too few of its merges can be read."""
-    found = job.steps().get(STUDY_STEP)
-    path = _folder() / f"{found['study']}.jsonl" if isinstance(found, dict) and "study" in found else None
-    spec = job.specification
-    if path is None or not isinstance(spec, Tells):
+    found, spec = job.steps().get(STUDY_STEP), job.specification
+    if not isinstance(spec, Tells) or not isinstance(found, dict) or not {"study", "title"} <= set(found):
         return None
-    known = _known(Journal(path))
+    known = _known(Journal(_folder() / f"{found['study']}.jsonl"))
     with suppress(InputError):
         return Study(spec.plan, tuple(known[number] for number in sorted(known) if number < spec.plan.merges), found["title"])
     return None

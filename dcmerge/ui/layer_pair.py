@@ -31,7 +31,7 @@ def two_layers_card(page: Page, found: LayerTable, formats: Mapping[str, str]) -
                     "first": _text(form, row["first"]),
                     "second": _text(form, row["second"]),
                     "difference": _text(signed, row["difference"]),
-                    **{titles.get(task, task): _text(signed, value) for task, value in row["tasks"].items()},
+                    **{titles[task]: _text(signed, row["tasks"][task]) for task in found.tasks},
                 }
             )
         column = st.column_config.TextColumn

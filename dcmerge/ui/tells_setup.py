@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 import streamlit as st
 
@@ -84,7 +85,7 @@ def setup_card(page: Page) -> None:
         _start(page, slugs, {"merges": merges, "limit": limit, "unlabeled": unlabeled, "subsets": subsets})
 
 
-def _start(page: Page, slugs: list[str], about: dict[str, int | bool]) -> None:
+def _start(page: Page, slugs: list[str], about: dict[str, Any]) -> None:
     try:
         plan, problem = Plan.of(slugs, **about), ""
         told = _how_long(page, plan)

@@ -11,7 +11,7 @@ from torch import Tensor
 from dcmerge.errors import Cancelled, InputError
 from dcmerge.evaluation import Bench, Scale
 from dcmerge.evaluation.ordered import Hits, OrderedImages
-from dcmerge.evaluation.prefixes import KEPT_BYTES, KeptTokens, changed, first_block
+from dcmerge.evaluation.prefixes import KEPT_BYTES, KeptTokens, Proof, changed, first_block
 from dcmerge.evaluation.tasks import Split
 from dcmerge.merging.merge import Merged, merge
 from dcmerge.studies.damage.found import EXPERT, WITHOUT, DamageMap, Repaired
@@ -203,9 +203,9 @@ class Looks:
     @cached_property
     def _kept(self) -> Mapping[str, KeptTokens]:
         """Every task's images on their way through the merge; the bytes are shared among the tasks by their images."""
-        images = sum(map(len, self._parts.values()))
+        images, proof = sum(map(len, self._parts.values())), Proof()
         return {
-            task: KeptTokens(self.bench.encoder, self._merged, part.images, KEPT_BYTES * len(part) // images)
+            task: KeptTokens(self.bench.encoder, self._merged, part.images, KEPT_BYTES * len(part) // images, proof)
             for task, part in self._parts.items()
         }
 

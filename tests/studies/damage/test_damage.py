@@ -76,7 +76,7 @@ def test_the_first_blocks_are_passed_once(bench: Bench) -> None:
     handle.remove()
     # Merge, base and each expert; before the blocks and block 0 changed, for all tasks at once, as their passes are whole; then
     # once a task on the way to block 1, and once to see that it may begin there. Block 1 and what comes after need none.
-    assert len(seen) == 2 + 3 + 2 + 3 + 3
+    assert len(seen) == 2 + 3 + 2 + 3 + 1
 
 
 def test_a_part_that_the_merge_has_from_the_expert_costs_nothing(tmp_path: Path) -> None:
