@@ -5,14 +5,19 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from dcmerge import merge
-from dcmerge.evaluation import Bench, ImageEncoder, Split, Task
+from dcmerge.evaluation import Bench, ImageEncoder, Scale, Split, Task
 from dcmerge.evaluation.precision import VARIABLE
+from dcmerge.methods import method
+from dcmerge.runs import RunStore
 from dcmerge.sets.model_sets import ModelSet
+from dcmerge.ui import live, pinning
 from dcmerge.ui.merging import quick_look
 from tests.builders import full_set, random_tensors
 
@@ -63,3 +68,22 @@ def test_a_look_says_its_arithmetic_and_keeps_its_references_exact(
     for task in bench.tasks:
         assert torch.equal(look.merged.tasks[task].hits, wanted.tasks[task].hits)
     assert look.zero_shot is bench.zero_shot(split="val", limit=60) and look.experts is bench.experts(split="val", limit=60)
+
+
+def test_a_look_in_bfloat16_is_kept_only_where_it_is_pinned_and_then_in_float32(
+    models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DCMERGE_JOBS", str(tmp_path / "jobs"))
+    monkeypatch.setenv(VARIABLE, "bfloat16")
+    look = quick_look(models, "average", {}, 0.31, 60)
+    page: Any = SimpleNamespace(models=models)
+    choice: Any = SimpleNamespace(method=method("average"), parameters={}, scale=Scale(0.31, "given"))
+    assert "bfloat16" in live._arithmetic(look)
+    run = pinning.kept_look(page, choice, look)
+    assert run is not None and not run.id and not RunStore().find()
+    pinning._pin(page, choice, run)
+    pinned, bench = RunStore().pinned(run.set), models.images
+    wanted = bench.evaluate(merge(models.vectors, "average").model(bench, 0.31), "average", split="val", limit=60)
+    assert pinned is not None and pinned.alpha == 0.31
+    for task, row in wanted.tasks.items():
+        assert torch.equal(pinned.evaluation.tasks[task].hits, row.hits)
