@@ -112,10 +112,14 @@ class Layer:
         return self.sum() * (1 / self.vectors.divisor(self.name))
 
     def held_mean(self) -> Delta:
-        """``mean``, remembered where it is not large: what is no matrix is this whatever a method's settings are."""
+        """``mean``, remembered where it is not large: what is no matrix is this whatever a method's settings are.
+
+        A copy, the caller's own as every merged delta is.
+        """
         if math.prod(self.shape) > _HELD:
             return self.mean()
-        return self.vectors.memo.get((self.name, "mean", self.dtype, self.rows), self.mean, worth=0)
+        held = self.vectors.memo.get((self.name, "mean", self.dtype, self.rows), self.mean, worth=0)
+        return LowRank(held.left.clone(), held.right.clone()) if isinstance(held, LowRank) else held.clone()
 
     def in_kind(self, merged: LowRank) -> Delta:
         """A merged matrix as the deltas came: factors for adapters, dense for full fine-tuning."""

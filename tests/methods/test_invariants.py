@@ -152,7 +152,8 @@ def snapshot(memo: Memo) -> list[Tensor]:
         inside = value if isinstance(value, (list, tuple)) else getattr(value, "__dict__", {}).values()
         return [tensor for part in inside for tensor in tensors(part)]
 
-    return [tensor.clone() for key in sorted(memo._values, key=str) for tensor in tensors(memo._values[key].value)]
+    values = memo.values()
+    return [tensor.clone() for key in sorted(values, key=str) for tensor in tensors(values[key])]
 
 
 @pytest.mark.parametrize("kind", ["three", "adapters"])

@@ -126,6 +126,10 @@ class Budget:
         """The same without counting."""
         return self._values.get(name)
 
+    def held_values(self, owner: int) -> dict[Hashable, Any]:
+        """What one memory holds, by key."""
+        return {key: held.value for (number, key), held in self._values.items() if number == owner}
+
     def drop(self, name: _Name) -> None:
         """Forget one value."""
         if held := self._values.pop(name, None):
@@ -202,6 +206,11 @@ class Memo:
             with self._budget.lock:
                 self._budget.hold(name, value, worth, self.max_bytes, self.most)
             return value
+
+    def values(self) -> dict[Hashable, Any]:
+        """What is held now, by key; asking counts as no use."""
+        with self._budget.lock:
+            return self._budget.held_values(self._number)
 
     @contextmanager
     def within(self, max_bytes: int) -> Iterator[None]:
