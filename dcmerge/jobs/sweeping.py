@@ -26,7 +26,7 @@ from dcmerge.runtime.processes import environment, module_command
 from dcmerge.sets.model_sets import ModelSet, open_set_by_name
 from dcmerge.studies.sweep import Found, Point, described
 from dcmerge.studies.sweep.recording import Recorder
-from dcmerge.studies.sweep.running import IsCancelled, Worker, found_in, look_at_test, prepare
+from dcmerge.studies.sweep.running import IsCancelled, Worker, arrange, found_in, look_at_test, measure_references, prepare
 from dcmerge.studies.sweep.store import Store
 
 Tell = Callable[[float | None, str], None]
@@ -40,9 +40,10 @@ def run_sweep(job: Job, spec: Sweep, models: ModelSet, tell: Tell) -> None:
     store = Store(job.study, spec.plan)
     try:
         tell(None, "zero-shot and experts")
-        prepare(bench, spec.plan, store, cancelled)
+        arrange(bench, spec.plan, store)
         store.retry_failed()
         with _helpers(job, spec) as helpers:
+            measure_references(bench, spec.plan, store, cancelled)  # meanwhile the helpers import what they need
             while True:
                 _take_points(job, spec, models, store, tell, cancelled)
                 _await(helpers, cancelled)
@@ -138,11 +139,24 @@ def help_out(folder: Path, number: int) -> None:
         return job.cancel_marker.exists() or os.getppid() != parent
 
     try:
+        _await_references(models, store, is_over)
         _take_points(job, spec, models, store, lambda share, text: None, is_over)
     except Cancelled:
         return
     finally:
         store.close()
+
+
+def _await_references(models: ModelSet, store: Store, is_over: IsCancelled) -> None:
+    """Until the worker has measured base and experts; meanwhile the encoder is built, whose import takes seconds.
+
+    Raises Cancelled.
+    """
+    models.images.encoder.check(models.images.base_weights())
+    while store.references is None:
+        if is_over():
+            raise Cancelled
+        time.sleep(_LOOK_EVERY)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,18 @@ _TEST_FROM = 0.9
 
 def prepare(bench: Bench, plan: Plan, store: Store, cancelled: IsCancelled | None = None) -> None:
     """Before the first point, by one process: what was left half done is put back, and experts and base are looked at once."""
+    arrange(bench, plan, store)
+    measure_references(bench, plan, store, cancelled)
+
+
+def arrange(bench: Bench, plan: Plan, store: Store) -> None:
+    """The quick part of ``prepare``, after which other processes may open the study."""
     plan.check(bench.vectors, bench)
     store.prepare()
+
+
+def measure_references(bench: Bench, plan: Plan, store: Store, cancelled: IsCancelled | None = None) -> None:
+    """The rest: who takes points waits for it."""
     if store.references is None:
         images = OrderedImages(bench, "val", plan.limit)
         base = images.hits(bench.base_weights(), cancelled=cancelled)
