@@ -24,13 +24,12 @@ def tick(page: Page, place: int) -> None:
     wait_idle(page, LONG)
 
 
-def tick_by_keyboard(page: Page, place: int) -> None:
-    """The same without a mouse."""
+def tick_both_by_keyboard(page: Page) -> None:
+    """Two rows without a mouse."""
     page.get_by_role("region", name="Runs, the newest first").locator("canvas[data-testid=data-grid-canvas]").focus()
-    for _ in range(place + 1):
-        page.keyboard.press("ArrowDown")
-    page.keyboard.press("Shift+Space")
-    wait_idle(page, LONG)
+    for key in ("ArrowDown", "Shift+Space", "ArrowUp", "Shift+Space"):
+        page.keyboard.press(key)
+        wait_idle(page, LONG)
 
 
 def test_two_runs_are_found_compared_named_and_taken_along(page: Page, app_url: str, tmp_path: Path) -> None:
@@ -45,8 +44,7 @@ def test_two_runs_are_found_compared_named_and_taken_along(page: Page, app_url: 
     assert store.get(better).name == "the better one"
 
     visit(page, f"{app_url}/Runs", **{"runs.set": OWN.hash})
-    tick(page, 0)
-    tick_by_keyboard(page, 1)
+    tick_both_by_keyboard(page)
     expect(page.get_by_text("points, with its 95 % interval")).to_be_visible(timeout=LONG * 1000)
     expect(page.get_by_text("+25.0 [")).to_be_visible()
     assert [trace["y"] for trace in traces(page, "Two runs side by side")] == [[100, 100], [50, 100]]
