@@ -26,7 +26,7 @@ def overlap_maps(alignment: LayerAlignment, side: str, titles: Sequence[str]) ->
         2,
         horizontal_spacing=0.08,
         shared_yaxes=True,
-        subplot_titles=("before: experts' own directions", "after: whitened block (row) and expert (column)"),
+        subplot_titles=("before", "after"),
     )
     for column, (name, table) in enumerate((("before", before), ("after", after)), start=1):
         figure.add_heatmap(

@@ -101,14 +101,14 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], *, whole: boo
     ]
     names = [
         {
-            "text": titles.get(task.task, task.task),
+            "text": titles.get(task.task, task.task).replace(" ", "<br>"),  # beside each other on a phone
             "xref": f"{x} domain",
             "yref": f"{y} domain",
             "x": 0.5,
             "y": 1,
             "yanchor": "bottom",
             "showarrow": False,
-            "font": {"size": 14},
+            "font": {"size": 11},
         }
         for task, (x, y) in zip(spectra.tasks, cells, strict=True)
     ]
@@ -143,7 +143,7 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], *, whole: boo
             },
             "height": 90 + 210 * rows,
             "margin": {"l": 70, "r": 10, "t": 90, "b": 60},
-            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.06, "xanchor": "right", "x": 1},
+            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.1, "xanchor": "right", "x": 1},
         },
     )
 
