@@ -41,17 +41,17 @@ def use_scale(slug: str, scale: float) -> None:
     st.session_state.setdefault(_FOUND, {})[slug] = scale
 
 
-def found_scales(page: Page, labels: bool = True) -> dict[tuple, Scale]:
+def found_scales(page: Page) -> dict[bool, dict[tuple, Scale]]:
     """What searches and sweeps on these models chose, of any session, and the points that this one took, by ``Choice.key``.
 
-    Without ``labels`` what the searches found that read none.
+    Under True what was chosen by labels, under False what the searches found that read none. It looks through all jobs.
     """
     if page.models.bench is None:
-        return {}
+        return {True: {}, False: {}}
     hash = SetId.of(page.models.vectors, page.models.name).hash
-    found = scales_of(page.models, hash, labels)
-    found |= {**tuning.chosen_of(page.models, hash), **tuning.taken(page.models)} if labels else {}
-    return {(page.models.key, *key): scale for key, scale in found.items()}
+    found = scales_of(page.models, hash)
+    found[True] |= {**tuning.chosen_of(page.models, hash), **tuning.taken(page.models)}
+    return {labels: {(page.models.key, *key): scale for key, scale in own.items()} for labels, own in found.items()}
 
 
 def choice_of_method(page: Page) -> Choice:
@@ -82,7 +82,7 @@ def choice_of_method(page: Page) -> Choice:
         usual = chosen.usual_scale_for(page.models.vectors, parameters)
         alpha = _alpha_control(chosen, usual)
     choice = Choice(chosen, parameters)
-    found = [found_scales(page, labels).get(choice.key(page)) for labels in (True, False)]
+    found = [own.get(choice.key(page)) for own in found_scales(page).values()]
     by_hand = Scale(alpha, USUAL if alpha == usual else "set by hand")
     return Choice(chosen, parameters, next((one for one in found if one and one.value == alpha), by_hand))
 

@@ -46,9 +46,10 @@ def full_evaluation_card(page: Page, choice: Choice, look: Look | None) -> None:
         if why := refused(single_jobs.REFUSED):
             st.error(plain(why), icon=":material/error:")
         single_jobs.watch(page.models)
-        _found(page, choice)
+        scales = found_scales(page)
+        _found(page, choice, scales)
         _test_bars(page, choice, test)
-        _curves(page, choice)
+        _curves(choice, scales)
 
 
 def _buttons(find: dict[str, Any], test: dict[str, Any], one_model: bool) -> None:
@@ -97,10 +98,10 @@ def _how_long(page: Page, look: Look | None) -> None:
     )
 
 
-def _found(page: Page, choice: Choice) -> None:
+def _found(page: Page, choice: Choice, found: Mapping[bool, Mapping[tuple, Scale]]) -> None:
     """What the newest searches of this choice found, by labels and without, and a button to use it where the slider differs."""
     for labels, best in ((True, "The best"), (False, "The best without labels")):
-        scale = found_scales(page, labels).get(choice.key(page))
+        scale = found[labels].get(choice.key(page))
         if scale is None:
             continue
         text = plain(f"{best} for {choice.method.title} is α = {scale.value:g} ({scale.origin}).")
@@ -134,9 +135,9 @@ def _test_bars(page: Page, choice: Choice, test: dict[str, Any]) -> None:
     splits_caption(merged)
 
 
-def _curves(page: Page, choice: Choice) -> None:
+def _curves(choice: Choice, found: Mapping[bool, Mapping[tuple, Scale]]) -> None:
     """The newest searches on this set, a line each: those by accuracy, and in a figure of their own those without labels."""
-    if lines := _lines(found_scales(page)):
+    if lines := _lines(found[True]):
         show(
             plots.scale_curve(lines, choice.scale.value),
             "the top of a line is the best α of that method. A flat top means that α hardly matters, a steep side that it does. "
@@ -144,7 +145,7 @@ def _curves(page: Page, choice: Choice) -> None:
             key="merge.curve",
             terms=("α", "normalised accuracy", "validation split"),
         )
-    if lines := _lines(found_scales(page, labels=False)):
+    if lines := _lines(found[False]):
         show(
             plots.scale_curve(lines, choice.scale.value, "images answered as the expert does"),
             "the top of a line is the α at which the merge answers most images as the task's own expert does, right or wrong. No "

@@ -51,18 +51,18 @@ def of_set(models: ModelSet, kinds: tuple[type, ...] = _KINDS) -> list[jobs.Job]
     return [job for job in jobs.all_jobs() if isinstance(job.specification, kinds) and job.specification.set == models.name]
 
 
-def scales_of(models: ModelSet, hash: str, labels: bool = True) -> dict[tuple, Scale]:
+def scales_of(models: ModelSet, hash: str) -> dict[bool, dict[tuple, Scale]]:
     """What was ever found on these very models with their mix, by (method, parameters), the newest search of each.
 
-    ``labels``: what searches by accuracy found, else what those without labels did.
+    Under True what searches by accuracy found, under False what those without labels did.
     """
-    found: dict[tuple, Scale] = {}
+    found: dict[bool, dict[tuple, Scale]] = {True: {}, False: {}}
     for job in of_set(models):
         spec = job.specification
-        if not isinstance(spec, jobs.FindScale) or spec.labels != labels or not models.is_mixed_by(spec.mix):
+        if not isinstance(spec, jobs.FindScale) or not models.is_mixed_by(spec.mix):
             continue
         if job.set_hash() == hash and (scale := job.scale()):
-            found.setdefault((spec.method.slug, tuple(sorted(spec.method.parameters.items()))), scale)
+            found[spec.labels].setdefault((spec.method.slug, tuple(sorted(spec.method.parameters.items()))), scale)
     return found
 
 
