@@ -136,11 +136,9 @@ def _specification_lines(job: jobs.Job) -> list[str]:
     if isinstance(spec, jobs.Damage):
         return [f"{spec.kind} on {spec.set}: {', '.join(spec.plan.changes)}, by {spec.plan.by}", f"method: {spec.plan.slug}"]
     if isinstance(spec, jobs.Tells):
-        merges, images = (
-            f"{spec.plan.merges} merges",
-            f"{spec.plan.limit} images a task with labels, {spec.plan.unlabeled} without",
-        )
-        return [f"{spec.kind} on {spec.set}: {merges}, {images}", f"methods: {', '.join(spec.plan.methods) or 'all quick ones'}"]
+        images = f"{spec.plan.limit} images a task with labels, {spec.plan.unlabeled} without"
+        methods = ", ".join(spec.plan.methods) or "all quick ones"
+        return [f"{spec.kind} on {spec.set}: {spec.plan.merges} merges, {images}", f"methods: {methods}"]
     limits = [
         f"{name.replace('_', '-')} {value}" for name in ("limit", "val_limit") if (value := getattr(spec, name, None)) is not None
     ]

@@ -151,8 +151,8 @@ class ImageEncoder:
         with self.turn(), self._edited(edits or {}):
             return functional_call(self.visual, own, (self.pixels(images.to(own[next(iter(own))].device)).to(dtype),))
 
-    def _placed(
-        self, weights: Mapping[str, Tensor], edits: Mapping[str, Edit] | None, dtype: torch.dtype = torch.float32
+    def placed(
+        self, weights: Mapping[str, Tensor], edits: Mapping[str, Edit] | None = None, dtype: torch.dtype = torch.float32
     ) -> dict[str, Tensor]:
         """The weights as they shall run: on the graphics card where there is one, but for edits, whose own weights are not."""
         device = torch.device("cpu") if edits else compute_device()
@@ -190,7 +190,7 @@ class ImageEncoder:
         """
         self.check(weights)
         dtype = torch.float32 if edits else dtype
-        weights = self._placed(weights, edits, dtype)
+        weights = self.placed(weights, edits, dtype)
         batches = math.ceil(len(images) / self.batch_size)
         features = []
         for done, batch in enumerate(images.split(self.batch_size)):
@@ -213,7 +213,7 @@ class ImageEncoder:
     ) -> list[Tensor]:
         """The residual stream after every block, (N, tokens, width) each, and last the features that ``encode`` returns."""
         self.check(weights)
-        weights = self._placed(weights, edits)
+        weights = self.placed(weights, edits)
         kept: list[list[Tensor]] = [[] for _ in range(self.layers + 1)]
         heard = dict(edits or {})
         for block, own in enumerate(kept[:-1]):

@@ -110,8 +110,8 @@ class KeptTokens:
         if tokens.nbytes * len(self.images) > self.most * len(batch):
             return False
         if self.proof.holds is None:
-            own = {name: self.weights[name].to(compute_device()) for name in self.encoder.shapes}
-            self.proof.holds = torch.equal(self._pass(self.weights, tokens, start), self.encoder.forward(own, batch))
+            whole = self.encoder.forward(self.encoder.placed(self.weights), batch)
+            self.proof.holds = torch.equal(self._pass(self.weights, tokens, start), whole)
         return self.proof.holds
 
     def _pass(self, weights: Mapping[str, Tensor], given: Tensor, first: int, last: int | None = None) -> Tensor:

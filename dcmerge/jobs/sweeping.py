@@ -47,7 +47,7 @@ def run_sweep(job: Job, spec: Sweep, models: ModelSet, tell: Tell) -> None:
             while True:
                 _take_points(job, spec, models, store, tell, cancelled)
                 _await(helpers, cancelled)
-                if not store.progress().remaining:
+                if not store.contents().remaining:
                     break
                 prepare(bench, spec.plan, store, cancelled)  # a helper died at a point
         recorder = _recorder(job, models)

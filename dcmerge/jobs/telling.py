@@ -55,8 +55,7 @@ class Kept:
 
     def study(self) -> Study:
         """What there is of it. Raises InputError where the journal holds too few merges."""
-        known = _known(Journal(self.path))
-        return Study(self.plan, tuple(known[number] for number in sorted(known) if number < self.plan.merges), self.title)
+        return _study_in(self.path, self.plan, self.title)
 
 
 def study(
@@ -68,9 +67,8 @@ def study(
     cancelled: Callable[[], bool] | None = None,
 ) -> Study:
     """Make or finish a study; every merge is kept as it comes. Raises InputError where the set has nothing to study."""
-    folder = _folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder / f"{name_of(bench.vectors, plan)}.jsonl")
+    _folder().mkdir(parents=True, exist_ok=True)
+    journal = Journal(_path(name_of(bench.vectors, plan)))
     about = {"title": title, "set": bench.vectors.fingerprint, "plan": to_plain(plan)}
     if [event.get("plan") for event in journal.events(_STUDY)[-1:]] != [about["plan"]]:
         journal.append(_STUDY, **about)
@@ -103,15 +101,14 @@ def study_of(job: Job) -> Study | None:
     found, spec = job.steps().get(STUDY_STEP), job.specification
     if not isinstance(spec, Tells) or not isinstance(found, dict) or not {"study", "title"} <= set(found):
         return None
-    known = _known(Journal(_folder() / f"{found['study']}.jsonl"))
     with suppress(InputError):
-        return Study(spec.plan, tuple(known[number] for number in sorted(known) if number < spec.plan.merges), found["title"])
+        return _study_in(_path(found["study"]), spec.plan, found["title"])
     return None
 
 
 def known_looks(vectors: TaskVectors, plan: Plan) -> dict[int, Look]:
     """The merges that are made already for such a plan, by number."""
-    return _known(Journal(_folder() / f"{name_of(vectors, plan)}.jsonl"))
+    return _known(Journal(_path(name_of(vectors, plan))))
 
 
 def kept_of(vectors: TaskVectors) -> list[Kept]:
@@ -150,10 +147,20 @@ def _known(journal: Journal) -> dict[int, Look]:
     return found
 
 
+def _study_in(path: Path, plan: Plan, title: str) -> Study:
+    """What a journal holds of the plan's merges. Raises InputError where they are too few."""
+    known = _known(Journal(path))
+    return Study(plan, tuple(known[number] for number in sorted(known) if number < plan.merges), title)
+
+
 def name_of(vectors: TaskVectors, plan: Plan) -> str:
     """The name of a study, the same for the same models and plan, whatever its number of merges."""
     text = json.dumps([vectors.fingerprint, to_plain(replace(plan, merges=0))], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _path(name: str) -> Path:
+    return _folder() / f"{name}.jsonl"
 
 
 def _folder() -> Path:

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from dcmerge.methods import methods
-from dcmerge.plots.style import ALIGNED, SCALE, faint, method_looks, titled
+from dcmerge.plots.style import ALIGNED, SCALE, faint, known, method_looks, titled
 from dcmerge.studies.inspection import Consistency, LayerAlignment
 from dcmerge.vectors.naming import place_of
 
@@ -140,7 +140,8 @@ def consistency_lines(results: Mapping[str, Consistency], measure: str) -> go.Fi
     for (method, result), (colour, dash) in zip(results.items(), looks, strict=True):
         x = [place_of(name).label for name in result.layers]
         table = result.measures[measure]
-        low, high, mean = (_known(values) for values in (table.amin(dim=0), table.amax(dim=0), table.mean(dim=0)))
+        ends = (table.amin(dim=0), table.amax(dim=0), table.mean(dim=0))
+        low, high, mean = (list(map(known, values.tolist())) for values in ends)
         for y, which, fill in ((low, "lowest", None), (high, "highest", "tonexty")):
             figure.add_scatter(
                 x=x,
@@ -166,7 +167,3 @@ def consistency_lines(results: Mapping[str, Consistency], measure: str) -> go.Fi
     figure.update_xaxes(tickangle=-40)
     figure.update_yaxes(rangemode="tozero")
     return titled(figure, f"{measure} of the merged matrix and each expert, over depth", "matrix, by depth", measure, 470)
-
-
-def _known(values: Tensor) -> list[float | None]:
-    return [None if value != value else value for value in values.tolist()]

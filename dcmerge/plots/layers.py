@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from dcmerge.plots.style import DIVERGING, SCALE, titled
+from dcmerge.plots.style import DIVERGING, SCALE, known, titled
 
 _ROW = 30
 
@@ -21,9 +21,9 @@ def layer_map(
     difference: bool = False,
 ) -> go.Figure:
     """A row a task, a column a matrix or place in the model; of a ``difference`` 0 is the middle of the colours."""
-    z = [[None if value is None or value != value else value for value in row] for row in values]
-    known = [abs(value) for row in z for value in row if value is not None]
-    limit = max(known, default=1.0) or 1.0
+    z = [list(map(known, row)) for row in values]
+    sizes = [abs(value) for row in z for value in row if value is not None]
+    limit = max(sizes, default=1.0) or 1.0
     figure = go.Figure(
         go.Heatmap(
             z=z,

@@ -90,6 +90,11 @@ def whiskers(values: Sequence[float], lows: Sequence[float], highs: Sequence[flo
     }
 
 
+def known(value: float | None) -> float | None:
+    """The value as plotly draws it: nothing where it is not known (NaN)."""
+    return None if value is None or value != value else value
+
+
 def task_colours(tasks: Sequence[str], titles: Mapping[str, str]) -> dict[str, str]:
     """A colour for every task, the same in all figures of a set: by its place among the set's ``titles``."""
     places = {task: place for place, task in enumerate([*titles, *(task for task in tasks if task not in titles)])}

@@ -27,7 +27,7 @@ from dcmerge.spectral.alignment import (
 )
 from dcmerge.spectral.linalg import frobenius_norm, truncated_svd
 from dcmerge.spectral.spectra import KeyFigures, key_figures, leading_count, top_share
-from dcmerge.studies.pieces import Piece, Pieces
+from dcmerge.studies.pieces import Piece, Pieces, stacked
 from dcmerge.vectors.layers import Layer, layer_of
 from dcmerge.vectors.naming import by_depth
 from dcmerge.vectors.task_vectors import Delta, TaskVectors
@@ -107,8 +107,7 @@ def concentrations(vectors: TaskVectors) -> Pieces[Concentration]:
 
     def together(found: Mapping[str, Piece]) -> Concentration:
         unknown = torch.full((len(vectors.tasks),), math.nan)
-        columns = [found[name]["share"] if name in found else unknown for name in names]
-        return Concentration(vectors.tasks, names, torch.stack(columns, dim=1) if names else unknown[:, None][:, :0])
+        return Concentration(vectors.tasks, names, stacked(found, names, "share", unknown).T)
 
     return Pieces("concentration", vectors, names, look, together)
 
@@ -241,7 +240,7 @@ def _consistencies(what: str, vectors: TaskVectors, merged: Callable[[str], Delt
 
     def together(found: Mapping[str, Piece]) -> Consistency:
         unknown = torch.full((len(vectors.tasks), len(MEASURES)), math.nan)
-        table = torch.stack([found[name]["measures"] if name in found else unknown for name in names] or [unknown])[: len(names)]
+        table = stacked(found, names, "measures", unknown)
         return Consistency(names, {measure: table[:, :, i].T for i, measure in enumerate(MEASURES)})
 
     return Pieces(what, vectors, names, look, together)

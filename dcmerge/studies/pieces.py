@@ -6,10 +6,11 @@ without reading a weight. A part of it is kept too, and is where the next one go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from dcmerge.errors import Cancelled
@@ -23,6 +24,11 @@ Piece = Mapping[str, Tensor]
 #: Raised whenever a study finds other numbers than before: what is kept under another one is not read.
 FORM = 1
 _BETWEEN = " | "
+
+
+def stacked(found: Mapping[str, Piece], names: Sequence[str], part: str, unknown: Tensor) -> Tensor:
+    """One of the numbers of every piece, (len(names), *unknown.shape); ``unknown`` in the place of one that is not found yet."""
+    return torch.stack([found[name][part] if name in found else unknown for name in names] or [unknown])[: len(names)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from dcmerge.ui.notes import show_notes
 from dcmerge.ui.reporting import report_button
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import plain
-from dcmerge.ui.view import remembered
+from dcmerge.ui.view import newest, remembered
 
 
 def results_cards(page: Page) -> None:
@@ -33,15 +33,7 @@ def results_cards(page: Page) -> None:
         return
     with st.container(border=True):
         st.subheader("Results", help=explained("accuracy", "normalised accuracy", "zero-shot"))
-        chosen = remembered(
-            st.selectbox,
-            "Comparison",
-            key=SHOWN,
-            default=next(iter(known)),
-            options=list(known),
-            format_func=known.get,
-            help="Newest first.",
-        )
+        chosen = newest("Comparison", known, key=SHOWN)
         shown = comparing.find(chosen)
         if shown is None:
             st.info("This comparison has been removed.", icon=":material/info:")

@@ -17,7 +17,7 @@ from dcmerge.ui.job_buttons import Followed
 from dcmerge.ui.reporting import report_button
 from dcmerge.ui.shell import LAYER, Page
 from dcmerge.ui.text import plain
-from dcmerge.ui.view import choose_for_next_page, remembered
+from dcmerge.ui.view import choose_for_next_page, newest, remembered
 
 _MAP = "damage.map"
 #: The part that was clicked.
@@ -32,15 +32,7 @@ def results_cards(page: Page) -> None:
     if not known:
         st.info("There is no damage map of this set yet. Make one above: it grows here part by part.", icon=":material/info:")
         return
-    id = remembered(
-        st.selectbox,
-        "Map",
-        key=damaging.SHOWN,
-        default=next(iter(known)),
-        options=list(known),
-        format_func=known.get,
-        help="Newest first.",
-    )
+    id = newest("Map", known, key=damaging.SHOWN)
     Followed("map", "looks", "damage", damaging.REFUSED, lambda job: _cards(page, job)).show(id)
 
 

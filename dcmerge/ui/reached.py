@@ -56,9 +56,8 @@ def reached_card(page: Page) -> None:
 
 def _evaluated(page: Page) -> Reached | None:
     """The newest merge of the set that was looked at on test, with base and experts on the same images."""
-    runs = told(RunStore().find, default=[], set=set_of(page).hash, split="test")
-    merges = [run for run in runs if run.kind == EVALUATION and run.method not in TITLES]
-    for run in merges:
+    runs = told(RunStore().find, default=[], kind=EVALUATION, set=set_of(page).hash, split="test")
+    for run in (run for run in runs if run.method not in TITLES):
         base, experts = (_reference(runs, run, name) for name in (ZERO_SHOT, EXPERTS))
         if base and experts and run.evaluation.mean_normalised is not None:
             steps = {"Base": base, title_of(run): run.evaluation, "Experts": experts}

@@ -22,7 +22,7 @@ from dcmerge.ui.job_buttons import Followed
 from dcmerge.ui.reporting import report_button
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import plain
-from dcmerge.ui.view import remembered
+from dcmerge.ui.view import newest, remembered
 
 _EVERY = ""
 
@@ -37,13 +37,10 @@ def tells_cards(page: Page) -> None:
     if not known:
         st.info("There is no study of this set yet. Start one above: it grows here merge by merge.", icon=":material/info:")
         return
-    name = remembered(
-        st.selectbox,
+    name = newest(
         "Study",
+        {name: one.label for name, one in known.items()},
         key=tells_setup.SHOWN,
-        default=next(iter(known)),
-        options=list(known),
-        format_func=lambda name: known[name].label,
         help="Newest first. Studies that were made in a terminal stand here too.",
     )
     job = known[name].job

@@ -19,7 +19,7 @@ from dcmerge.ui.reporting import report_button
 from dcmerge.ui.shell import Page
 from dcmerge.ui.text import percent, plain
 from dcmerge.ui.tune_charts import all_card, curve_card, map_card, numeric_axes
-from dcmerge.ui.view import remembered
+from dcmerge.ui.view import newest
 
 #: Set by the button that leads to the Merge page.
 _GO = "tune.go"
@@ -38,15 +38,7 @@ def results_cards(page: Page) -> None:
             icon=":material/info:",
         )
         return
-    id = remembered(
-        st.selectbox,
-        "Sweep",
-        key=tuning.SHOWN,
-        default=next(iter(known)),
-        options=list(known),
-        format_func=known.get,
-        help=f"{term('sweep')} Newest first.",
-    )
+    id = newest("Sweep", known, key=tuning.SHOWN, help=f"{term('sweep')} Newest first.")
     Followed("sweep", "points", "tune", tuning.REFUSED, lambda job: _cards(page, job), _must_redraw).show(id)
 
 

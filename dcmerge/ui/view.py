@@ -9,7 +9,7 @@ not read other numbers without a word.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -91,6 +91,12 @@ def remembered(
         shown = arguments.get("format_func", str)(value)
         _tell(key, f"{label}: {unknown(key)} was asked for, which is not possible here. {shown} is shown instead.")
     return value
+
+
+def newest(label: str, titles: Mapping[str, str], *, key: str, help: str = "Newest first.") -> str:
+    """One of several things by its id, at first the newest. ``titles`` by id, the newest first; at least one."""
+    options, first = list(titles), next(iter(titles))
+    return remembered(st.selectbox, label, key=key, default=first, options=options, format_func=titles.get, help=help)
 
 
 def _follow(key: str, default: Any) -> None:

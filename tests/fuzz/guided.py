@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dcmerge.runtime.processes import module_command
 
-Read = Callable[[bytes, Path], None]
+Read = Callable[[Path], object]
 _LONGEST = 2000  # bytes of an input
 
 
@@ -54,7 +54,8 @@ def _search(target: str, runs: int) -> None:
     with atheris.instrument_imports(include=["dcmerge", "yaml"]):
         from dcmerge.errors import InputError
 
-        read = READERS[target]()
+        name, reader = READERS[target]
+        read = reader()
 
     with tempfile.TemporaryDirectory() as folder:
         seeds = Path(folder, "seeds")
@@ -62,9 +63,12 @@ def _search(target: str, runs: int) -> None:
         for number, seed in enumerate(SEEDS[target]):
             (seeds / str(number)).write_bytes(seed)
 
+        path = Path(folder, name)
+
         def one(data: bytes) -> None:
+            path.write_bytes(data)
             try:
-                read(data, Path(folder))
+                read(path)
             except InputError as error:
                 assert "\n" not in str(error), error
 
@@ -76,9 +80,7 @@ def _search(target: str, runs: int) -> None:
 def _weights() -> Read:
     from dcmerge.checkpoints import open_checkpoint
 
-    def read(data: bytes, folder: Path) -> None:
-        path = folder / "a.safetensors"
-        path.write_bytes(data)
+    def read(path: Path) -> None:
         found = open_checkpoint(path)
         for name in found.infos:
             found.tensor(name)
@@ -89,39 +91,29 @@ def _weights() -> Read:
 def _settings() -> Read:
     from dcmerge.checkpoints.adapter_settings import AdapterSettings
 
-    def read(data: bytes, folder: Path) -> None:
-        path = folder / "adapter_config.json"
-        path.write_bytes(data)
-        AdapterSettings.open(path).rank_of("layers.0.q_proj")
-
-    return read
+    return lambda path: AdapterSettings.open(path).rank_of("layers.0.q_proj")
 
 
 def _recipe() -> Read:
     from dcmerge.merging.recipe import Recipe
 
-    def read(data: bytes, folder: Path) -> None:
-        path = folder / "recipe.yaml"
-        path.write_bytes(data)
-        Recipe.open(path)
-
-    return read
+    return Recipe.open
 
 
 def _journal() -> Read:
     from dcmerge.jobs.journal import Journal
 
-    def read(data: bytes, folder: Path) -> None:
-        path = folder / "journal.jsonl"
-        path.write_bytes(data)
-        for kind in ("state", "progress", "worker", "step"):
-            Journal(path).events(kind)
-
-    return read
+    return lambda path: [Journal(path).events(kind) for kind in ("state", "progress", "worker", "step")]
 
 
 _HEADER = json.dumps({"a": {"dtype": "F32", "shape": [2, 1], "data_offsets": [0, 8]}}).encode()
-READERS: dict[str, Callable[[], Read]] = {"weights": _weights, "settings": _settings, "recipe": _recipe, "journal": _journal}
+#: The name of the file that holds the bytes, and what reads it: imported late, so that atheris sees the code.
+READERS: dict[str, tuple[str, Callable[[], Read]]] = {
+    "weights": ("a.safetensors", _weights),
+    "settings": ("adapter_config.json", _settings),
+    "recipe": ("recipe.yaml", _recipe),
+    "journal": ("journal.jsonl", _journal),
+}
 #: Valid inputs to begin with.
 SEEDS: dict[str, tuple[bytes, ...]] = {
     "weights": (struct.pack("<Q", len(_HEADER)) + _HEADER + bytes(8),),

@@ -59,7 +59,7 @@ class LayerTable:
 
     def mean(self, column: str) -> list[float | None]:
         """A value a matrix: the mean over the tasks that have one; None where none has."""
-        return [None if math.isnan(value) else value for value in self.values[column].nanmean(dim=0).tolist()]
+        return list(map(_known, self.values[column].nanmean(dim=0).tolist()))
 
     def matching(self, pattern: str) -> LayerTable:
         """The matrices whose name or label fits a pattern with * and ?, or holds the text."""
@@ -105,8 +105,7 @@ def task_rows(found: LayerTable) -> list[dict[str, Any]]:
     """One row a matrix and task."""
     tables = {name: found.values[name].tolist() for name in COLUMNS if name in found.values}
     return [
-        {**_about(name), "task": task}
-        | {column: None if math.isnan(table[row][place]) else table[row][place] for column, table in tables.items()}
+        {**_about(name), "task": task} | {column: _known(table[row][place]) for column, table in tables.items()}
         for place, name in enumerate(found.layers)
         for row, task in enumerate(found.tasks)
     ]

@@ -23,7 +23,7 @@ from dcmerge.studies.layer_table.found import (
     TOP_SHARE,
     LayerTable,
 )
-from dcmerge.studies.pieces import Piece, Pieces
+from dcmerge.studies.pieces import Piece, Pieces, stacked
 from dcmerge.studies.verdict.relations import relations
 from dcmerge.vectors.layers import Layer, layer_of
 from dcmerge.vectors.naming import Depth
@@ -46,11 +46,7 @@ def columns_of_set(vectors: TaskVectors) -> Pieces[LayerTable]:
 
     def together(found: Mapping[str, Piece]) -> LayerTable:
         unknown = torch.full((len(vectors.tasks),), math.nan, dtype=torch.float64)
-        values = {}
-        for column in OF_SET:
-            own = [found[name][column] if name in found else unknown for name in names]
-            values[column] = torch.stack(own, dim=1) if own else unknown[:, None][:, :0]
-        return LayerTable(vectors.tasks, names, values)
+        return LayerTable(vectors.tasks, names, {column: stacked(found, names, column, unknown).T for column in OF_SET})
 
     return Pieces("layer table", vectors, names, lambda name: _of_layer(layer_of(vectors, name)), together)
 

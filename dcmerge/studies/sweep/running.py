@@ -47,11 +47,11 @@ def measure_references(bench: Bench, plan: Plan, store: Store, cancelled: IsCanc
 
 
 def found_in(plan: Plan, store: Store, *, again: bool = True) -> Found | None:
-    """What is finished; None before the experts are measured. ``again``: as of ``Store.progress``."""
+    """What is finished; None before the experts are measured. ``again``: as of ``Store.contents``."""
     references = store.references
     if references is None:
         return None
-    now, tests = store.progress(again=again), tuple(store.tests)
+    now, tests = store.contents(again=again), tuple(store.tests)
     return Found(plan, now.points, references["experts"], references["zero_shot"], now.errors, now.remaining, tests)
 
 

@@ -66,7 +66,7 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Contents:
     """What a study holds at one moment: finished points in the order of their numbers, why others failed, how many are left."""
 
     points: tuple[Point, ...]
@@ -196,7 +196,7 @@ class Store:
             taken.trial.set_user_attr(_ERROR, reason)
             self.study.tell(taken.trial, state=TrialState.FAIL)
 
-    def progress(self, *, again: bool = True) -> Progress:
+    def contents(self, *, again: bool = True) -> Contents:
         """What there is now, or without ``again`` what ``take`` has read: hundreds of points take a tenth of a second."""
         with _readable(self.path):
             trials = self._read() if again or not self._seen else self._seen
@@ -205,7 +205,7 @@ class Store:
                 self._known[trial.number] = _point(trial)
         errors = {trial.user_attrs[_CELL]: trial.user_attrs[_ERROR] for trial in self._failed(trials)}
         points = tuple(sorted(self._known.values(), key=lambda point: point.number))
-        return Progress(points, errors, sum(trial.state in _LEFT for trial in trials))
+        return Contents(points, errors, sum(trial.state in _LEFT for trial in trials))
 
     def _read(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
