@@ -113,7 +113,12 @@ def option_text(name: str, value: str | None) -> str:
     if value is None:
         return f"--{name}"
     # What begins with a dash would be taken for an option.
-    return f"--{name}={shlex.quote(value)}" if value.startswith("-") else f"--{name} {shlex.quote(value)}"
+    return f"--{name}={_quoted(value)}" if value.startswith("-") else f"--{name} {_quoted(value)}"
+
+
+def _quoted(value: str) -> str:
+    """One word of a POSIX shell; an apostrophe alone is read more easily between double quotes than as '"'"'."""
+    return f'"{value}"' if "'" in value and not set(value) & set('"$`\\!\n') else shlex.quote(value)
 
 
 def exact(value: Any) -> str:

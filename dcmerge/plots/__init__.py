@@ -1,7 +1,7 @@
 """Plotly figures from result objects. No Streamlit here, and no mathematics: every number comes in ready."""
 
 from dcmerge.plots.accuracies import accuracy_bars, comparison_bars, reached_bars, scale_curve
-from dcmerge.plots.alignments import aligned_delta_map, block_energy_map, consistency_lines, overlap_maps
+from dcmerge.plots.alignments import aligned_delta_map, block_energy_map, consistency_lines, overlap_map
 from dcmerge.plots.comparisons import accuracy_against_cost, dirsim_bars, drift_lines, loss_lines, normalised_map
 from dcmerge.plots.sequels import sequel_lines
 from dcmerge.plots.spectra import concentration_map, cumulative_lines, layer_overview, spectrum_facets
@@ -20,7 +20,7 @@ __all__ = [
     "layer_overview",
     "loss_lines",
     "normalised_map",
-    "overlap_maps",
+    "overlap_map",
     "reached_bars",
     "scale_curve",
     "sequel_lines",

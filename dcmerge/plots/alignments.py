@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 import torch
-from plotly.subplots import make_subplots
 from torch import Tensor
 
 from dcmerge.methods import methods
-from dcmerge.plots.style import ALIGNED, SCALE, faint, known, method_looks, titled
+from dcmerge.plots.style import ALIGNED, SCALE, colour_bar, faint, known, method_looks, titled
 from dcmerge.studies.inspection import Consistency, LayerAlignment
 from dcmerge.vectors.naming import place_of
 
@@ -18,38 +17,30 @@ from dcmerge.vectors.naming import place_of
 MAX_CELLS = 192
 
 
-def overlap_maps(alignment: LayerAlignment, side: str, titles: Sequence[str]) -> go.Figure:
-    """Overlap of the experts' subspaces (T x T) before and after whitening, side "U" (outputs) or "V" (inputs)."""
-    before, after = getattr(alignment, f"before_{side}"), getattr(alignment, f"after_{side}")
-    figure = make_subplots(
-        1,
-        2,
-        horizontal_spacing=0.08,
-        shared_yaxes=True,
-        subplot_titles=("before", "after"),
-    )
-    for column, (name, table) in enumerate((("before", before), ("after", after)), start=1):
-        figure.add_heatmap(
-            name=name,
-            z=table.tolist(),
+def overlap_map(alignment: LayerAlignment, side: str, stage: str, titles: Sequence[str]) -> go.Figure:
+    """Overlap of the experts' subspaces (T x T), side "U" (outputs) or "V" (inputs), at a stage of whitening.
+
+    "before": each expert against each. "after": each whitened block (rows) against each expert.
+    """
+    table = getattr(alignment, f"{stage}_{side}").tolist()
+    figure = go.Figure(
+        go.Heatmap(
+            z=table,
             x=list(titles),
             y=list(titles),
-            coloraxis="coloraxis",
-            text=[[f"{value:.2f}" for value in row] for row in table.tolist()],
+            colorscale=SCALE,
+            zmin=0,
+            zmax=1,
+            colorbar=colour_bar("overlap, 0 to 1"),
+            text=[[f"{value:.2f}" for value in row] for row in table],
             texttemplate="%{text}" if len(titles) <= 10 else None,
-            row=1,
-            col=column,
             hovertemplate="%{y} and %{x}: %{z:.3f}<extra></extra>",
         )
+    )
     figure.update_yaxes(autorange="reversed")
-    side_name = {"U": "output", "V": "input"}[side]
-    titled(
-        figure, f"Overlap of the experts' {side_name} subspaces, 0 (orthogonal) to 1 (equal)", "expert", "expert or block", 430
-    )
-    return figure.update_layout(
-        coloraxis={"colorscale": SCALE, "cmin": 0, "cmax": 1, "colorbar": {"title": {"text": "overlap"}, "thickness": 12}},
-        margin={"t": 90},
-    )
+    name = {"U": "output", "V": "input"}[side]
+    title = f"Overlap of the experts' {name} subspaces {stage} whitening"
+    return titled(figure, title, "expert", {"before": "expert", "after": "block"}[stage], 430)
 
 
 def aligned_delta_map(alignment: LayerAlignment, task: int, title: str, tasks: Sequence[str]) -> go.Figure:
@@ -67,7 +58,7 @@ def aligned_delta_map(alignment: LayerAlignment, task: int, title: str, tasks: S
             colorscale=SCALE,
             zmin=z.max().item() - 4,
             zmax=z.max().item(),
-            colorbar={"title": {"text": "log₁₀ |M|"}, "thickness": 12, "len": 0.8},
+            colorbar=colour_bar("log₁₀ |M|"),
             hovertemplate="row %{y}, column %{x}: 10^%{z}<extra></extra>",
         )
     )
@@ -120,7 +111,7 @@ def block_energy_map(alignment: LayerAlignment, titles: Sequence[str]) -> go.Fig
             zmax=100,
             text=[[f"{v:.0f}" for v in row] for row in table.tolist()],
             texttemplate="%{text}",
-            colorbar={"title": {"text": "% of ‖M‖²"}, "thickness": 12},
+            colorbar=colour_bar("% of ‖M‖²"),
             hovertemplate="%{y} in %{x}: %{z:.1f} %<extra></extra>",
         )
     )

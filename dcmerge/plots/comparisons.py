@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from dcmerge.evaluation import SPLIT_NAMES
-from dcmerge.plots.style import SCALE, ZERO_SHOT, bar_look, method_looks, titled, whiskers
+from dcmerge.plots.style import SCALE, ZERO_SHOT, bar_look, colour_bar, method_looks, titled, whiskers
 from dcmerge.studies.comparison import Comparison
 from dcmerge.studies.measuring import Row
 
@@ -32,7 +32,7 @@ def normalised_map(comparison: Comparison, titles: Mapping[str, str]) -> go.Figu
             colorscale=SCALE,
             zmin=0,
             zmax=100,
-            colorbar={"title": {"text": "% of<br>expert"}, "thickness": 12},
+            colorbar=colour_bar("% of expert"),
             hovertemplate="%{y}, %{x}: %{z:.1f} % of the expert's accuracy (%{customdata:.1f} % absolute)<extra></extra>",
         )
     )

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
-from dcmerge.plots.style import DIVERGING, EXPERT, MERGED, PINNED, bar_look, titled, whiskers
+from dcmerge.plots.style import DIVERGING, EXPERT, MERGED, PINNED, bar_look, colour_bar, square_size, titled, whiskers
 from dcmerge.studies.damage import DamageMap
 from dcmerge.studies.damage.tables import label_of
 
 #: From worse to better; the middle is grey on both grounds. Squares within the noise are drawn that faint.
 _FAINT = 0.22
 _ALL = "<b>all tasks</b>"
-_ROW, _SQUARE, _FEWEST_POINTS = 30, 22, 5.0
+_ROW, _FEWEST_POINTS = 30, 5.0
 
 
 def map_figure(
@@ -33,13 +33,13 @@ def map_figure(
             ],
             marker={
                 "symbol": "square",
-                "size": _SQUARE,
+                "size": square_size(len(found.tasks) + 1),
                 "color": [100 * cell.value for *_, cell in cells],
                 "cmin": -limit,
                 "cmax": limit,
                 "colorscale": DIVERGING,
                 "opacity": [1.0 if cell.excludes_zero else _FAINT for *_, cell in cells],
-                "colorbar": {"title": {"text": "points"}, "thickness": 12},
+                "colorbar": colour_bar("points") | {"y": 0.0, "yanchor": "top"},  # names are above
                 "line": {"width": [3 if unit == chosen else 0 for unit, *_ in cells], "color": PINNED},
             },
             hovertemplate="%{y}, %{x}<br>%{customdata[5]:+.1f} points [%{customdata[2]:+.1f}, %{customdata[3]:+.1f}] on "

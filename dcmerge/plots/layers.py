@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from dcmerge.plots.style import DIVERGING, SCALE, known, titled
+from dcmerge.plots.style import DIVERGING, SCALE, colour_bar, known, titled
 
 _ROW = 30
 
@@ -32,7 +32,7 @@ def layer_map(
             colorscale=DIVERGING if difference else SCALE,
             zmin=-limit if difference else None,
             zmax=limit if difference else None,
-            colorbar={"title": {"text": measure}, "thickness": 12},
+            colorbar=colour_bar(measure),
             hoverongaps=False,
             hovertemplate=f"%{{y}}, %{{x}}<br>{measure}: %{{z:.3g}}<extra></extra>",
             xgap=1,

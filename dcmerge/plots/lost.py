@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 from torch import Tensor
 
-from dcmerge.plots.style import DIVERGING, SCALE, titled
+from dcmerge.plots.style import DIVERGING, SCALE, colour_bar, titled
 from dcmerge.studies.lost.found import EXPERT, MERGED, TaskAnswers
 
 #: Besides the three models: the merge's counts minus the expert's.
@@ -33,7 +33,7 @@ def confusion_map(one: TaskAnswers, shown: str, title: str) -> go.Figure:
             texttemplate="%{text}" if len(one.classes) <= _WRITTEN else None,
             xgap=1,
             ygap=1,
-            colorbar={"title": {"text": "more wrong" if change else "images"}, "thickness": 12},
+            colorbar=colour_bar("more wrong" if change else "images"),
             hovertemplate="%{y} taken for %{x}: %{customdata}<extra></extra>",
         )
     )

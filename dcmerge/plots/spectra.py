@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from torch import Tensor
 
-from dcmerge.plots.style import ALIGNED, RAW, SCALE, SMOOTHED, task_colours, titled
+from dcmerge.plots.style import ALIGNED, RAW, SCALE, SMOOTHED, colour_bar, square_size, task_colours, titled
 from dcmerge.spectral.spectra import cumulative_energy
 from dcmerge.studies.inspection import Concentration, LayerSpectra, TaskSpectrum
 from dcmerge.vectors.naming import place_of
@@ -24,30 +24,33 @@ def layer_overview(concentration: Concentration, chosen: str) -> go.Figure:
     share = _percent(concentration.share.mean(dim=0)[None])[0]
     low, high = _whole_tens(share)
     known = [(name, value) for name, value in zip(concentration.layers, share, strict=True) if value is not None]
-    figure = go.Figure(_squares([name for name, _ in known], chosen))
+    places = [place_of(name) for name in concentration.layers]
+    kinds = list(dict.fromkeys(place.kind for place in places))
+    columns = _columns([_column(name) for name in concentration.layers])
+    size = square_size(len(columns))
+    figure = go.Figure(_squares([name for name, _ in known], chosen, size))
     figure.update_traces(
         marker={
             "color": [value for _, value in known],
             "colorscale": SCALE,
             "cmin": low,
             "cmax": high,
-            "colorbar": {"title": {"text": "top 5 %<br>hold (% of s²)"}, "thickness": 12},
+            "colorbar": colour_bar("% of s² in top 5 %"),
         },
         hovertemplate="%{customdata}<br>top 5 % of components hold %{marker.color:.0f} % of the energy<extra></extra>",
     )
     if unknown := [name for name, value in zip(concentration.layers, share, strict=True) if value is None]:
-        come = _squares(unknown, chosen).update(name="still to come", marker={"color": RAW, "opacity": 0.3}, showlegend=False)
+        come = _squares(unknown, chosen, size).update(
+            name="still to come", marker={"color": RAW, "opacity": 0.3}, showlegend=False
+        )
         figure.add_trace(come.update(hovertemplate="%{customdata}<br>still to come<extra></extra>"))
-    places = [place_of(name) for name in concentration.layers]
-    kinds = list(dict.fromkeys(place.kind for place in places))
-    columns = _columns([_column(name) for name in concentration.layers])
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=columns, showgrid=False)
     figure.update_yaxes(categoryorder="array", categoryarray=kinds, autorange="reversed", showgrid=False)
     title = "Every matrix by depth and kind: how concentrated is its energy?"
     return titled(figure, title, "block", "kind of matrix", 130 + 36 * len(kinds))
 
 
-def _squares(names: Sequence[str], chosen: str) -> go.Scatter:
+def _squares(names: Sequence[str], chosen: str, size: int) -> go.Scatter:
     """A square for each of these matrices, in its place; the chosen one has a ring."""
     return go.Scatter(
         x=[_column(name) for name in names],
@@ -56,7 +59,7 @@ def _squares(names: Sequence[str], chosen: str) -> go.Scatter:
         customdata=list(names),
         marker={
             "symbol": "square",
-            "size": 26,
+            "size": size,
             "line": {"width": [4 if name == chosen else 0 for name in names], "color": ALIGNED},
         },
     )
@@ -238,7 +241,7 @@ def concentration_map(concentration: Concentration, titles: dict[str, str]) -> g
             x=[place_of(name).label for name in concentration.layers],
             y=[titles.get(task, task) for task in concentration.tasks],
             colorscale=SCALE,
-            colorbar={"title": {"text": "% of s²"}, "thickness": 12},
+            colorbar=colour_bar("% of s²"),
             hovertemplate="%{y}, %{x}<br>top 5 % hold %{z:.0f} % of the energy<extra></extra>",
         )
     )

@@ -26,6 +26,8 @@ BAR_OPACITY = 0.55
 #: The methods that are compared most have colours of their own; after them lines differ by dash as well.
 _FIRST = ("dc_merge", "average", "task_arithmetic", "ties", "tsv_m", "iso_c", "iso_cts", "wudi")
 _DASHES = ("solid", "dash", "dot", "dashdot")
+#: Squares of a map, and the width that a plot has on a phone, in pixels.
+_SMALLEST, _LARGEST, _PHONE = 9, 26, 200
 #: Sequential scale that ends away from both backgrounds.
 SCALE = "Viridis"
 #: From below 0 (or worse) to above, grey in the middle on both grounds.
@@ -56,6 +58,26 @@ def titled(figure: go.Figure, title: str, x: str, y: str, height: int = 380) -> 
     figure.update_xaxes(title_text=x, automargin=True)
     figure.update_yaxes(title_text=y, automargin=True)
     return figure
+
+
+def colour_bar(title: str) -> dict[str, Any]:
+    """``colorbar`` that lies above the plot: beside it, it would take a third of a phone's width."""
+    return {
+        "title": {"text": title, "side": "right"},
+        "orientation": "h",
+        "thickness": 10,
+        "len": 120,
+        "lenmode": "pixels",
+        "x": 0,
+        "xanchor": "left",
+        "y": 1.0,
+        "yanchor": "bottom",
+    }
+
+
+def square_size(columns: int) -> int:
+    """Pixels of one square of a map: as many as fit beside each other on a phone, and never too few to click."""
+    return max(_SMALLEST, min(_LARGEST, _PHONE // max(columns, 1)))
 
 
 def readable(figure: go.Figure) -> go.Figure:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from dcmerge.evaluation.objectives import ACCURACIES, MEAN, WORST, Estimate
 from dcmerge.methods.declare import value_text
-from dcmerge.plots.style import MERGED, PALETTE, PINNED, RAW, SCALE, titled, whiskers
+from dcmerge.plots.style import MERGED, PALETTE, PINNED, RAW, SCALE, colour_bar, titled, whiskers
 from dcmerge.studies.sweep import SCALE as ALPHA
 from dcmerge.studies.sweep import Found, Point, described
 
@@ -175,7 +175,7 @@ def parameter_map(
                 "size": 20,
                 "color": [100 * place[2] for place in places],
                 "colorscale": SCALE,
-                "colorbar": {"title": {"text": "% of<br>expert"}, "thickness": 12},
+                "colorbar": colour_bar("% of expert"),
                 "line": {
                     "width": [3 if (place[3], place[4]) == selected else 0.5 for place in places],
                     "color": [PINNED if (place[3], place[4]) == selected else RAW for place in places],

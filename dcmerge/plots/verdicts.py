@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import plotly.graph_objects as go
 
-from dcmerge.plots.style import PINNED, SCALE, titled
+from dcmerge.plots.style import PINNED, SCALE, colour_bar, titled
 from dcmerge.studies.verdict import CONFLICT, DEAD, DROWNS, DUPLICATE, INDEPENDENT, REINFORCING, WORDS, PairFacts, Verdict
 
 WORD = "word"
@@ -71,7 +71,7 @@ def _scale(values: list[float | None], shown: str) -> dict[str, object]:
     return {
         "color": [value if value is not None else min(known, default=0.0) for value in values],
         "colorscale": SCALE,
-        "colorbar": {"title": {"text": shown}, "thickness": 12},
+        "colorbar": colour_bar(shown),
     }
 
 

@@ -22,6 +22,12 @@ from dcmerge.ui.view import remembered
 from dcmerge.vectors.naming import place_of
 
 _SIDES = {"outputs (U)": "U", "inputs (V)": "V"}
+_OVERLAPS = {
+    "before": "how much of one expert's main directions lies in another's, from 0 (orthogonal) to 1 (equal). High values off the "
+    "diagonal are where two experts disturb each other.",
+    "after": "each whitened block against each expert. A diagonal near 1 and small values elsewhere mean that every expert kept "
+    "its own directions.",
+}
 _DEFAULT_METHODS = ["average", "iso_c", "dc_merge"]
 
 
@@ -53,14 +59,14 @@ def overlap_card(page: Page) -> None:
             help=f"A matrix maps inputs (V) to outputs (U). {term('singular vectors')}",
         )
         alignment = _alignment(page)
-        show(
-            plots.overlap_maps(alignment, _SIDES[side], list(page.models.task_titles.values())),
-            "on the left, how much of one expert's main directions lies in another's. High values off the diagonal are where "
-            "two experts disturb each other. On the right, each whitened block against each expert. A diagonal near 1 and "
-            "small values elsewhere mean that every expert kept its own directions.",
-            key="alignment.overlap",
-            terms=("overlap", "whitening"),
-        )
+        for column, (stage, reading) in zip(st.columns(2), _OVERLAPS.items(), strict=True):
+            with column:
+                show(
+                    plots.overlap_map(alignment, _SIDES[side], stage, list(page.models.task_titles.values())),
+                    reading,
+                    key=f"alignment.overlap.{stage}",
+                    terms=("overlap", "whitening"),
+                )
         moved = alignment.whitening_distance[0 if _SIDES[side] == "U" else 1]
         st.caption(
             f"Whitening moved each direction by {moved:.3f} on average; 0 means that they were orthogonal before.",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcmerge.plots import aligned_delta_map, block_energy_map, consistency_lines, overlap_maps
+from dcmerge.plots import aligned_delta_map, block_energy_map, consistency_lines, overlap_map
 from dcmerge.plots.alignments import MAX_CELLS
 from dcmerge.studies.inspection import MEASURES, Consistency, LayerAlignment, layer_alignment
 from dcmerge.vectors.layers import layer_of
@@ -22,15 +22,13 @@ def alignment(tmp_path: Path) -> LayerAlignment:
 
 
 @pytest.mark.parametrize(("side", "word"), [("U", "output"), ("V", "input")])
-def test_overlap_before_and_after(alignment: LayerAlignment, side: str, word: str) -> None:
-    figure = overlap_maps(alignment, side, TITLES)
-    for heat, table in zip(figure.data, (f"before_{side}", f"after_{side}"), strict=True):
-        assert [list(row) for row in heat.z] == getattr(alignment, table).tolist()
-        assert list(heat.x) == list(heat.y) == TITLES
-    assert word in figure.layout.title.text
-    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 1)
-    assert any(note.text.startswith("before") for note in figure.layout.annotations)
-    assert any(note.text.startswith("after") for note in figure.layout.annotations)
+@pytest.mark.parametrize("stage", ["before", "after"])
+def test_overlap_before_and_after(alignment: LayerAlignment, side: str, word: str, stage: str) -> None:
+    figure = overlap_map(alignment, side, stage, TITLES)
+    (heat,) = figure.data
+    assert [list(row) for row in heat.z] == getattr(alignment, f"{stage}_{side}").tolist()
+    assert list(heat.x) == list(heat.y) == TITLES and (heat.zmin, heat.zmax) == (0, 1)
+    assert word in figure.layout.title.text and stage in figure.layout.title.text
 
 
 def test_aligned_delta_with_its_kept_entries(alignment: LayerAlignment) -> None:
