@@ -62,14 +62,15 @@ def aligned_delta_map(alignment: LayerAlignment, task: int, title: str, tasks: S
             hovertemplate="row %{y}, column %{x}: 10^%{z}<extra></extra>",
         )
     )
+    kept_text = f"{int(kept.sum())} of {kept.numel():,} entries kept"
     rows, columns = kept.nonzero(as_tuple=True)
     figure.add_scatter(
         x=columns.tolist(),
         y=rows.tolist(),
         mode="markers",
-        name=f"kept entries ({int(kept.sum())} of {kept.numel():,})",
+        name=kept_text,
         marker={"symbol": "circle-open", "size": 7, "color": ALIGNED, "line": {"width": 1.5}},
-        showlegend=True,
+        showlegend=False,
         hovertemplate="kept: row %{y}, column %{x}<extra></extra>",
     )
     block = stages.basis.block
@@ -79,11 +80,11 @@ def aligned_delta_map(alignment: LayerAlignment, task: int, title: str, tasks: S
     ticks = {"tickvals": [(t + 0.5) * block - 0.5 for t in range(len(tasks))], "ticktext": list(tasks)}
     edge = M.shape[0] - 0.5
     figure.update_xaxes(**ticks, tickangle=-40, showgrid=False, range=[-0.5, edge], constrain="domain")
-    figure.update_yaxes(**ticks, showgrid=False, range=[edge, -0.5], scaleanchor="x", constrain="domain")
+    figure.update_yaxes(**ticks, showgrid=False, range=[edge, -0.5], scaleanchor="x", constrain="domain", constraintoward="top")
     pooled = f"; each cell is the largest of {pool} x {pool} entries" if pool > 1 else ""
     return titled(
         figure,
-        f"Aligned delta of {title} in the cover basis{pooled}",
+        f"Aligned delta of {title} in the cover basis, {kept_text}{pooled}",
         "input directions, by owner",
         "output directions, by owner",
         600,

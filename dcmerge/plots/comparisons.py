@@ -67,6 +67,8 @@ def _write_in_cells(
 
 #: Left and right of the points, as a share of the width that they take.
 _EDGE = 0.07
+#: Width of a letter in shares of the plot's width, on a computer's screen and on a phone.
+_LETTER, _PHONE_LETTER = 0.009, 0.03
 
 
 def accuracy_against_cost(comparison: Comparison) -> go.Figure:
@@ -133,7 +135,8 @@ def _label_sides(rows: Sequence[Row]) -> list[str]:
     placed: list[tuple[float, float, float]] = []  # left and right end and height of a label, in shares of the plot
     chosen = []
     for row in rows:
-        x, y, width = math.log10(_cost(row) / lowest) / decades, row.measured.mean / height, 0.009 * len(row.title)
+        x, y, letters = math.log10(_cost(row) / lowest) / decades, row.measured.mean / height, len(row.title)
+        width = _LETTER * letters
         spots = {
             "middle right": (x + 0.01, y),
             "middle left": (x - 0.01 - width, y),
@@ -141,16 +144,24 @@ def _label_sides(rows: Sequence[Row]) -> list[str]:
             "bottom center": (x - width / 2, y - 0.05),
         }
         inside = [side for side, (left, _) in spots.items() if left >= -_EDGE and left + width <= 1 + _EDGE]
+        narrow = [side for side in inside if _fits_phone(side, x, letters)]
         free = [
             side
             for side, (left, at) in spots.items()
             if not any(abs(at - other) < 0.045 and left < end and start < left + width for start, end, other in placed)
         ]
-        side = next((side for side in inside if side in free), (inside or free or ["top center"])[0])
+        side = next((side for side in (*narrow, *inside) if side in free), (inside or free or ["top center"])[0])
         left, at = spots[side]
         placed.append((left, left + width, at))
         chosen.append(side)
     return chosen
+
+
+def _fits_phone(side: str, x: float, letters: int) -> bool:
+    """Whether a label beside or over a point at ``x`` is in the plot where that is as narrow as on a phone."""
+    width = _PHONE_LETTER * letters
+    left = {"middle right": x, "middle left": x - width}.get(side, x - width / 2)
+    return left >= -_EDGE and left + width <= 1 + _EDGE
 
 
 def dirsim_bars(comparison: Comparison) -> go.Figure:

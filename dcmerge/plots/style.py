@@ -63,15 +63,17 @@ def titled(figure: go.Figure, title: str, x: str, y: str, height: int = 380) -> 
 def colour_bar(title: str) -> dict[str, Any]:
     """``colorbar`` that lies above the plot: beside it, it would take a third of a phone's width."""
     return {
-        "title": {"text": title, "side": "right"},
+        "title": {"text": title, "side": "top"},
         "orientation": "h",
+        "tickangle": 0,
         "thickness": 10,
-        "len": 120,
+        "len": 140,
         "lenmode": "pixels",
         "x": 0,
         "xanchor": "left",
         "y": 1.0,
         "yanchor": "bottom",
+        "ypad": 4,
     }
 
 

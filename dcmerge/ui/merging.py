@@ -12,6 +12,7 @@ import streamlit as st
 from dcmerge.evaluation import Evaluation
 from dcmerge.evaluation.precision import EXACT, LookPrecision, look_precision
 from dcmerge.merging.merge import Merged, merge
+from dcmerge.runtime.limits import give_back_memory
 from dcmerge.sets.model_sets import ModelSet
 from dcmerge.ui.background import BACKGROUND
 from dcmerge.ui.held import MERGED
@@ -23,8 +24,15 @@ QUICK_SPLIT = "val"
 def merged_once(models: ModelSet, slug: str, parameters: Mapping[str, Any]) -> Merged:
     """The merged task vector, from the cache where it was merged before."""
     key = (models.key, slug, tuple(sorted(parameters.items())))
+
+    def merging() -> Merged:
+        try:
+            return merge(models.vectors, slug, bench=models.bench, **parameters)
+        finally:
+            give_back_memory()  # a whole model's passing matrices: the allocator would hold them
+
     with BACKGROUND.first():
-        return MERGED.get(key, lambda: merge(models.vectors, slug, bench=models.bench, **parameters), worth=0)
+        return MERGED.get(key, merging, worth=0)
 
 
 @dataclass(frozen=True, eq=False)
