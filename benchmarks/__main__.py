@@ -20,6 +20,7 @@ from benchmarks.bounds import bounds
 from benchmarks.browser import browser
 from benchmarks.browser_at_size import browser_at_size
 from benchmarks.cases import CASES
+from benchmarks.diagnose import diagnose
 from benchmarks.large import large
 from benchmarks.looks import looks
 from benchmarks.measuring import PROCESSOR, WALL, Row, Timer, machine
@@ -69,6 +70,7 @@ def main() -> None:
         "stopping": stopping,
         "browser": browser,
         "browser-at-size": browser_at_size,
+        "diagnose": diagnose,
         "looks": looks,
         "large": large,
     }

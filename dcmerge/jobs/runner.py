@@ -2,19 +2,24 @@
 
 LOCK is the inherited descriptor of the runner's lock. Every job runs in a worker process of its own, which inherits the
 job's lock in turn: the lock is free only when both are gone, and so tells everybody whether the job is still being run.
+
+A worker is a fork of the runner where that is safe: all is imported then, which takes seconds. The runner computes nothing,
+so no thread of it is at work in that moment.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from dcmerge.jobs import worker
 from dcmerge.jobs.queue import RUNNER_LOCK, discard_parts, queued, start_module
 from dcmerge.jobs.record import Job, State, all_jobs
 from dcmerge.runtime import locks
@@ -22,25 +27,36 @@ from dcmerge.runtime import locks
 _LOOK_EVERY = 0.1
 #: Seconds after the cancel marker until the worker is asked, and then made, to stop: together less than two.
 _ASK_AFTER, _KILL_AFTER = 0.4, 1.4
+#: macOS has libraries that do not survive a fork, Windows has none.
+_FORKS = sys.platform == "linux"
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """A process that runs a job: whether it lives, a way to signal it, and its exit code (a signal's is negative)."""
+
+    alive: Callable[[], bool]
+    send: Callable[[signal.Signals], None]
+    code: Callable[[], int | None]
 
 
 def main(folder: Path, lock: int | None) -> None:
     """Work until the queue is empty even after the lock was given back."""
     while lock is not None:
         try:
-            _work_off(folder)
+            _work_off(folder, lock)
         finally:
             os.close(lock)
         # A job that was submitted while this process still held the lock found no reason to start another runner.
         lock = locks.acquire(folder / RUNNER_LOCK) if queued(folder) else None
 
 
-def _work_off(folder: Path) -> None:
+def _work_off(folder: Path, lock: int) -> None:
     for job in all_jobs(folder):
         if job.told_state is State.RUNNING:
             _await_orphan(job)
     while waiting := queued(folder):
-        _run(waiting[0])
+        _run(waiting[0], lock)
 
 
 def _await_orphan(job: Job) -> None:
@@ -58,7 +74,7 @@ def _await_orphan(job: Job) -> None:
             _settle(job, None)
 
 
-def _run(job: Job) -> None:
+def _run(job: Job, lock: int) -> None:
     """Run one job to its end in a worker; a job that cannot be claimed was cancelled or is run by somebody else."""
     with locks.locked(job.lock, 1.0) as mine:
         if mine is None:
@@ -72,10 +88,35 @@ def _run(job: Job) -> None:
         job.journal.append("state", state=State.RUNNING)
         job.journal.append("progress", share=None, text="starting")
         discard_parts(job)
-        with open(job.log_file, "ab") as log:
-            process = start_module("dcmerge.jobs.worker", str(job.folder), log=log, lock=mine, session=False)
-        _watch(job, lambda: process.poll() is None, process.send_signal)
-        _settle(job, process)
+        process = _forked(job, lock) if _FORKS else _started(job, mine)
+        _watch(job, process.alive, process.send)
+        _settle(job, process.code())
+
+
+def _forked(job: Job, lock: int) -> _Worker:
+    process = multiprocessing.get_context("fork").Process(target=_work, args=(job, lock))
+    process.start()
+
+    def send(sent: signal.Signals) -> None:
+        if process.pid and process.is_alive():
+            os.kill(process.pid, sent)
+
+    return _Worker(process.is_alive, send, lambda: process.exitcode)
+
+
+def _work(job: Job, lock: int) -> None:
+    """In the worker: print into the job's log, and leave the runner's lock to the runner."""
+    os.close(lock)
+    with open(job.log_file, "ab") as log:
+        for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
+            os.dup2(log.fileno(), descriptor)
+    worker.main(job.folder)
+
+
+def _started(job: Job, lock: int) -> _Worker:
+    with open(job.log_file, "ab") as log:
+        process = start_module("dcmerge.jobs.worker", str(job.folder), log=log, lock=lock, session=False)
+    return _Worker(lambda: process.poll() is None, process.send_signal, lambda: process.returncode)
 
 
 def _watch(job: Job, alive: Callable[[], bool], send: Callable[[signal.Signals], None]) -> None:
@@ -95,10 +136,9 @@ def _watch(job: Job, alive: Callable[[], bool], send: Callable[[signal.Signals],
         time.sleep(_LOOK_EVERY)
 
 
-def _settle(job: Job, process: subprocess.Popen[bytes] | None) -> None:
+def _settle(job: Job, code: int | None) -> None:
     """Say how a worker ended that could not say it itself, and remove what it had half written."""
     if job.told_state is State.RUNNING:
-        code = process.returncode if process else None
         if job.cancel_marker.exists():
             job.journal.append("state", state=State.CANCELLED)
         elif code is None or code < 0:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,6 +43,8 @@ def run_sweep(job: Job, spec: Sweep, models: ModelSet, tell: Tell) -> None:
         tell(None, "zero-shot and experts")
         arrange(bench, spec.plan, store)
         store.retry_failed()
+        if store.references is not None:  # an earlier worker began
+            _catch_up(job, spec, models, store)
         with _helpers(job, spec) as helpers:
             measure_references(bench, spec.plan, store, cancelled)  # meanwhile the helpers import what they need
             while True:
@@ -50,6 +53,7 @@ def run_sweep(job: Job, spec: Sweep, models: ModelSet, tell: Tell) -> None:
                 if not store.contents().remaining:
                     break
                 prepare(bench, spec.plan, store, cancelled)  # a helper died at a point
+            _catch_up(job, spec, models, store)
         recorder = _recorder(job, models)
         look_at_test(bench, spec.plan, store, recorder=recorder, progress=tell, cancelled=cancelled)
         found = found_in(spec.plan, store)
@@ -67,6 +71,16 @@ def run_sweep(job: Job, spec: Sweep, models: ModelSet, tell: Tell) -> None:
 
 
 def _take_points(job: Job, spec: Sweep, models: ModelSet, store: Store, tell: Tell, cancelled: IsCancelled) -> None:
+    _worker(job, spec, models, store, progress=tell, cancelled=cancelled).run()
+
+
+def _catch_up(job: Job, spec: Sweep, models: ModelSet, store: Store) -> None:
+    """Steps and runs of points after which a worker or a helper was killed; for one process, while no helper is at work."""
+    told = set(job.steps())
+    _worker(job, spec, models, store).catch_up(lambda number: point_step(number) in told)
+
+
+def _worker(job: Job, spec: Sweep, models: ModelSet, store: Store, **how: Any) -> Worker:
     def keep(point: Point, found: Found) -> None:
         estimate = found.estimate(point)
         print(f"point {point.number}, {described(point)}: {100 * estimate.value:.1f} %, {point.images} images a task", flush=True)
@@ -77,16 +91,7 @@ def _take_points(job: Job, spec: Sweep, models: ModelSet, store: Store, tell: Te
         job.finish_step(point_step(number), {"error": reason})
 
     recorder = _recorder(job, models)
-    Worker(
-        models.images,
-        spec.plan,
-        store,
-        on_point=keep,
-        on_error=failed,
-        recorder=recorder,
-        progress=tell,
-        cancelled=cancelled,
-    ).run()
+    return Worker(models.images, spec.plan, store, on_point=keep, on_error=failed, recorder=recorder, **how)
 
 
 def _recorder(job: Job, models: ModelSet) -> Recorder:

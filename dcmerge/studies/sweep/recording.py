@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dcmerge.errors import InputError
 from dcmerge.evaluation import Bench, Scale
 from dcmerge.evaluation.ordered import OrderedImages
 from dcmerge.runs import EVALUATION, POINT, RunStore, images_of
@@ -38,6 +42,22 @@ class Recorder:
         origin = f"validation split, {point.images} images a task, the best of {count} tried" if count > 1 else "given"
         return self._keep(POINT, point, found, origin, evaluation, seconds=point.seconds)
 
+    def missing(self, points: Iterable[Point]) -> list[Point]:
+        """The points that have no run yet; none where the store cannot be read."""
+        try:
+            runs = (self.store or RunStore()).find(kind=POINT, group=self.group, limit=None)
+        except InputError:
+            return []
+        known = Counter(_settings(run.values, run.alpha, (run.recipe or {}).get("mix")) for run in runs)
+        found = []
+        for point in points:
+            own = _settings(point.parameters, point.scale, point.mix)
+            if known[own]:
+                known[own] -= 1  # equal settings may be several points
+            else:
+                found.append(point)
+        return found
+
     def test(self, row: Row, found: Found) -> str:
         """The one look of the chosen point at test."""
         best = found.best
@@ -62,3 +82,8 @@ class Recorder:
             whole = images_of(self.bench, evaluation.split, found.plan.limit)
             run = replace(run, images=f"{whole}, the first {point.images}")
         return keep([run], self.store)[1]
+
+
+def _settings(parameters: Mapping[str, Any], scale: float | None, mix: Any) -> str:
+    """What tells a point from another, as the store keeps it."""
+    return json.dumps([dict(parameters), scale, mix or {}], sort_keys=True, default=str)

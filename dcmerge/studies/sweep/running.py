@@ -109,6 +109,21 @@ class Worker:
         for one, outcome in self._engine.map(self._look, self._asked(), self._cancelled):
             self._keep(*self._under_way.pop(one.number), outcome)
 
+    def catch_up(self, is_told: Callable[[int], bool] = lambda number: True) -> None:
+        """Tell of the points that a process finished and was killed before it could: no other may be at work meanwhile.
+
+        Those without a run are recorded, and those of which ``is_told`` denies the number go to ``on_point`` or ``on_error``.
+        """
+        found = self._found()
+        for point in self._recorder.missing(found.points) if self._recorder else ():
+            self._recorder.point(point, found, self._images)
+        for point in found.points:
+            if self._on_point and not is_told(point.number):
+                self._on_point(point, found)
+        for number, reason in found.errors.items():
+            if self._on_error and not is_told(number):
+                self._on_error(number, reason)
+
     def _asked(self) -> Iterator[Asked]:
         """The points as they are taken from the study; those that are known already are kept at once."""
         while (taken := self.store.take()) is not None:
@@ -190,7 +205,9 @@ def sweep(
         progress(0.0, "zero-shot and experts")
     prepare(bench, plan, store, cancelled)
     how: dict[str, Any] = {"recorder": recorder, "progress": progress, "cancelled": cancelled}
-    Worker(bench, plan, store, on_point=on_point, engine=engine, opener=opener, **how).run()
+    worker = Worker(bench, plan, store, on_point=on_point, engine=engine, opener=opener, **how)
+    worker.catch_up()
+    worker.run()
     look_at_test(bench, plan, store, **how)
     found = found_in(plan, store)
     assert found is not None

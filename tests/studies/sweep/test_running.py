@@ -178,6 +178,22 @@ def test_points_are_runs_that_stay(bench: Bench, tmp_path: Path) -> None:
     assert test.recipe is not None and "on the half of the images that did not choose it" in test.recipe["scale_origin"]
 
 
+def test_what_a_killed_process_had_no_time_to_tell_is_told_once(bench: Bench, tmp_path: Path) -> None:
+    wanted, runs, told = plan(), RunStore(tmp_path / "runs.sqlite3"), list[int]()
+    swept(bench, tmp_path, wanted)  # points without runs, as after a kill between study and store
+    store = Store(tmp_path / "study.sqlite3", wanted)
+    recorder = Recorder(bench, "tiny", "sweep-1", runs)
+    worker = Worker(bench, wanted, store, recorder=recorder, on_point=lambda point, found: told.append(point.number))
+    worker.catch_up(lambda number: number != 2)
+    found = found_in(wanted, store)
+    assert found is not None and told == [2]
+    kept = {run.values["density"] for run in runs.find(kind=POINT, group="sweep-1")}
+    assert kept == {point.values["density"] for point in found.points}
+    worker.catch_up(lambda number: True)
+    assert told == [2] and len(runs.find(kind=POINT, group="sweep-1")) == len(found.points)
+    store.close()
+
+
 def test_a_method_that_fails_at_some_points_keeps_the_others(bench: Bench, tmp_path: Path) -> None:
     wanted = Plan.of("slerp", ["position=0:1:3"], test=False)
     one = tiny_bench(tmp_path / "three", tasks=3)
