@@ -19,6 +19,8 @@ _NAMES = (
     (re.compile(r"(.*\.)?(weight_packed|weight_zero_point)"), "packed weights of compressed-tensors"),
 )
 _PACKED = re.compile(r"(?P<module>(.*\.)?)qweight")
+#: Most names of plain models hold none of these, which is seen at once.
+_HINTS = re.compile(r"quant_|absmax|SCB|weight_format|weight_packed|weight_zero_point|qweight|weight_scale")
 _SCALES = re.compile(r"(.*\.)?(weight_scale|weight_scale_inv|weight_scales)")
 
 
@@ -35,15 +37,10 @@ def refuse_quantised(checkpoint: Checkpoint) -> None:
 
 def quantised(infos: Mapping[str, TensorInfo]) -> tuple[str, str] | None:
     """The tensor that tells most of quantised weights, and what they are; None of plain ones."""
-    return next(
-        (
-            (name, what)
-            for kind in (_fp8, _named, _integers, _scales)
-            for name, info in infos.items()
-            if (what := kind(name, info, infos))
-        ),
-        None,
-    )
+    hinted = {name: info for name, info in infos.items() if _HINTS.search(name)}
+    asked = ((_fp8, infos), (_named, hinted), (_integers, infos), (_scales, hinted))
+    told = ((name, kind(name, info, infos)) for kind, some in asked for name, info in some.items())
+    return next(((name, what) for name, what in told if what), None)
 
 
 def _fp8(name: str, info: TensorInfo, infos: Mapping[str, TensorInfo]) -> str | None:

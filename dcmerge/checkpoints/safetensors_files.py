@@ -60,10 +60,12 @@ class SafetensorsFile:
 
     def _read(self, name: str, info: TensorInfo, first: int) -> Tensor:
         """The rows from ``first`` on that make a tensor of this shape."""
-        start = self._starts[name] + (first * info.nbytes // info.shape[0] if first else 0)
-        if 0 < info.nbytes <= _SMALL:
-            return torch.frombuffer(self._small(start, info.nbytes), dtype=torch.uint8).view(info.dtype).reshape(info.shape)
-        return self.seen.bytes_at(start, info.nbytes).view(info.dtype).reshape(info.shape)
+        nbytes = info.nbytes
+        start = self._starts[name] + (first * nbytes // info.shape[0] if first else 0)
+        if 0 < nbytes <= _SMALL:
+            small = torch.frombuffer(self._small(start, nbytes), dtype=info.dtype)
+            return small if len(info.shape) == 1 else small.reshape(info.shape)
+        return self.seen.bytes_at(start, nbytes).view(info.dtype).reshape(info.shape)
 
     def _small(self, start: int, nbytes: int) -> bytearray:
         """``bytes_at`` of a small tensor, with its neighbours: files of 100,000 tensors are not opened as often."""

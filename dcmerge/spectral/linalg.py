@@ -248,7 +248,7 @@ def _polar_by_svd(X: Tensor) -> tuple[Tensor, Tensor]:
 
 def square_of(value: Tensor) -> float:
     """Σ x²: by products in float32, good to 1e-6, where it lies well within their range, else in float64."""
-    flat = value.reshape(-1)
+    flat = value if value.ndim == 1 else value.reshape(-1)
     if flat.dtype == torch.float32 and flat.numel() <= _QUICKLY_SUMMED:
         quick = torch.dot(flat, flat).item()
         if _SMALLEST_QUICK < quick < _LARGEST_QUICK:
