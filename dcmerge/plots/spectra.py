@@ -97,58 +97,47 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], *, whole: boo
     columns = min(columns, len(spectra.tasks))
     rows = math.ceil(len(spectra.tasks) / columns)
     cells = [(_axis("x", place % columns), _axis("y", place // columns)) for place in range(len(spectra.tasks))]
+    named = [titles.get(task.task, task.task) for task in spectra.tasks]
     lines = [
-        line | {"xaxis": x, "yaxis": y, "meta": titles.get(task.task, task.task)}
-        for place, (task, (x, y)) in enumerate(zip(spectra.tasks, cells, strict=True))
+        line | {"xaxis": x, "yaxis": y, "meta": name}
+        for place, (task, name, (x, y)) in enumerate(zip(spectra.tasks, named, cells, strict=True))
         for line in _stage_lines(task, spectra.smoothing, last, first=place == 0)
     ]
-    names = [
-        {
-            "text": titles.get(task.task, task.task).replace(" ", "<br>"),  # beside each other on a phone
-            "xref": f"{x} domain",
-            "yref": f"{y} domain",
-            "x": 0.5,
-            "y": 1,
-            "yanchor": "bottom",
-            "showarrow": False,
-            "font": {"size": 11},
-        }
-        for task, (x, y) in zip(spectra.tasks, cells, strict=True)
-    ]
-    ends = [
-        {
-            "type": "line",
-            "x0": spectra.rank,
-            "x1": spectra.rank,
-            "xref": x,
-            "y0": 0,
-            "y1": 1,
-            "yref": f"{y} domain",
-            "line": {"dash": "dot", "width": 1, "color": RAW},
-        }
-        for x, y in cells
-        if spectra.rank
-    ]
-    shown = last and [0, last]
-    return go.Figure(
-        lines,
-        {
-            "meta": {"x": "component", "y": "singular value"},
-            "title": {"text": f"Singular values of {spectra.layer}", "x": 0, "font": {"size": 16}},
-            "grid": {"rows": rows, "columns": columns, "pattern": "coupled", "xgap": 0.06, "ygap": 0.18},
-            "annotations": [*names, *_FACET_AXES],
-            "shapes": ends,
-            **{_layout_axis("x", i): {"matches": "x" if i else None, "range": shown} for i in range(columns)},
-            # Asked for: beside x axes that have a range, plotly leaves matched y axes at its default of five decades.
-            **{
-                _layout_axis("y", i): {"matches": "y" if i else None, "type": "log", "autorange": True, "exponentformat": "power"}
-                for i in range(rows)
-            },
-            "height": 90 + 210 * rows,
-            "margin": {"l": 70, "r": 10, "t": 90, "b": 60},
-            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.1, "xanchor": "right", "x": 1},
-        },
-    )
+    above = [_facet_name(name, x, y) for name, (x, y) in zip(named, cells, strict=True)]
+    layout = {
+        "meta": {"x": "component", "y": "singular value"},
+        "title": {"text": f"Singular values of {spectra.layer}", "x": 0, "font": {"size": 16}},
+        "annotations": [*above, *_FACET_AXES],
+        "shapes": [_kept_end(spectra.rank, x, y) for x, y in cells if spectra.rank],
+        "height": 90 + 210 * rows,
+        "margin": {"l": 70, "r": 10, "t": 90, "b": 60},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.1, "xanchor": "right", "x": 1},
+    }
+    return go.Figure(lines, layout | _facet_grid(rows, columns, last and [0, last]))
+
+
+def _facet_name(name: str, x: str, y: str) -> dict[str, object]:
+    """A task's name above its small plot; its words below each other, so that names fit beside each other on a phone."""
+    text, place = name.replace(" ", "<br>"), {"x": 0.5, "y": 1, "yanchor": "bottom"}
+    return {"text": text, "xref": f"{x} domain", "yref": f"{y} domain", **place, "showarrow": False, "font": {"size": 11}}
+
+
+def _kept_end(rank: int, x: str, y: str) -> dict[str, object]:
+    """The dotted line in a small plot where the kept components end."""
+    line = {"dash": "dot", "width": 1, "color": RAW}
+    return {"type": "line", "x0": rank, "x1": rank, "xref": x, "y0": 0, "y1": 1, "yref": f"{y} domain", "line": line}
+
+
+def _facet_grid(rows: int, columns: int, shown: list[int] | None) -> dict[str, object]:
+    """The grid, and its axes, each the same as the first of its direction."""
+    axes: dict[str, object] = {"grid": {"rows": rows, "columns": columns, "pattern": "coupled", "xgap": 0.06, "ygap": 0.18}}
+    for place in range(columns):
+        axes[_layout_axis("x", place)] = {"matches": "x" if place else None, "range": shown}
+    for place in range(rows):
+        # Asked for: beside x axes that have a range, plotly leaves matched y axes at its default of five decades.
+        log = {"type": "log", "autorange": True, "exponentformat": "power"}
+        axes[_layout_axis("y", place)] = {"matches": "y" if place else None, **log}
+    return axes
 
 
 #: What the two shared axes are, once for all small plots.
