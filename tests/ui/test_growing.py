@@ -195,7 +195,7 @@ def test_a_study_that_failed_is_a_box_and_no_crash(vectors: TaskVectors) -> None
     ("path", "query", "charts"),
     [
         ("pages/1_Spectra.py", {}, 4),
-        ("pages/2_Alignment.py", {}, 5),
+        ("pages/2_Alignment.py", {}, 6),
         ("pages/7_Diagnose.py", {"diagnose": "Will it merge?"}, 0),
         ("pages/7_Diagnose.py", {"diagnose": "Every matrix"}, 1),
     ],

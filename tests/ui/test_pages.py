@@ -155,9 +155,9 @@ def test_the_alignment_page_shows_another_task_side_and_method(folder: Path, ope
     app.selectbox(key="measure").set_value("Cosine").run()
     assert not app.exception and not app.error
     after = figures(app)
-    for place in (0, 1):
+    for place in (0, 1, 2):
         assert before[place]["data"][0]["z"] != after[place]["data"][0]["z"]
-    assert [trace["name"] for trace in after[3]["data"] if trace.get("showlegend", True)] == ["TIES-Merging"]
+    assert [trace["name"] for trace in after[4]["data"] if trace.get("showlegend", True)] == ["TIES-Merging"]
     app.multiselect(key="methods").set_value([]).run()
     assert not app.exception and any("at least one method" in text for text in texts(app))
 
