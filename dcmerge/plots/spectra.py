@@ -113,7 +113,7 @@ def spectrum_facets(spectra: LayerSpectra, titles: dict[str, str], *, whole: boo
         "margin": {"l": 70, "r": 10, "t": 90, "b": 60},
         "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.1, "xanchor": "right", "x": 1},
     }
-    return go.Figure(lines, layout | _facet_grid(rows, columns, last and [0, last]))
+    return go.Figure(lines, layout | _facet_grid(rows, columns, [0, last] if last else None))
 
 
 def _facet_name(name: str, x: str, y: str) -> dict[str, object]:

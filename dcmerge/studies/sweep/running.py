@@ -115,8 +115,9 @@ class Worker:
         Those without a run are recorded, and those of which ``is_told`` denies the number go to ``on_point`` or ``on_error``.
         """
         found = self._found()
-        for point in self._recorder.missing(found.points) if self._recorder else ():
-            self._recorder.point(point, found, self._images)
+        if recorder := self._recorder:
+            for point in recorder.missing(found.points):
+                recorder.point(point, found, self._images)
         for point in found.points:
             if self._on_point and not is_told(point.number):
                 self._on_point(point, found)
