@@ -17,6 +17,16 @@ CHART = ".js-plotly-plot .main-svg"
 SMOOTHED = """() => { const p = [...document.querySelectorAll('.js-plotly-plot')].find(e => e.data && e.data.length >= 24);
   return p ? JSON.stringify(Array.from(p.data[1].y).slice(0, 3)) : ''; }"""
 
+#: True once no script runs, nothing is unfinished, no bar says how far the rest is, and that has lasted.
+_WHOLE = """settle => {
+  const idle = document.querySelector('[data-testid=stApp][data-test-script-state=notRunning]');
+  const coming = '[data-testid=stProgress], [data-testid=stSpinner], [data-testid=stSkeleton], [data-stale=true]';
+  if (!idle || document.querySelector(coming)) { window.__wholeSince = undefined; return false; }
+  window.__wholeSince ??= performance.now();
+  return performance.now() - window.__wholeSince >= settle;
+}"""
+SETTLE = 1.5  # seconds
+
 
 def browser(runs: int) -> Iterator[Row]:
     """Every number is what a person waits for, from the key press (or the start of the process) to the drawn change."""
@@ -56,6 +66,11 @@ def browser(runs: int) -> Iterator[Row]:
             waits = rests(page, page.get_by_role("slider").last, 8)
             yield row("α moved on the Merge page to the new accuracy (50 images a task)", waits, "< 3 s")
             yield row("Cancel clicked during the search for α to the word that it was", [_cancelled(page) for _ in range(4)], "")
+
+
+def until_whole(tab: Page, timeout: float) -> None:
+    """Wait until nothing of the page is still to come, and that has lasted ``SETTLE`` seconds."""
+    tab.wait_for_function(_WHOLE, arg=1000 * SETTLE, timeout=1000 * timeout, polling=50)
 
 
 def _first_chart(chrome: object, variables: dict[str, str]) -> float:

@@ -16,7 +16,7 @@ import torch
 from playwright.sync_api import Browser
 
 from benchmarks import models
-from benchmarks.browser import CHART, rests, row
+from benchmarks.browser import CHART, SETTLE, rests, row, until_whole
 from benchmarks.measuring import Row, Timer, memory_of, processor_of
 from benchmarks.pictures import bench_of
 from dcmerge.evaluation.own_models import BenchSpecification, open_bench
@@ -32,15 +32,6 @@ from tools.app_server import RunningApp, running_app
 from tools.browser import chromium, new_page, open_page
 
 ENCODER, TASKS, IMAGES, MOVES = "ViT-B-32", 8, 50, 6
-#: True once no script runs, nothing is unfinished, no bar says how far the rest is, and that has lasted.
-_WHOLE = """settle => {
-  const idle = document.querySelector('[data-testid=stApp][data-test-script-state=notRunning]');
-  const coming = '[data-testid=stProgress], [data-testid=stSpinner], [data-testid=stSkeleton], [data-stale=true]';
-  if (!idle || document.querySelector(coming)) { window.__wholeSince = undefined; return false; }
-  window.__wholeSince ??= performance.now();
-  return performance.now() - window.__wholeSince >= settle;
-}"""
-_SETTLE = 1.5
 
 
 class Seen(NamedTuple):
@@ -97,8 +88,8 @@ def _seen(chrome: Browser, app: RunningApp, page: str) -> Seen:
     tab.goto(f"{app.url}/{page}?set={SAVED}towers&smoothing=linear&rho=5", wait_until="domcontentloaded")
     tab.wait_for_selector(CHART, timeout=180_000)
     chart, to_chart = time.perf_counter() - began, processor_of(app.process.pid) - processor
-    tab.wait_for_function(_WHOLE, arg=1000 * _SETTLE, timeout=900_000, polling=50)
-    whole = time.perf_counter() - began - _SETTLE
+    until_whole(tab, 900)
+    whole = time.perf_counter() - began - SETTLE
     tab.context.close()
     return Seen(chart, whole, to_chart, processor_of(app.process.pid) - processor)
 

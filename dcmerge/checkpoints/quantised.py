@@ -19,9 +19,9 @@ _NAMES = (
     (re.compile(r"(.*\.)?(weight_packed|weight_zero_point)"), "packed weights of compressed-tensors"),
 )
 _PACKED = re.compile(r"(?P<module>(.*\.)?)qweight")
-#: Most names of plain models hold none of these, which is seen at once.
-_HINTS = re.compile(r"quant_|absmax|SCB|weight_format|weight_packed|weight_zero_point|qweight|weight_scale")
 _SCALES = re.compile(r"(.*\.)?(weight_scale|weight_scale_inv|weight_scales)")
+#: All of these at once: most names of plain models fit none.
+_ANY = re.compile("|".join(form.pattern for form in (*(form for form, _ in _NAMES), _PACKED, _SCALES)))
 
 
 def refuse_quantised(checkpoint: Checkpoint) -> None:
@@ -37,8 +37,8 @@ def refuse_quantised(checkpoint: Checkpoint) -> None:
 
 def quantised(infos: Mapping[str, TensorInfo]) -> tuple[str, str] | None:
     """The tensor that tells most of quantised weights, and what they are; None of plain ones."""
-    hinted = {name: info for name, info in infos.items() if _HINTS.search(name)}
-    asked = ((_fp8, infos), (_named, hinted), (_integers, infos), (_scales, hinted))
+    telling = {name: info for name, info in infos.items() if _ANY.fullmatch(name)}
+    asked = ((_fp8, infos), (_named, telling), (_integers, infos), (_scales, telling))
     told = ((name, kind(name, info, infos)) for kind, some in asked for name, info in some.items())
     return next(((name, what) for name, what in told if what), None)
 

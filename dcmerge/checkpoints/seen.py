@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -33,11 +33,6 @@ class SeenFile:
 
     path: Path
     state: tuple[int, int, int, int]
-
-    @cached_property
-    def _asked(self) -> str:
-        """The path as the system takes it fastest."""
-        return os.fspath(self.path)
 
     @property
     def size(self) -> int:
@@ -60,7 +55,7 @@ class SeenFile:
     def check_again(self) -> None:
         """``check`` for what is asked thousands of times: one look at the path."""
         try:
-            same = _state(os.stat(self._asked)) == self.state
+            same = _state(os.stat(self.path)) == self.state
         except OSError:
             same = False
         if not same:

@@ -43,17 +43,17 @@ def run_sweep(job: Job, spec: Sweep, models: ModelSet, tell: Tell) -> None:
         tell(None, "zero-shot and experts")
         arrange(bench, spec.plan, store)
         store.retry_failed()
-        if store.references is not None:  # an earlier worker began
-            _catch_up(job, spec, models, store)
         with _helpers(job, spec) as helpers:
             measure_references(bench, spec.plan, store, cancelled)  # meanwhile the helpers import what they need
+            worker = _worker(job, spec, models, store, tell, cancelled)
             while True:
-                _take_points(job, spec, models, store, tell, cancelled)
+                worker.run()
                 _await(helpers, cancelled)
                 if not store.contents().remaining:
                     break
                 prepare(bench, spec.plan, store, cancelled)  # a helper died at a point
-            _catch_up(job, spec, models, store)
+        told = job.steps()
+        worker.catch_up(lambda number: point_step(number) in told)  # no helper is at work now
         recorder = _recorder(job, models)
         look_at_test(bench, spec.plan, store, recorder=recorder, progress=tell, cancelled=cancelled)
         found = found_in(spec.plan, store)
@@ -70,17 +70,7 @@ def run_sweep(job: Job, spec: Sweep, models: ModelSet, tell: Tell) -> None:
         store.close()
 
 
-def _take_points(job: Job, spec: Sweep, models: ModelSet, store: Store, tell: Tell, cancelled: IsCancelled) -> None:
-    _worker(job, spec, models, store, progress=tell, cancelled=cancelled).run()
-
-
-def _catch_up(job: Job, spec: Sweep, models: ModelSet, store: Store) -> None:
-    """Steps and runs of points after which a worker or a helper was killed; for one process, while no helper is at work."""
-    told = set(job.steps())
-    _worker(job, spec, models, store).catch_up(lambda number: point_step(number) in told)
-
-
-def _worker(job: Job, spec: Sweep, models: ModelSet, store: Store, **how: Any) -> Worker:
+def _worker(job: Job, spec: Sweep, models: ModelSet, store: Store, tell: Tell, cancelled: IsCancelled) -> Worker:
     def keep(point: Point, found: Found) -> None:
         estimate = found.estimate(point)
         print(f"point {point.number}, {described(point)}: {100 * estimate.value:.1f} %, {point.images} images a task", flush=True)
@@ -90,8 +80,8 @@ def _worker(job: Job, spec: Sweep, models: ModelSet, store: Store, **how: Any) -
         print(f"point {number} failed: {reason}", flush=True)
         job.finish_step(point_step(number), {"error": reason})
 
-    recorder = _recorder(job, models)
-    return Worker(models.images, spec.plan, store, on_point=keep, on_error=failed, recorder=recorder, **how)
+    how: dict[str, Any] = {"recorder": _recorder(job, models), "progress": tell, "cancelled": cancelled}
+    return Worker(models.images, spec.plan, store, on_point=keep, on_error=failed, **how)
 
 
 def _recorder(job: Job, models: ModelSet) -> Recorder:
@@ -145,7 +135,7 @@ def help_out(folder: Path, number: int) -> None:
 
     try:
         _await_references(models, store, is_over)
-        _take_points(job, spec, models, store, lambda share, text: None, is_over)
+        _worker(job, spec, models, store, lambda share, text: None, is_over).run()
     except Cancelled:
         return
     finally:

@@ -135,16 +135,9 @@ def _label_sides(rows: Sequence[Row]) -> list[str]:
     placed: list[tuple[float, float, float]] = []  # left and right end and height of a label, in shares of the plot
     chosen = []
     for row in rows:
-        x, y, letters = math.log10(_cost(row) / lowest) / decades, row.measured.mean / height, len(row.title)
-        width = _LETTER * letters
-        spots = {
-            "middle right": (x + 0.01, y),
-            "middle left": (x - 0.01 - width, y),
-            "top center": (x - width / 2, y + 0.05),
-            "bottom center": (x - width / 2, y - 0.05),
-        }
-        inside = [side for side, (left, _) in spots.items() if left >= -_EDGE and left + width <= 1 + _EDGE]
-        narrow = [side for side in inside if _fits_phone(side, x, letters)]
+        x, y, width = math.log10(_cost(row) / lowest) / decades, row.measured.mean / height, _LETTER * len(row.title)
+        spots, phone = _spots(x, y, width), _PHONE_LETTER * len(row.title)
+        inside, narrow = _inside(spots, width), _inside(_spots(x, y, phone), phone)
         free = [
             side
             for side, (left, at) in spots.items()
@@ -157,11 +150,19 @@ def _label_sides(rows: Sequence[Row]) -> list[str]:
     return chosen
 
 
-def _fits_phone(side: str, x: float, letters: int) -> bool:
-    """Whether a label beside or over a point at ``x`` is in the plot where that is as narrow as on a phone."""
-    width = _PHONE_LETTER * letters
-    left = {"middle right": x, "middle left": x - width}.get(side, x - width / 2)
-    return left >= -_EDGE and left + width <= 1 + _EDGE
+def _spots(x: float, y: float, width: float) -> dict[str, tuple[float, float]]:
+    """Where a point's label can stand: left end and height of each, in shares of the plot."""
+    return {
+        "middle right": (x + 0.01, y),
+        "middle left": (x - 0.01 - width, y),
+        "top center": (x - width / 2, y + 0.05),
+        "bottom center": (x - width / 2, y - 0.05),
+    }
+
+
+def _inside(spots: Mapping[str, tuple[float, float]], width: float) -> list[str]:
+    """The sides on which a label of this width is in the plot."""
+    return [side for side, (left, _) in spots.items() if left >= -_EDGE and left + width <= 1 + _EDGE]
 
 
 def dirsim_bars(comparison: Comparison) -> go.Figure:

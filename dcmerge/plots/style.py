@@ -26,8 +26,8 @@ BAR_OPACITY = 0.55
 #: The methods that are compared most have colours of their own; after them lines differ by dash as well.
 _FIRST = ("dc_merge", "average", "task_arithmetic", "ties", "tsv_m", "iso_c", "iso_cts", "wudi")
 _DASHES = ("solid", "dash", "dot", "dashdot")
-#: Squares of a map, and the width that a plot has on a phone, in pixels.
-_SMALLEST, _LARGEST, _PHONE = 9, 26, 200
+#: The smallest square of a map, and the width that a plot has on a phone, in pixels.
+_SMALLEST, _PHONE = 10, 200
 #: Sequential scale that ends away from both backgrounds.
 SCALE = "Viridis"
 #: From below 0 (or worse) to above, grey in the middle on both grounds.
@@ -77,9 +77,9 @@ def colour_bar(title: str) -> dict[str, Any]:
     }
 
 
-def square_size(columns: int) -> int:
-    """Pixels of one square of a map: as many as fit beside each other on a phone, and never too few to click."""
-    return max(_SMALLEST, min(_LARGEST, _PHONE // max(columns, 1)))
+def square_size(columns: int, width: int = _PHONE, largest: int = 26) -> int:
+    """Pixels of one square of a map, so that all fit beside each other into a width; never too few to click."""
+    return max(_SMALLEST, min(largest, width // max(columns, 1)))
 
 
 def readable(figure: go.Figure) -> go.Figure:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import plotly.graph_objects as go
 
-from dcmerge.plots.style import PINNED, SCALE, colour_bar, titled
+from dcmerge.plots.style import PINNED, SCALE, colour_bar, square_size, titled
 from dcmerge.studies.verdict import CONFLICT, DEAD, DROWNS, DUPLICATE, INDEPENDENT, REINFORCING, WORDS, PairFacts, Verdict
 
 WORD = "word"
@@ -26,7 +26,7 @@ _COLOURS = {
     REINFORCING: "#2f9e77",
     INDEPENDENT: "#a9b1bc",
 }
-_ROW, _LARGEST, _FEW = 44, 34, 12
+_ROW, _FEW = 44, 12
 #: From this share of the range on, a square is so light that its text is dark.
 _LIGHT = 0.6
 
@@ -37,7 +37,7 @@ def pair_matrix(found: Verdict, titles: Mapping[str, str], shown: str = WORD, ch
     traces = (
         [(word, [one for one in found.pairs if one.word == word]) for word in WORDS] if shown == WORD else [("", found.pairs)]
     )
-    size = max(10, min(_LARGEST, 420 // len(found.tasks)))
+    size = square_size(len(found.tasks), width=420, largest=34)
     for word, pairs in traces:
         if not pairs:
             continue
