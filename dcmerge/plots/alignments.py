@@ -79,7 +79,7 @@ def aligned_delta_map(alignment: LayerAlignment, task: int, title: str, tasks: S
             line(border - 0.5, line={"width": 1, "color": "rgba(255,255,255,.55)"})
     ticks = {"tickvals": [(t + 0.5) * block - 0.5 for t in range(len(tasks))], "ticktext": list(tasks)}
     edge = M.shape[0] - 0.5
-    figure.update_xaxes(**ticks, tickangle=-40, showgrid=False, range=[-0.5, edge], constrain="domain")
+    figure.update_xaxes(**ticks, tickangle=-40, showgrid=False, range=[-0.5, edge], constrain="domain", constraintoward="left")
     figure.update_yaxes(**ticks, showgrid=False, range=[edge, -0.5], scaleanchor="x", constrain="domain", constraintoward="top")
     pooled = f"; each cell is the largest of {pool} x {pool} entries" if pool > 1 else ""
     return titled(

@@ -27,7 +27,7 @@ BAR_OPACITY = 0.55
 _FIRST = ("dc_merge", "average", "task_arithmetic", "ties", "tsv_m", "iso_c", "iso_cts", "wudi")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 #: The smallest square of a map, and the width that a plot has on a phone, in pixels.
-_SMALLEST, _PHONE = 10, 200
+_SMALLEST, _PHONE = 10, 150
 #: Sequential scale that ends away from both backgrounds.
 SCALE = "Viridis"
 #: From below 0 (or worse) to above, grey in the middle on both grounds.
